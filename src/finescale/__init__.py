@@ -1,0 +1,34 @@
+"""Finescale: single-image super-resolution.
+
+>>> import finescale
+>>> finescale.upscale("photo.jpg", scale=4).save("photo_x4.png")  # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from finescale.errors import FinescaleError, UsageError
+
+if TYPE_CHECKING:
+    from finescale.inference.upscale import upscale
+    from finescale.networks.catalogue import names as networks
+    from finescale.weights.store import load
+
+__version__ = "0.1.0"
+__all__ = ["FinescaleError", "UsageError", "__version__", "load", "networks", "upscale"]
+
+_LAZY = {
+    "upscale": ("finescale.inference.upscale", "upscale"),
+    "load": ("finescale.weights.store", "load"),
+    "networks": ("finescale.networks.catalogue", "names"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the public functions when they are first used: torch takes two seconds, and `--help` needs none of it."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'finescale' has no attribute '{name}'")
+    module, attribute = _LAZY[name]
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value

@@ -1,0 +1,50 @@
+"""The command line: finds the verb, runs it, and turns errors into one sentence and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from finescale import __version__
+from finescale.errors import FinescaleError
+
+# verb -> what it does; each is a module finescale.cli.<verb> with configure(parser) and run(args) -> exit code.
+VERBS = {
+    "upscale": "enlarge pictures",
+    "resize": "resize a picture bicubically, exactly as the benchmarks' files were made",
+    "networks": "list the networks",
+    "score": "PSNR and SSIM of your pictures against originals",
+    "bench": "run networks on benchmark sets and print the table",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; every verb adds its own options, without importing anything heavy."""
+    top = argparse.ArgumentParser(prog="finescale", description="Makes small pictures large and sharp.")
+    top.add_argument("--version", action="version", version=f"finescale {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, summary in VERBS.items():
+        sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        import_module(f"finescale.cli.{name}").configure(sub)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; 0: done, 1: some work failed, 2: the request makes no sense, 130: interrupted."""
+    args = parser().parse_args(arguments)
+    try:
+        return int(import_module(f"finescale.cli.{args.verb}").run(args))
+    except FinescaleError as error:
+        print(f"finescale: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("finescale: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

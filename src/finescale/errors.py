@@ -1,0 +1,21 @@
+"""The errors a person is meant to read: each message is one sentence that names the thing and the reason."""
+
+
+class FinescaleError(Exception):
+    """Some work failed (exit code 1): a file that cannot be read, weights that cannot be found."""
+
+    exit_code = 1
+
+
+class UsageError(FinescaleError, ValueError):
+    """The request itself makes no sense (exit code 2): an unknown name, an impossible scale."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: object) -> str:
+    """A hint such as ``; did you mean 'rcan'?`` for a misspelt `name`, or an empty string."""
+    import difflib
+
+    match = difflib.get_close_matches(name, [str(k) for k in known], n=1)  # type: ignore[attr-defined]
+    return f"; did you mean '{match[0]}'?" if match else ""

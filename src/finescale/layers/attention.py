@@ -1,0 +1,153 @@
+"""Channel attention (RCAN) and self-attention over positions (SAGAN)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from finescale.layers.statistics import StatisticsLayer, spread, window_means
+
+
+class ChannelAttention(StatisticsLayer):
+    """Scales every channel by a gate computed from its mean (RCAN, arXiv 1807.02758, equations 9 to 11).
+
+    (B, C, H, W) -> (B, C, H, W). Parameters are named as in the authors' files (`conv_du.0`, `conv_du.2`).
+
+    Args:
+        channels: C.
+        reduction: the hidden layer has max(1, C // reduction) channels.
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.conv_du = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.window is None:
+            return x * self.conv_du(x.mean((2, 3), keepdim=True))
+        gate = self.conv_du(window_means(x, self.window))
+        return x * spread(gate, self.window, x.shape[2], x.shape[3])
+
+
+class SelfAttention(StatisticsLayer):
+    """Self-attention over positions with a learned gate (SAGAN, arXiv 1805.08318, section 3).
+
+    (B, C, H, W) -> (B, C, H, W): x + gamma * output(softmax(q k^T) v), gamma from 0, so the layer starts as identity.
+
+    With a `window`, every block of half a window's side attends to the window centred on it (its keys outside the
+    picture are masked), so cost grows linearly with the picture and the field of view is finite.
+
+    Args:
+        channels: C.
+        reduction: query and key have max(1, C // reduction) channels.
+        value_reduction: the value has max(1, C // value_reduction) channels; SAGAN's own is 2.
+        pool: keys and values are max-pooled by this factor, SAGAN's own saving.
+        query_pool: queries are average-pooled by this factor and the result is enlarged bilinearly; 1 keeps every
+            position a query. Keys are then pooled by `pool` after that.
+        spectral: spectral normalisation (arXiv 1802.05957) of the key, value and output convolutions.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 8,
+        value_reduction: int = 2,
+        pool: int = 2,
+        query_pool: int = 1,
+        spectral: bool = True,
+    ) -> None:
+        super().__init__()
+        hidden, inner = max(1, channels // reduction), max(1, channels // value_reduction)
+        self.pool, self.query_pool = pool, query_pool
+        constrain = spectral_norm if spectral else _unchanged
+        self.query = nn.Conv2d(channels, hidden, 1)
+        self.key = constrain(nn.Conv2d(channels, hidden, 1))
+        self.value = constrain(nn.Conv2d(channels, inner, 1))
+        self.output = constrain(nn.Conv2d(inner, channels, 1))
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        step = self.query_pool
+        source = F.avg_pool2d(x, step, ceil_mode=True, count_include_pad=False) if step > 1 else x
+        query, key, value = self.query(source), self.key(source), self.value(source)
+        if self.pool > 1:
+            key = F.max_pool2d(key, self.pool, ceil_mode=True)
+            value = F.max_pool2d(value, self.pool, ceil_mode=True)
+        if self.window is None:
+            mixed = _attend(_positions(query), _positions(key), _positions(value))
+            mixed = mixed.transpose(1, 2).unflatten(2, query.shape[2:])
+        else:
+            mixed = self._windowed(query, key, value, self.window)
+        mixed = self.output(mixed)
+        if step > 1:
+            mixed = F.interpolate(mixed, scale_factor=step, mode="bilinear", align_corners=False)
+            mixed = mixed[..., :height, :width]
+        return x + self.gamma.to(x.dtype) * mixed
+
+    def _windowed(self, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+        """Blocks of queries attend to overlapping windows of keys; (B, C', H, W) as `query` is laid out."""
+        height, width = query.shape[2:]
+        half = max(1, round(window / (4 * self.query_pool * self.pool)))  # half a block, in keys
+        block = 2 * half * self.pool  # in queries
+        rows, columns = -(-height // block), -(-width // block)
+        query = F.pad(query, (0, columns * block - width, 0, rows * block - height))
+        q = query.unflatten(2, (rows, block)).unflatten(4, (columns, block))  # B C rows block columns block
+        q = q.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)  # (B rows columns), block^2, C
+        k, v = (_overlapping(t, half, rows, columns) for t in (key, value))
+        inside = _overlapping(torch.ones_like(key[:1, :1]), half, rows, columns)[..., 0] > 0
+        inside = inside.unsqueeze(0).expand(query.shape[0], -1, -1).flatten(0, 1)[:, None, :]
+        mixed = _attend(q, k, v, inside)
+        mixed = mixed.unflatten(0, (query.shape[0], rows, columns)).unflatten(3, (block, block))
+        mixed = mixed.permute(0, 5, 1, 3, 2, 4).flatten(2, 3).flatten(3, 4)
+        return mixed[..., :height, :width]
+
+
+def _unchanged(module: nn.Module) -> nn.Module:
+    return module
+
+
+def _positions(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H W, C)."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def _overlapping(x: Tensor, half: int, rows: int, columns: int) -> Tensor:
+    """Cuts (B, C, h, w) into windows of 4 `half` with steps of 2 `half`: ((B rows columns), (4 half)^2, C).
+
+    Window (i, j) starts at (2 i - 1) half: half a block before the block it serves. Zeros outside.
+    """
+    height, width = x.shape[2:]
+    need_h, need_w = (2 * rows + 2) * half, (2 * columns + 2) * half
+    x = F.pad(x, (half, need_w - half - width, half, need_h - half - height))
+    x = x.unflatten(2, (2 * rows + 2, half)).unflatten(4, (2 * columns + 2, half))  # B C R half S half
+    x = torch.stack([x[:, :, i : i + 2 * rows : 2] for i in range(4)], dim=3)  # B C rows 4 half S half
+    x = torch.stack([x[..., j : j + 2 * columns : 2, :] for j in range(4)], dim=6)  # B C rows 4 half columns 4 half
+    x = x.permute(0, 2, 5, 3, 4, 6, 7, 1)
+    return x.flatten(3, 6).flatten(0, 2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T) v without a temperature, as in SAGAN; (B, N, C), (B, M, C), (B, M, C') -> (B, N, C').
+
+    The fast path on the CPU never builds the N x M matrix, but only where all three have the same width: the narrower
+    are filled up with zeros, which changes no product.
+    """
+    width = max(query.shape[2], value.shape[2])
+    fill = width - query.shape[2]
+    query, key = F.pad(query, (0, fill)), F.pad(key, (0, fill))
+    padded_value = F.pad(value, (0, width - value.shape[2]))
+    bias = None
+    if mask is not None:
+        bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, -math.inf)
+        bias = bias.unsqueeze(1)
+    mixed = F.scaled_dot_product_attention(
+        query.unsqueeze(1), key.unsqueeze(1), padded_value.unsqueeze(1), attn_mask=bias, scale=1.0
+    )
+    return mixed.squeeze(1)[..., : value.shape[2]]

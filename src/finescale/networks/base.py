@@ -1,0 +1,91 @@
+"""What every super-resolution network here has in common: its contract, its padding, its record of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Config:
+    """How a network was built; enough to build it again.
+
+    Attributes:
+        name: its name in the catalogue.
+        architecture: the class name.
+        arguments: every argument of the constructor, defaults included; plain JSON values.
+    """
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Network(nn.Module):
+    """A super-resolution network.
+
+    `forward` takes (B, 3, H, W) in [0, 1], any H, W >= 1, and gives (B, 3, scale H, scale W), about [0, 1] but not
+    clipped. It never changes its input. Subclasses implement `enlarge` for sizes that are multiples of `multiple`.
+    """
+
+    multiple: int = 1
+    config: Config | None = None
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__()
+        if scale not in (2, 3, 4):
+            raise ValueError(f"scale must be 2, 3 or 4, not {scale!r}")
+        self.scale = scale
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, scale H, scale W), H and W multiples of `self.multiple`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(f"expected a batch of RGB pictures (B, 3, H, W), got shape {tuple(x.shape)}")
+        if self.multiple == 1:
+            return self.enlarge(x)
+        height, width = x.shape[2:]
+        y = self.enlarge(pad_to_multiple(x, self.multiple))
+        return y[..., : height * self.scale, : width * self.scale]
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Grows (B, C, H, W) at the bottom and right to multiples of `multiple`: reflected as far as it goes, then edge."""
+    for axis, size in ((2, x.shape[2]), (3, x.shape[3])):
+        missing = -size % multiple
+        if not missing:
+            continue
+        reflected = min(missing, size - 1)
+        for amount, mode in ((reflected, "reflect"), (missing - reflected, "replicate")):
+            if amount:
+                x = F.pad(x, (0, 0, 0, amount) if axis == 2 else (0, amount, 0, 0), mode=mode)
+    return x
+
+
+class MeanShift(nn.Module):
+    """Adds or takes away the mean colour of a training set; (B, 3, H, W) -> same.
+
+    The weight and bias are those of the 1x1 convolution of the EDSR and RCAN files, kept under the same names as
+    buffers: they are part of a file and are never trained.
+
+    Args:
+        mean: RGB mean in [0, 1].
+        value_range: the network's inner range, 1 or 255.
+        sign: -1 takes the mean away, +1 adds it.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], value_range: float, sign: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(3).reshape(3, 3, 1, 1))
+        self.register_buffer("bias", sign * value_range * torch.tensor(mean))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.bias.to(x.dtype).reshape(1, 3, 1, 1)

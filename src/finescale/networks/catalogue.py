@@ -1,0 +1,106 @@
+"""Every network by name: a plain table from a name to a class and its arguments."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from finescale.errors import UsageError, nearest
+from finescale.networks.base import Config, Network
+from finescale.networks.rcan import RCAN
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the catalogue: its class, the arguments that differ from the class's defaults, and a sentence."""
+
+    architecture: type[Network]
+    summary: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    trained: bool = True  # False: has no weights to train (bicubic)
+
+
+DEFAULT = "sa-rcan-light"
+
+NETWORKS: dict[str, Entry] = {
+    "rcan": Entry(RCAN, "residual channel attention network"),
+    "sa-rcan": Entry(
+        RCAN, "RCAN of six groups with self-attention in every block", {"groups": 6, "attention": "block"}
+    ),
+    "sa-rcan-group": Entry(
+        RCAN, "RCAN of six groups with self-attention after every second group", {"groups": 6, "attention": "group"}
+    ),
+    "sa-rcan-light": Entry(
+        RCAN,
+        "small SA-RCAN for CPUs, the default",
+        {
+            "channels": 48,
+            "groups": 2,
+            "blocks": 4,
+            "reduction": 8,
+            "activation": "silu",
+            "attention": "group",
+            "attention_every": 1,
+            "attention_reduction": 4,
+            "attention_value_reduction": 2,
+            "attention_pool": 1,
+            "attention_query_pool": 4,
+            "tail": "direct",
+        },
+    ),
+}
+
+ARCHITECTURES: dict[str, type[Network]] = {
+    entry.architecture.__name__: entry.architecture for entry in NETWORKS.values()
+}
+
+
+ALIASES: dict[str, str] = {}  # names of the mission for numbered networks
+
+
+def resolve(name: str) -> str:
+    """The catalogue's own name of a network.
+
+    Raises:
+        UsageError: there is none, naming the nearest one.
+    """
+    name = ALIASES.get(name, name)
+    if name not in NETWORKS:
+        raise UsageError(f"there is no network '{name}'{nearest(name, [*NETWORKS, *ALIASES])}")
+    return name
+
+
+def build(name: str, *, scale: int, **overrides: Any) -> Network:
+    """Builds a network of the catalogue with fresh weights.
+
+    Args:
+        name: a name of `NETWORKS`.
+        scale: 2, 3 or 4.
+        overrides: arguments of the class that replace those of the catalogue.
+
+    Raises:
+        UsageError: unknown name or argument, naming the nearest one; a scale other than 2, 3 or 4.
+    """
+    name = resolve(name)
+    entry = NETWORKS[name]
+    return construct(name, entry.architecture, {**entry.arguments, **overrides, "scale": scale})
+
+
+def construct(name: str, architecture: type[Network], arguments: Mapping[str, Any]) -> Network:
+    """Builds a network from its class and arguments, and records them in `network.config`."""
+    parameters = inspect.signature(architecture).parameters
+    for key in arguments:
+        if key not in parameters:
+            raise UsageError(f"{architecture.__name__} has no argument '{key}'{nearest(key, parameters)}")
+    complete = {key: arguments.get(key, parameter.default) for key, parameter in parameters.items()}
+    try:
+        network = architecture(**complete)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from error
+    network.config = Config(name, architecture.__name__, complete)
+    return network
+
+
+def names() -> list[str]:
+    """Names of all networks."""
+    return list(NETWORKS)

@@ -1,0 +1,142 @@
+"""RCAN (arXiv 1807.02758) and SA-RCAN: the same network with self-attention after channel attention."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finescale.layers.activation import activation as make_activation
+from finescale.layers.attention import ChannelAttention, SelfAttention
+from finescale.layers.initialisation import icnr_
+from finescale.layers.upsampling import SubPixelUpsampler
+from finescale.networks.base import MeanShift, Network
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+
+
+class ResidualBlock(nn.Module):
+    """Residual channel-attention block: convolution, activation, convolution, channel attention, + input.
+
+    (B, C, H, W) -> (B, C, H, W). With `attention`, self-attention follows channel attention.
+    """
+
+    def __init__(self, channels: int, reduction: int, activation: str, attention: SelfAttention | None) -> None:
+        super().__init__()
+        body = [
+            nn.Conv2d(channels, channels, 3, padding=1),
+            make_activation(activation),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            ChannelAttention(channels, reduction=reduction),
+        ]
+        self.body = nn.Sequential(*body, *([attention] if attention else []))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class ResidualGroup(nn.Module):
+    """Residual blocks and a convolution, + input; (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, blocks: list[nn.Module], channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*blocks, nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class RCAN(Network):
+    """RCAN, and with `attention` SA-RCAN.
+
+    Without attention and with the classic tail, parameters are named and shaped as in the authors' files.
+
+    Args:
+        scale: 2, 3 or 4.
+        channels: width of the features.
+        groups: residual groups.
+        blocks: residual blocks in each group.
+        reduction: of channel attention.
+        activation: by name, see `finescale.layers.activation`.
+        attention: None (RCAN), "block" (self-attention in every block, after channel attention) or "group" (one
+            self-attention layer after every `attention_every`-th group).
+        attention_every: for "group".
+        attention_reduction: query and key channels are channels // this.
+        attention_value_reduction: value channels are channels // this.
+        attention_pool: keys and values are max-pooled by this factor.
+        attention_query_pool: self-attention works on features averaged by this factor; 1 is SAGAN's.
+        tail: "classic" (sub-pixel upsampling of the features, then a convolution at full size, as published) or
+            "direct" (one convolution to 3 scale^2 channels at the small size, added to the repeated input picture:
+            several times cheaper, and the network starts as nearest-neighbour enlargement).
+        value_range: the inner range of values: 1, or 255 as in the authors' files.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        channels: int = 64,
+        groups: int = 10,
+        blocks: int = 20,
+        reduction: int = 16,
+        activation: str = "relu",
+        attention: Literal["block", "group"] | None = None,
+        attention_every: int = 2,
+        attention_reduction: int = 16,
+        attention_value_reduction: int = 16,
+        attention_pool: int = 2,
+        attention_query_pool: int = 1,
+        tail: Literal["classic", "direct"] = "classic",
+        value_range: float = 1.0,
+    ) -> None:
+        super().__init__(scale=scale)
+        if attention not in (None, "block", "group"):
+            raise ValueError(f"attention must be None, 'block' or 'group', not {attention!r}")
+        if tail not in ("classic", "direct"):
+            raise ValueError(f"tail must be 'classic' or 'direct', not {tail!r}")
+        self.value_range = value_range
+
+        def self_attention() -> SelfAttention:
+            return SelfAttention(
+                channels,
+                reduction=attention_reduction,
+                value_reduction=attention_value_reduction,
+                pool=attention_pool,
+                query_pool=attention_query_pool,
+            )
+
+        body: list[nn.Module] = []
+        for g in range(groups):
+            body.append(
+                ResidualGroup(
+                    [
+                        ResidualBlock(
+                            channels, reduction, activation, self_attention() if attention == "block" else None
+                        )
+                        for _ in range(blocks)
+                    ],
+                    channels,
+                )
+            )
+            if attention == "group" and (g + 1) % attention_every == 0:
+                body.append(self_attention())
+        body.append(nn.Conv2d(channels, channels, 3, padding=1))
+
+        self.sub_mean = MeanShift(DIV2K_MEAN, value_range, -1)
+        self.add_mean = MeanShift(DIV2K_MEAN, value_range, +1)
+        self.head = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1))
+        self.body = nn.Sequential(*body)
+        self.direct = tail == "direct"
+        if self.direct:
+            self.tail = nn.Sequential(nn.Conv2d(channels, 3 * scale**2, 3, padding=1))
+            icnr_(self.tail[0].weight, scale)
+        else:
+            self.tail = nn.Sequential(SubPixelUpsampler(channels, scale), nn.Conv2d(channels, 3, 3, padding=1))
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        x = self.sub_mean(x * self.value_range)
+        features = self.head(x)
+        features = features + self.body(features)
+        y = self.tail(features)
+        if self.direct:
+            y = F.pixel_shuffle(y + x.repeat_interleave(self.scale**2, dim=1), self.scale)
+        return self.add_mean(y) / self.value_range

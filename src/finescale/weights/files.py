@@ -1,0 +1,131 @@
+"""Weight files: safetensors that explain themselves.
+
+The metadata of a file say which network it is (class and every argument), at which scale, and how it came to be.
+Nothing is guessed from shapes and nothing is unpickled.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from finescale.errors import FinescaleError
+from finescale.networks.base import Network
+from finescale.networks.catalogue import ARCHITECTURES, construct
+
+FORMAT = "finescale-1"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a weight file says of itself.
+
+    Attributes:
+        name: the network's name in the catalogue when it was trained.
+        architecture: class name.
+        arguments: of the constructor, complete.
+        notes: training data, budget, licence, measured figures ...: JSON values, for people and tables.
+    """
+
+    name: str
+    architecture: str
+    arguments: Mapping[str, Any]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> int:
+        """Enlargement factor."""
+        return int(self.arguments["scale"])
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(
+    network: Network,
+    path: Path,
+    *,
+    notes: Mapping[str, Any] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Writes a self-describing weight file, atomically.
+
+    Args:
+        network: built by the catalogue (its `config` is recorded).
+        path: the file; an existing one is replaced.
+        notes: see `Header.notes`.
+        state: weights to write instead of the network's own (averaged ones).
+        dtype: floating-point tensors are stored so.
+    """
+    if network.config is None:
+        raise ValueError("only networks built by the catalogue record how to build them again")
+    config = network.config
+    tensors = {
+        key: (value.detach().to("cpu", dtype) if value.is_floating_point() else value.detach().cpu()).contiguous()
+        for key, value in (state or network.state_dict()).items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "name": config.name,
+        "architecture": config.architecture,
+        "arguments": json.dumps(config.arguments),
+        "notes": json.dumps(notes or {}),
+    }
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(tensors, str(part), metadata=metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> Header:
+    """Reads what a weight file says of itself.
+
+    Raises:
+        FinescaleError: it is not there, damaged, or not one of Finescale's weight files.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FinescaleError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise FinescaleError(f"{path}: not a Finescale weight file (its metadata do not say which network it is)")
+    return Header(
+        metadata["name"],
+        metadata["architecture"],
+        json.loads(metadata["arguments"]),
+        json.loads(metadata.get("notes", "{}")),
+    )
+
+
+def load(path: Path) -> Network:
+    """Builds the network a weight file describes and fills it: float32, on the CPU, in evaluation mode.
+
+    Raises:
+        FinescaleError: as `read_header`, or the weights do not fit the network.
+    """
+    header = read_header(path)
+    if header.architecture not in ARCHITECTURES:
+        raise FinescaleError(f"{path}: made for a network class '{header.architecture}' that this version lacks")
+    network = construct(header.name, ARCHITECTURES[header.architecture], header.arguments)
+    with safe_open(str(path), framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise FinescaleError(f"{path}: the weights do not fit {header.name}: {error}") from error
+    return network.eval()

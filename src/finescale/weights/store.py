@@ -1,0 +1,159 @@
+"""Where trained weights are found.
+
+In this order: a path, `$FINESCALE_WEIGHTS` (a folder), the package, the checkout's `weights/`, the user's cache, and
+then a download address: `$FINESCALE_WEIGHTS_URL` joined with the file's name. Files listed in an index
+(`index.json` beside them) are verified by their SHA-256 before they are used.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.networks.base import Network
+from finescale.networks.catalogue import ALIASES, DEFAULT, NETWORKS, build, resolve
+from finescale.weights.files import Header, read_header, sha256
+from finescale.weights.files import load as load_file
+
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Trained weights that are here: the network's name, the scale, the file and what it says of itself."""
+
+    name: str
+    scale: int
+    path: Path
+    header: Header
+
+
+def cache_folder() -> Path:
+    """The user's cache for downloaded weights."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "finescale" / "weights"
+
+
+def folders() -> list[Path]:
+    """Folders that are searched for weights, first match wins; those that exist."""
+    here = Path(__file__).resolve().parent
+    named = os.environ.get("FINESCALE_WEIGHTS")
+    candidates = [Path(named)] if named else []
+    candidates += [here / "files", here.parents[2] / "weights", cache_folder()]
+    return [folder for folder in candidates if folder.is_dir()]
+
+
+def file_name(name: str, scale: int) -> str:
+    """The name of the weight file of a network of the catalogue."""
+    return f"{name}-x{scale}.safetensors"
+
+
+def verify(path: Path) -> None:
+    """Refuses a file whose SHA-256 is not the one its folder's index gives; files without an index entry pass.
+
+    Raises:
+        FinescaleError: the file is not the one that was published.
+    """
+    index = path.parent / INDEX
+    if not index.is_file():
+        return
+    try:
+        entry = json.loads(index.read_text()).get(path.name)
+    except ValueError as error:
+        raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
+    if entry and entry["sha256"] != sha256(path):
+        raise FinescaleError(
+            f"{path}: its SHA-256 is not the one listed in {INDEX}; the file is damaged or was changed"
+        )
+
+
+def find(name: str, scale: int) -> Path | None:
+    """The verified weight file of a network at a scale, or None where there is none on this machine."""
+    name = resolve(name)
+    for folder in folders():
+        path = folder / file_name(name, scale)
+        if path.is_file():
+            verify(path)
+            return path
+    return None
+
+
+def available() -> Iterator[Found]:
+    """All weight files on this machine that Finescale would find by name (not verified)."""
+    for name in NETWORKS:
+        for scale in (2, 3, 4):
+            for folder in folders():
+                path = folder / file_name(name, scale)
+                if path.is_file():
+                    yield Found(name, scale, path, read_header(path))
+                    break
+
+
+def load(network: str | Path | None = None, scale: int = 4) -> Network:
+    """A trained network, ready to use: float32, on the CPU, in evaluation mode.
+
+    Args:
+        network: a name (see `finescale.networks()`), a weight file, or None for the default.
+        scale: 2, 3 or 4.
+
+    Raises:
+        UsageError: there is no network or file of that name, or the file is for another scale.
+        FinescaleError: there are no trained weights, or the file is damaged.
+    """
+    if network is None:
+        network = DEFAULT
+    text = str(network)
+    if text in NETWORKS or text in ALIASES:
+        entry = NETWORKS[resolve(text)]
+        if not entry.trained:
+            return build(text, scale=scale).eval()
+        path = find(text, scale) or _download(resolve(text), scale)
+        if path is None:
+            have = sorted({f"{found.name} x{found.scale}" for found in available()})
+            raise FinescaleError(
+                f"there are no trained weights for {text} x{scale} on this machine "
+                f"(found: {', '.join(have) or 'none'}; searched: {', '.join(map(str, folders()))})"
+            )
+        return load_file(path)
+    path = Path(text)
+    if not path.is_file():
+        raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
+    verify(path)
+    loaded = load_file(path)
+    if loaded.scale != scale:
+        raise UsageError(f"{path}: enlarges x{loaded.scale}, not x{scale}")
+    return loaded
+
+
+def _download(name: str, scale: int) -> Path | None:
+    """Brings a weight file from the configured address into the cache; None where none is configured."""
+    address = os.environ.get("FINESCALE_WEIGHTS_URL")
+    if not address:
+        return None
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / file_name(name, scale)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    base = address.rstrip("/")
+    try:
+        with urlopen(f"{base}/{INDEX}", timeout=30) as reply:
+            index = json.load(reply)
+        entry = index.get(target.name)
+        if entry is None:
+            return None
+        with urlopen(f"{base}/{target.name}", timeout=30) as reply, open(part, "wb") as file:
+            while block := reply.read(1 << 20):
+                file.write(block)
+        if sha256(part) != entry["sha256"]:
+            raise FinescaleError(f"{base}/{target.name}: what arrived does not have the SHA-256 listed in {INDEX}")
+        os.replace(part, target)
+    except (URLError, OSError, ValueError) as error:
+        raise FinescaleError(f"{base}/{target.name}: could not be downloaded ({error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
