@@ -127,8 +127,9 @@ class RCAN(Network):
         self.body = nn.Sequential(*body)
         self.direct = tail == "direct"
         if self.direct:
-            self.tail = nn.Sequential(nn.Conv2d(channels, 3 * scale**2, 3, padding=1))
-            icnr_(self.tail[0].weight, scale)
+            last = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
+            icnr_(last.weight, scale)
+            self.tail = nn.Sequential(last)
         else:
             self.tail = nn.Sequential(SubPixelUpsampler(channels, scale), nn.Conv2d(channels, 3, 3, padding=1))
 
