@@ -1,0 +1,1 @@
+"""Building blocks of networks: activations, attention, norms, upsampling, initialisation."""

@@ -1,0 +1,1 @@
+"""Super-resolution networks, all of them named in `catalogue`."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ALIASES, DEFAULT, NETWORKS, build, resolve
@@ -30,19 +31,16 @@ class Found:
     header: Header
 
 
-def cache_folder() -> Path:
-    """The user's cache for downloaded weights."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "finescale" / "weights"
+def candidates() -> list[Path]:
+    """Folders in which weights may lie, in the order in which they are searched, whether they exist or not."""
+    here = Path(__file__).resolve().parent
+    named = os.environ.get("FINESCALE_WEIGHTS")
+    return [*([Path(named)] if named else []), here / "files", here.parents[2] / "weights", cache_folder("weights")]
 
 
 def folders() -> list[Path]:
     """Folders that are searched for weights, first match wins; those that exist."""
-    here = Path(__file__).resolve().parent
-    named = os.environ.get("FINESCALE_WEIGHTS")
-    candidates = [Path(named)] if named else []
-    candidates += [here / "files", here.parents[2] / "weights", cache_folder()]
-    return [folder for folder in candidates if folder.is_dir()]
+    return [folder for folder in candidates() if folder.is_dir()]
 
 
 def file_name(name: str, scale: int) -> str:
@@ -50,15 +48,15 @@ def file_name(name: str, scale: int) -> str:
     return f"{name}-x{scale}.safetensors"
 
 
-def verify(path: Path) -> None:
-    """Refuses a file whose SHA-256 is not the one its folder's index gives; files without an index entry pass.
+def verify(path: Path) -> bool:
+    """Refuses a file whose SHA-256 is not the one its folder's index gives; False: the index does not list the file.
 
     Raises:
         FinescaleError: the file is not the one that was published.
     """
     index = path.parent / INDEX
     if not index.is_file():
-        return
+        return False
     try:
         entry = json.loads(index.read_text()).get(path.name)
     except ValueError as error:
@@ -67,6 +65,7 @@ def verify(path: Path) -> None:
         raise FinescaleError(
             f"{path}: its SHA-256 is not the one listed in {INDEX}; the file is damaged or was changed"
         )
+    return bool(entry)
 
 
 def find(name: str, scale: int) -> Path | None:
@@ -135,7 +134,7 @@ def _download(name: str, scale: int) -> Path | None:
     from urllib.error import URLError
     from urllib.request import urlopen
 
-    folder = cache_folder()
+    folder = cache_folder("weights")
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file_name(name, scale)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

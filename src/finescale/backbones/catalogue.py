@@ -1,0 +1,195 @@
+"""Every backbone by name, and where its published ImageNet weights are found.
+
+Weights are looked for as a path that the caller gives, in `$FINESCALE_WEIGHTS` (a folder), in Finescale's cache, in
+torch.hub's own cache, and then, if asked, at the publisher's address. A publisher's file carries the first eight digits
+of its SHA-256 in its name: a file of that name, found or downloaded, is used only if they agree. A file under any other
+name (`resnet34.pth`, `resnet34.safetensors`, a path) is the caller's own: its names and shapes are checked, not its
+hash.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finescale.backbones.alexnet import AlexNet
+from finescale.backbones.resnest import resnest50
+from finescale.backbones.resnet import resnet
+from finescale.backbones.squeezenet import SqueezeNet
+from finescale.backbones.vgg import VGG
+from finescale.cache import cache_folder
+from finescale.errors import FinescaleError, UsageError, nearest
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+_RESNEST = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A published classifier.
+
+    Attributes:
+        build: makes it; the argument says whether with its classifier.
+        head: prefix of the names of the classifier's parameters.
+        folder: the publisher's address.
+        file: the publisher's file, NAME-xxxxxxxx.pth, x the first digits of its SHA-256.
+    """
+
+    build: Callable[[bool], nn.Module]
+    head: str
+    folder: str
+    file: str
+
+    @property
+    def hash_prefix(self) -> str:
+        """The first eight hexadecimal digits of the file's SHA-256."""
+        return Path(self.file).stem.rpartition("-")[2]
+
+
+def _classes(classifier: bool) -> int | None:
+    return 1000 if classifier else None
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    "resnet18": Backbone(
+        lambda c: resnet("resnet18", classes=_classes(c)), "fc.", _TORCHVISION, "resnet18-f37072fd.pth"
+    ),
+    "resnet34": Backbone(
+        lambda c: resnet("resnet34", classes=_classes(c)), "fc.", _TORCHVISION, "resnet34-b627a593.pth"
+    ),
+    "resnet50": Backbone(
+        lambda c: resnet("resnet50", classes=_classes(c)), "fc.", _TORCHVISION, "resnet50-0676ba61.pth"
+    ),
+    "resnext50_32x4d": Backbone(
+        lambda c: resnet("resnext50_32x4d", classes=_classes(c)), "fc.", _TORCHVISION, "resnext50_32x4d-7cdf4587.pth"
+    ),
+    "resnest50": Backbone(lambda c: resnest50(classes=_classes(c)), "fc.", _RESNEST, "resnest50-528c19ca.pth"),
+    "vgg16": Backbone(lambda c: VGG(16, classifier=c), "classifier.", _TORCHVISION, "vgg16-397923af.pth"),
+    "vgg19": Backbone(lambda c: VGG(19, classifier=c), "classifier.", _TORCHVISION, "vgg19-dcbb9e9d.pth"),
+    "squeezenet1_1": Backbone(
+        lambda c: SqueezeNet(classifier=c), "classifier.", _TORCHVISION, "squeezenet1_1-b8a52dc0.pth"
+    ),
+    "alexnet": Backbone(lambda c: AlexNet(classifier=c), "classifier.", _TORCHVISION, "alexnet-owt-7be5be79.pth"),
+}
+
+
+def _entry(name: str) -> Backbone:
+    if name not in BACKBONES:
+        raise UsageError(f"there is no backbone '{name}'{nearest(name, BACKBONES)}")
+    return BACKBONES[name]
+
+
+def build(name: str, *, classifier: bool = True) -> nn.Module:
+    """A backbone with random weights.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    return _entry(name).build(classifier)
+
+
+def find(name: str, path: Path | None = None, *, download: bool = False) -> Path | None:
+    """The weight file of a backbone, or None where there is none.
+
+    Args:
+        name: of the backbone.
+        path: a file to use, instead of searching.
+        download: bring the publisher's file into the cache if nothing is found here.
+
+    Raises:
+        UsageError: unknown name.
+        FinescaleError: `path` is not there, a publisher's file is damaged, or the download failed.
+    """
+    entry = _entry(name)
+    if path is not None:
+        if not path.is_file():
+            raise FinescaleError(f"{path}: there is no such weight file for {name}")
+        return path
+    named = os.environ.get("FINESCALE_WEIGHTS")
+    cache = cache_folder("backbones")
+    folders = [Path(named)] if named else []
+    folders += [cache, Path(torch.hub.get_dir()) / "checkpoints"]
+    for folder in folders:
+        for file in (entry.file, f"{name}.safetensors", f"{name}.pth"):
+            if (folder / file).is_file():
+                if file == entry.file:
+                    _verify(folder / file, entry.hash_prefix)
+                return folder / file
+    if not download:
+        return None
+    cache.mkdir(parents=True, exist_ok=True)
+    address = entry.folder + entry.file
+    try:
+        torch.hub.download_url_to_file(address, str(cache / entry.file), hash_prefix=entry.hash_prefix, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise FinescaleError(f"{address}: could not be downloaded ({error})") from error
+    return cache / entry.file
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a `.safetensors` file or a foreign `.pth` file (read with `weights_only`, never unpickled).
+
+    Raises:
+        FinescaleError: it cannot be read, or holds something else.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(str(path))
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise FinescaleError(f"{path}: there is no such file") from error
+    except Exception as error:  # torch and safetensors raise many kinds for a damaged file
+        raise FinescaleError(f"{path}: not a readable weight file ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise FinescaleError(f"{path}: not a state dict (a mapping from names to tensors)")
+    return dict(state)
+
+
+def load(name: str, path: Path | None = None, *, classifier: bool = True, download: bool = False) -> nn.Module:
+    """A backbone with its published weights: float32, on the CPU, in evaluation mode; names and shapes are strict.
+
+    Args:
+        name: of the backbone.
+        path: a weight file, instead of searching.
+        classifier: with its head; without, the head's tensors in the file are left aside.
+        download: see `find`.
+
+    Raises:
+        UsageError: unknown name.
+        FinescaleError: there are no weights, or they do not fit.
+    """
+    entry = _entry(name)
+    found = find(name, path, download=download)
+    if found is None:
+        raise FinescaleError(
+            f"there are no {name} weights on this machine: put {entry.file} (from {entry.folder}) into "
+            f"{cache_folder('backbones')} or the folder $FINESCALE_WEIGHTS, or name a file"
+        )
+    state = read_state(found)
+    if not classifier:
+        state = {key: value for key, value in state.items() if not key.startswith(entry.head)}
+    network = entry.build(classifier)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise FinescaleError(f"{found}: the weights do not fit {name} ({_first_lines(error)})") from error
+    return network.float().eval()
+
+
+def _first_lines(error: RuntimeError) -> str:
+    text = " ".join(line.strip() for line in str(error).splitlines()[1:3])
+    return text[:200]
+
+
+def _verify(path: Path, prefix: str) -> None:
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(prefix):
+        raise FinescaleError(f"{path}: its SHA-256 does not start with {prefix}; the file is damaged or was changed")

@@ -1,0 +1,10 @@
+"""The folder of things that were brought from elsewhere and can be brought again."""
+
+import os
+from pathlib import Path
+
+
+def cache_folder(kind: str) -> Path:
+    """`$XDG_CACHE_HOME/finescale/KIND` (by default under `~/.cache`); it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "finescale" / kind
