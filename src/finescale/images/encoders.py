@@ -1,0 +1,275 @@
+"""PNG and TIFF written row by row in bounded memory, at 8 and 16 bits, with profile, EXIF and resolution.
+
+Rows are compressed in independent blocks, on all cores. Nothing before a block depends on what follows, so the bytes
+in the file and the records of the blocks in it are all that is needed to go on in another process.
+"""
+
+import io
+import os
+import struct
+import zlib
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import BinaryIO
+
+import numpy as np
+
+from finescale.images import exif as exif_blocks
+from finescale.images.picture import Samples
+
+_LEVEL = 6
+_BLOCK = 1 << 20  # bytes of samples compressed at a time
+_TILE = 256
+_TILED_FROM = 1 << 26  # pixels from which a TIFF is tiled, so that viewers can show a part without the rest
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file is to hold: size, channels (1 grey, 2 grey and alpha, 3 RGB, 4 RGBA), bits (8, 16), metadata."""
+
+    width: int
+    height: int
+    channels: int
+    bits: int = 8
+    icc: bytes | None = None
+    exif: bytes | None = None
+    resolution: tuple[float, float] | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of samples."""
+        return self.width * self.channels * self.bits // 8
+
+
+@dataclass
+class Block:
+    """Compressed rows: how many, in which parts, and the Adler-32 of the stream up to their end (PNG only)."""
+
+    rows: int
+    sizes: list[int]
+    adler: int = 1
+
+
+class Encoder(ABC):
+    """Writes one picture: `begin` (or `resume`), `write` every row from the top, `finish`.
+
+    Args:
+        file: opened for writing bytes, at its start.
+        layout: what is to be written.
+    """
+
+    block_rows: int
+
+    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+        self.file, self.layout = file, layout
+        self.blocks: list[Block] = []
+        self._waiting: list[Samples] = []
+
+    @property
+    def rows(self) -> int:
+        """Rows that the file holds."""
+        return sum(block.rows for block in self.blocks)
+
+    def begin(self) -> None:
+        """Writes what stands before the samples."""
+        self.file.write(self._head())
+
+    def resume(self, blocks: list[Block]) -> None:
+        """Goes on behind these blocks in a file that another encoder of the same layout began."""
+        self.blocks = blocks
+        self.file.truncate(len(self._head()) + sum(sum(block.sizes) for block in blocks))
+        self.file.seek(0, os.SEEK_END)
+
+    def write(self, rows: Samples) -> None:
+        """Takes the next rows (n, W, C); what does not fill a block waits for more."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= self.block_rows:
+            self._encode(last=False)
+
+    def finish(self) -> None:
+        """Writes the rows that wait and what stands after the samples."""
+        self._encode(last=True)
+        self._tail()
+
+    def _encode(self, last: bool) -> None:
+        rows = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting or [np.empty(0)])
+        whole = len(rows) if last else len(rows) - len(rows) % self.block_rows
+        pieces = (rows[y : min(y + self.block_rows, whole)] for y in range(0, whole, self.block_rows))
+        workers = os.cpu_count() or 1
+        with ThreadPoolExecutor(workers) as pool:
+            while group := list(islice(pieces, 2 * workers)):
+                for piece, parts in zip(group, pool.map(self._compress, group), strict=True):
+                    self.blocks.append(self._append(len(piece), parts))
+        self._waiting = [rows[whole:].copy()] if whole < len(rows) else []
+
+    @abstractmethod
+    def _head(self) -> bytes: ...
+
+    @abstractmethod
+    def _compress(self, rows: Samples) -> list[bytes]:
+        """The block's parts; runs in several threads."""
+
+    @abstractmethod
+    def _append(self, rows: int, parts: list[bytes]) -> Block: ...
+
+    @abstractmethod
+    def _tail(self) -> None: ...
+
+
+class PngEncoder(Encoder):
+    """PNG (ISO/IEC 15948), every row filtered by the rule of least absolute sum."""
+
+    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+        super().__init__(file, layout)
+        self.block_rows = max(1, _BLOCK // layout.row_bytes)
+
+    def _head(self) -> bytes:
+        layout = self.layout
+        colour = {1: 0, 2: 4, 3: 2, 4: 6}[layout.channels]
+        head = b"\x89PNG\r\n\x1a\n"
+        head += _chunk(b"IHDR", struct.pack(">IIBBBBB", layout.width, layout.height, layout.bits, colour, 0, 0, 0))
+        if layout.icc:
+            head += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(layout.icc))
+        if layout.resolution:
+            head += _chunk(b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in layout.resolution), 1))
+        if layout.exif:
+            head += _chunk(b"eXIf", layout.exif.removeprefix(exif_blocks.HEADER))
+        return head + _chunk(b"IDAT", b"\x78\x9c")  # the zlib header; the blocks are raw deflate
+
+    def _compress(self, rows: Samples) -> list[bytes]:
+        filtered = _filtered(rows)
+        deflate = zlib.compressobj(_LEVEL, wbits=-15)
+        return [deflate.compress(filtered) + deflate.flush(zlib.Z_SYNC_FLUSH), filtered]
+
+    def _append(self, rows: int, parts: list[bytes]) -> Block:
+        data, filtered = parts
+        chunk = _chunk(b"IDAT", data)
+        self.file.write(chunk)
+        return Block(rows, [len(chunk)], zlib.adler32(filtered, self.blocks[-1].adler if self.blocks else 1))
+
+    def _tail(self) -> None:
+        end = b"\x03\0" + struct.pack(">I", self.blocks[-1].adler)  # an empty last block, and the check sum
+        self.file.write(_chunk(b"IDAT", end) + _chunk(b"IEND", b""))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
+
+
+def _in_order(samples: Samples, order: str) -> bytes:
+    """The bytes of samples in a byte order, "<" or ">"."""
+    return samples.astype(f"{order}u{samples.dtype.itemsize}").tobytes()
+
+
+def _filtered(rows: Samples) -> bytes:
+    """Rows (n, W, C) as PNG filters them; the first uses no row above, so that it stands alone."""
+    step = rows.shape[2] * rows.dtype.itemsize
+    raw = np.frombuffer(_in_order(rows, ">"), np.uint8).reshape(len(rows), -1)
+    padded = np.zeros((len(rows) + 1, raw.shape[1] + step), np.uint8)
+    padded[1:, step:] = raw
+    left, up, corner = padded[1:, :-step], padded[:-1, step:], padded[:-1, :-step]
+    a, b, c = (x.astype(np.int16) for x in (left, up, corner))
+    to_left, to_up, to_corner = np.abs(b - c), np.abs(a - c), np.abs(a + b - 2 * c)
+    paeth = np.where((to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner))
+    mean = ((a + b) >> 1).astype(np.uint8)
+    candidates = np.stack([raw, raw - left, raw - up, raw - mean, raw - paeth])
+    cost = np.minimum(candidates, -candidates).sum(2, dtype=np.int64)
+    cost[2:, 0] = np.iinfo(np.int64).max
+    best = cost.argmin(0)
+    lines = np.take_along_axis(candidates, best[None, :, None], 0)[0]
+    return np.concatenate([best[:, None].astype(np.uint8), lines], 1).tobytes()
+
+
+class TiffEncoder(Encoder):
+    """TIFF 6.0 with deflate and horizontal prediction; tiled if large, BigTIFF if it could reach 4 GiB."""
+
+    def __init__(self, file: BinaryIO, layout: Layout) -> None:
+        super().__init__(file, layout)
+        self.big = layout.row_bytes * layout.height > (1 << 32) - (1 << 26)
+        self.tiled = layout.width * layout.height >= _TILED_FROM
+        self.block_rows = _TILE if self.tiled else min(max(1, _BLOCK // layout.row_bytes), layout.height)
+        self.tags = exif_blocks.Tags()
+        if layout.exif:
+            self.tags = exif_blocks.read_tags(io.BytesIO(layout.exif.removeprefix(exif_blocks.HEADER)))
+
+    def _head(self) -> bytes:
+        mark = b"II" if self.tags.order == "<" else b"MM"
+        if self.big:
+            return mark + struct.pack(self.tags.order + "HHHQ", 43, 8, 0, 0)
+        return mark + struct.pack(self.tags.order + "HI", 42, 0)
+
+    def _compress(self, rows: Samples) -> list[bytes]:
+        if self.tiled:
+            right, bottom = -rows.shape[1] % _TILE, _TILE - len(rows)
+            rows = np.pad(rows, ((0, bottom), (0, right), (0, 0)), mode="edge")
+        step = _TILE if self.tiled else rows.shape[1]
+        parts = []
+        for x in range(0, rows.shape[1], step):
+            part = rows[:, x : x + step].copy()
+            part[:, 1:] -= rows[:, x : x + step - 1]
+            parts.append(zlib.compress(_in_order(part, self.tags.order), _LEVEL))
+        return parts
+
+    def _append(self, rows: int, parts: list[bytes]) -> Block:
+        self.file.writelines(parts)
+        return Block(rows, [len(part) for part in parts])
+
+    def _tail(self) -> None:
+        layout, tags = self.layout, self.tags
+        sizes = [size for block in self.blocks for size in block.sizes]
+        start = len(self._head())
+        offsets = [start + int(x) for x in np.cumsum([0, *sizes[:-1]], dtype=np.int64)]
+        pack = _Packer(tags.order, self.big)
+        tags.main |= {
+            256: pack.long(layout.width),
+            257: pack.long(layout.height),
+            258: pack.short(*[layout.bits] * layout.channels),
+            259: pack.short(8),  # deflate
+            262: pack.short(1 if layout.channels < 3 else 2),
+            277: pack.short(layout.channels),
+            284: pack.short(1),
+            317: pack.short(2),
+        }
+        if self.tiled:
+            tags.main |= {322: pack.long(_TILE), 323: pack.long(_TILE), 324: pack.far(offsets), 325: pack.far(sizes)}
+        else:
+            tags.main |= {278: pack.long(self.block_rows), 273: pack.far(offsets), 279: pack.far(sizes)}
+        if layout.channels % 2 == 0:
+            tags.main[338] = pack.short(2)  # alpha, not premultiplied
+        if layout.resolution:
+            tags.main |= {282 + i: pack.rational(dpi) for i, dpi in enumerate(layout.resolution)}
+            tags.main[296] = pack.short(2)
+        if layout.icc:
+            tags.main[34675] = (7, len(layout.icc), layout.icc)
+        place = self.file.seek(0, os.SEEK_END)
+        if place % 2:
+            place += self.file.write(b"\0")
+        self.file.write(exif_blocks.directories(tags, place, self.big))
+        self.file.seek(8 if self.big else 4)
+        self.file.write(struct.pack(tags.order + ("Q" if self.big else "I"), place))
+
+
+@dataclass(frozen=True)
+class _Packer:
+    """Values of TIFF tags in a byte order."""
+
+    order: str
+    big: bool
+
+    def short(self, *values: int) -> exif_blocks.Entry:
+        return 3, len(values), struct.pack(f"{self.order}{len(values)}H", *values)
+
+    def long(self, value: int) -> exif_blocks.Entry:
+        return 4, 1, struct.pack(self.order + "I", value)
+
+    def far(self, values: list[int]) -> exif_blocks.Entry:
+        kind, code = (16, "Q") if self.big else (4, "I")
+        return kind, len(values), struct.pack(f"{self.order}{len(values)}{code}", *values)
+
+    def rational(self, value: float) -> exif_blocks.Entry:
+        return 5, 1, struct.pack(self.order + "II", round(value * 10000), 10000)
+
+
+ENCODERS: dict[str, type[Encoder]] = {"png": PngEncoder, "tiff": TiffEncoder}

@@ -1,0 +1,155 @@
+"""EXIF: the tags a camera wrote, as bytes that are carried along, and as TIFF directories to be read and rebuilt.
+
+An EXIF block is a small TIFF file (Exif 2.32, section 4.5): a byte order, a main directory, and two sub-directories
+for the camera (34665) and the place (34853). Blocks are kept byte for byte where possible; only the orientation is
+reset (the pixels have been turned) and the embedded thumbnail, which would not be turned, is unlinked.
+"""
+
+import struct
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+HEADER = b"Exif\0\0"
+ORIENTATION, WIDTH, HEIGHT, CAMERA, PLACE = 0x0112, 0xA002, 0xA003, 34665, 34853
+# Tags that describe the pixels of one TIFF file or point into it; everything else is about the picture.
+LAYOUT = (
+    {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, ORIENTATION, 277, 278, 279, 280, 281, 282, 283, 284}
+    | {288, 289, 290, 291, 292, 293, 296, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336}
+    | {338, 339, 340, 341, 342, 347, 512, 513, 514, 529, 530, 531, 532, 34675, 37724, CAMERA, PLACE}
+)
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+Entry = tuple[int, int, bytes]  # type, count, values in the byte order of the whole
+Directory = dict[int, Entry]
+
+
+@dataclass
+class Tags:
+    """The tags about a picture: byte order ("<" or ">"), the main directory and the two sub-directories."""
+
+    order: str = "<"
+    main: Directory = field(default_factory=dict)
+    camera: Directory = field(default_factory=dict)
+    place: Directory = field(default_factory=dict)
+
+
+def read_directory(file: BinaryIO, start: int, order: str, big: bool) -> Directory:
+    """One directory of a TIFF or BigTIFF file; entries that point outside the file are left out."""
+    file.seek(start)
+    (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
+    length, layout = (20, order + "HHQ8s") if big else (12, order + "HHI4s")
+    entries = [struct.unpack(layout, file.read(length)) for _ in range(min(count, 4096))]
+    found: Directory = {}
+    for tag, kind, number, value in entries:
+        size = _SIZES.get(kind, 0) * number
+        if 0 < size <= len(value):
+            found[tag] = (kind, number, value[:size])
+        elif 0 < size < 1 << 24:
+            file.seek(struct.unpack(order + ("Q" if big else "I"), value)[0])
+            data = file.read(size)
+            if len(data) == size:
+                found[tag] = (kind, number, data)
+    return found
+
+
+def read_tags(file: BinaryIO) -> Tags:
+    """The tags about the picture in a TIFF file or an EXIF block (without its header), pixel layout left out.
+
+    Raises:
+        ValueError: this is not a TIFF structure.
+    """
+    try:
+        file.seek(0)
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}[head[:2]]
+        big = struct.unpack(order + "H", head[2:4])[0] == 43
+        start = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
+        main = read_directory(file, start, order, big)
+
+        def sub(tag: int) -> Directory:
+            if tag not in main:
+                return {}
+            value = main[tag][2]
+            return read_directory(file, struct.unpack(order + ("I" if len(value) == 4 else "Q"), value)[0], order, big)
+
+        kept = {tag: entry for tag, entry in main.items() if tag not in LAYOUT}
+        return Tags(order, kept, sub(CAMERA), sub(PLACE))
+    except (struct.error, KeyError, OverflowError) as error:
+        raise ValueError(f"not a TIFF structure ({error})") from error
+
+
+def directories(tags: Tags, start: int, big: bool = False) -> bytes:
+    """The main directory, ready to stand at offset `start` of a TIFF file, followed by the sub-directories."""
+    main = dict(tags.main)
+    tail = b""
+    for tag, sub in ((CAMERA, tags.camera), (PLACE, tags.place)):
+        if sub:
+            main[tag] = (4, 1, bytes(4))  # the place is taken; the offset is known once the main directory is laid out
+    size = len(_directory(main, tags.order, start, big))
+    for tag, sub in ((CAMERA, tags.camera), (PLACE, tags.place)):
+        if sub:
+            place = start + size + len(tail)
+            main[tag] = (16, 1, struct.pack(tags.order + "Q", place)) if big else _long(tags.order, place)
+            tail += _directory(sub, tags.order, place, big)
+    return _directory(main, tags.order, start, big) + tail
+
+
+def _long(order: str, value: int) -> Entry:
+    return (4, 1, struct.pack(order + "I", value))
+
+
+def _directory(entries: Directory, order: str, start: int, big: bool) -> bytes:
+    number, offset = (order + "Q", order + "Q") if big else (order + "H", order + "I")
+    slot = struct.calcsize(offset)
+    length = struct.calcsize(number) + len(entries) * (20 if big else 12) + slot
+    head, values = struct.pack(number, len(entries)), b""
+    for tag, (kind, count, data) in sorted(entries.items()):
+        head += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, count)
+        if len(data) <= slot:
+            head += data.ljust(slot, b"\0")
+        else:
+            head += struct.pack(offset, start + length + len(values))
+            values += data + b"\0" * (len(data) % 2)
+    return head + bytes(slot) + values
+
+
+def from_tags(tags: Tags) -> bytes | None:
+    """An EXIF block with its header, or None where there are no tags."""
+    if not (tags.main or tags.camera or tags.place):
+        return None
+    magic = b"II*\0" if tags.order == "<" else b"MM\0*"
+    return HEADER + magic + struct.pack(tags.order + "I", 8) + directories(tags, 8)
+
+
+def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes | None:
+    """An EXIF block of a picture stored upright: orientation 1, no thumbnail, and the size (width, height) if given.
+
+    Other bytes stay as they are. The block may come with or without its header; the result has it. None where the
+    block cannot be understood: better no EXIF than a picture that is turned twice.
+    """
+    data = bytearray(block.removeprefix(HEADER))
+    new = {ORIENTATION: 1}
+    if size is not None:
+        new |= {WIDTH: size[0], HEIGHT: size[1]}
+    try:
+        order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
+
+        def patch(start: int) -> int:
+            """Sets the known tags of one directory; returns where its entries end."""
+            (count,) = struct.unpack_from(order + "H", data, start)
+            for place in range(start + 2, start + 2 + 12 * count, 12):
+                tag, kind = struct.unpack_from(order + "HH", data, place)
+                if tag == CAMERA:
+                    patch(struct.unpack_from(order + "I", data, place + 8)[0])
+                elif tag in new and kind == 3 and new[tag] < 1 << 16:
+                    struct.pack_into(order + "IHH", data, place + 4, 1, new[tag], 0)
+                elif tag in new:
+                    struct.pack_into(order + "HII", data, place + 2, 4, 1, new[tag])
+            return start + 2 + 12 * count
+
+        end = patch(struct.unpack_from(order + "I", data, 4)[0])
+        if end + 4 <= len(data):
+            struct.pack_into(order + "I", data, end, 0)
+    except (struct.error, KeyError, RecursionError):
+        return None
+    return HEADER + bytes(data)

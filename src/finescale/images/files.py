@@ -1,0 +1,408 @@
+"""Pictures from files and into files: every sample, the profile, the EXIF block, the resolution; nothing half written.
+
+Reading goes through libvips, which gives every format at its own depth; writing of PNG and TIFF through
+`encoders`, of AVIF through libvips and of the rest through Pillow.
+"""
+
+import io
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyvips
+from PIL import Image
+
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.images import exif as exif_blocks
+from finescale.images.encoders import ENCODERS, Layout
+from finescale.images.picture import Picture, cmyk_to_srgb, from_pil, oriented, split, to_8_bit, to_pil, whole
+
+log = logging.getLogger("finescale")
+
+# Extension -> format, for the formats that are written.
+FORMATS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".avif": "avif",
+    ".bmp": "bmp",
+}
+READABLE = frozenset([*FORMATS, ".gif", ".dib", ".avifs", ".ppm", ".pgm", ".pbm", ".pnm"])
+"""Extensions of pictures that can be read, for looking through folders; `read` itself goes by the content."""
+
+MAX_PIXELS = 500_000_000
+"""Largest picture that is read as a whole unless told otherwise; larger ones go by strips (`images.strips`)."""
+
+_LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "heif": "avif", "gif": "gif"}
+_PILLOW = ("BMP", "DIB", "PPM", "AVIF")  # what libvips does not open, or not always
+_LARGEST = {"jpeg": 65535, "webp": 16383, "avif": 65536}  # pixels per side
+_QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
+
+File = str | os.PathLike[str] | bytes | BinaryIO
+
+
+class Info(NamedTuple):
+    """What the header of a picture says; width and height as shown, after the EXIF orientation."""
+
+    width: int
+    height: int
+    format: str
+    channels: int
+    bits: int
+    frames: int
+
+
+class Opened:
+    """A file whose header was read; the samples follow on demand.
+
+    Args:
+        file: a path, the bytes of a file, or a file opened for reading bytes.
+        access: "sequential" to read from top to bottom once, "random" otherwise.
+
+    Raises:
+        FinescaleError: it cannot be read, or is no picture of a known format.
+    """
+
+    def __init__(self, file: File, access: str = "sequential") -> None:
+        self.name = _name(file)
+        self.image: Any = None
+        self.pil: Image.Image | None = None
+        try:
+            self.data, head = _contents(file)
+        except OSError as error:
+            raise self.error(_reason(error)) from error
+        if not head:
+            raise self.error("the file is empty")
+        try:
+            if isinstance(self.data, bytes):
+                source = pyvips.Source.new_from_memory(self.data)
+            else:
+                source = pyvips.Source.new_from_file(os.fsencode(self.data))
+            # "error" also stops at files that end too early, which libvips would fill with grey
+            self.image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error", revalidate=True)
+            self.format = _LOADERS.get(self.field("vips-loader", "").split("load")[0], "")
+        except pyvips.Error as error:
+            self.pil = self._open_with_pillow(error)
+            self.format = (self.pil.format or "").lower()
+        if not self.format:
+            raise self.error("not a picture in a format that is read here")
+        self.frames = max(self.field("n-pages", 1), int(b"acTL" in head.split(b"IDAT")[0]) + 1)
+        if self.pil is not None:
+            self.frames = getattr(self.pil, "n_frames", 1)
+
+    def _open_with_pillow(self, error: pyvips.Error) -> Image.Image:
+        """For formats that libvips does not know; `error` is what libvips said."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return Image.open(io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data, formats=_PILLOW)
+        except Image.DecompressionBombError as bomb:
+            raise self.error("holds too many pixels") from bomb
+        except (OSError, ValueError, SyntaxError):
+            known = "is not a known file format" not in str(error) and "is not in a known format" not in str(error)
+            reason = _damage(error) if known else "not a picture in a format that is read here"
+            raise self.error(reason) from error
+
+    def error(self, reason: str) -> FinescaleError:
+        """The reason with the file's name before it."""
+        return FinescaleError(f"{self.name}: {reason}")
+
+    def field(self, name: str, default: Any) -> Any:
+        """A field of libvips's metadata."""
+        return self.image.get(name) if self.image is not None and self.image.get_typeof(name) else default
+
+    @property
+    def orientation(self) -> int:
+        """EXIF orientation still to be applied, 1 to 8."""
+        value = self.field("orientation", 1)
+        return value if value in range(1, 9) else 1
+
+    @property
+    def info(self) -> Info:
+        """What the header says."""
+        if self.pil is not None:
+            turned = self.pil.getexif().get(exif_blocks.ORIENTATION, 1) >= 5
+            size = self.pil.size[::-1] if turned else self.pil.size
+            return Info(*size, self.format, len(self.pil.getbands()), 8, self.frames)
+        size = (self.image.width, self.image.height)
+        channels = self.image.bands - (self.image.interpretation == "cmyk")
+        bits = 8 if self.image.format == "uchar" else 16
+        return Info(*(size[::-1] if self.orientation >= 5 else size), self.format, channels, bits, self.frames)
+
+    def check(self, max_pixels: int | None) -> None:
+        """Refuses pictures of too many pixels, and says that only the first frame of several is read."""
+        width, height = self.info[:2]
+        if max_pixels is not None and width * height > max_pixels:
+            raise self.error(f"holds {width} x {height} pixels, more than the limit of {max_pixels}")
+        if self.frames > 1:
+            log.warning("%s: has several frames or pages; only the first is read", self.name)
+
+    def metadata(self) -> dict[str, Any]:
+        """icc, exif and resolution, for a Picture or a Layout."""
+        block = self.field("exif-data", None)
+        if self.format == "tiff":
+            try:
+                with io.BytesIO(self.data) if isinstance(self.data, bytes) else open(self.data, "rb") as file:
+                    block = exif_blocks.from_tags(exif_blocks.read_tags(file))
+            except (OSError, ValueError):
+                block = None
+        scale = (self.image.xres, self.image.yres)  # per millimetre; libvips says 1 where the file says nothing
+        return {
+            "icc": self.field("icc-profile-data", None),
+            "exif": exif_blocks.upright(block) if block else None,
+            "resolution": None if scale == (1, 1) else (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)),
+        }
+
+    def picture(self) -> Picture:
+        """Decodes the picture."""
+        if self.pil is not None:
+            try:
+                return from_pil(self.pil)
+            except (OSError, ValueError, SyntaxError) as error:
+                raise self.error(f"damaged or cut off ({error})") from error
+        try:
+            image, metadata = self.image, self.metadata()
+            if image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
+                image = image.colourspace("srgb")
+            samples = self.converted(image.numpy().reshape(image.height, image.width, -1))
+            if image.interpretation == "cmyk":
+                colour = cmyk_to_srgb(np.ascontiguousarray(samples[..., :4]), metadata.pop("icc"))
+                samples = np.dstack((colour, samples[..., 4:]))
+        except pyvips.Error as error:
+            raise self.error(_damage(error)) from error
+        if samples.shape[2] > 4:
+            raise self.error(f"holds {samples.shape[2]} channels, and only grey, RGB and CMYK with alpha are read")
+        pixels, alpha = split(oriented(samples, self.orientation))
+        return Picture(pixels, alpha, format=self.format, **metadata)
+
+    def converted(self, samples: Any) -> Any:
+        """Samples as libvips gives them, as uint8 or uint16 over the whole range."""
+        try:
+            samples = whole(samples)
+        except FinescaleError as error:
+            raise self.error(str(error)) from error
+        bits = self.field("bits-per-sample", 16) if self.format == "avif" else 16
+        if samples.dtype == np.uint16 and bits < 16:  # 10 or 12 bits, moved up to the top of 16
+            top = (1 << bits) - 1
+            samples = (((samples >> (16 - bits)).astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+        return samples
+
+
+def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
+    """Reads a picture.
+
+    8-bit and 16-bit samples are kept (10 and 12 bits become 16; 1-bit and palettes 8), floats in [0, 1] become 16 bit.
+    CMYK becomes sRGB through its profile. The EXIF orientation is applied. Of several frames or pages the first is
+    read, with a warning in the log "finescale".
+
+    Args:
+        file: a path, the bytes of a file, or a file opened for reading bytes.
+        max_pixels: refuse larger pictures before decoding them; None: any size.
+
+    Raises:
+        FinescaleError: it cannot be read, is damaged or too large, or is no picture of a known format.
+    """
+    opened = Opened(file)
+    opened.check(max_pixels)
+    return opened.picture()
+
+
+def probe(file: File) -> Info:
+    """The size and kind of a picture, from its header alone.
+
+    Raises:
+        FinescaleError: it cannot be read, or is no picture of a known format.
+    """
+    return Opened(file).info
+
+
+def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
+    """The format to write: `format` ("png", "jpg", ...), or by the path's extension.
+
+    Raises:
+        UsageError: it is not among `FORMATS`.
+    """
+    wanted = format.lower().removeprefix(".") if format else Path(path).suffix.lower().removeprefix(".")
+    found = FORMATS.get(f".{wanted}")
+    if found is None:
+        known = sorted(set(FORMATS.values()))
+        raise UsageError(
+            f"{os.fspath(path)}: cannot write the format '{wanted}' (known: {', '.join(known)}){nearest(wanted, known)}"
+        )
+    return found
+
+
+def write(
+    picture: Picture,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    quality: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a picture: all of it, or nothing.
+
+    PNG and TIFF keep 16 bits, AVIF 10 of them; the others get 8, rounded. JPEG and BMP cannot hold transparency: the
+    picture is laid on white, with a warning in the log "finescale". Profile, EXIF and resolution go with it where the
+    format has a place for them (BMP: resolution only).
+
+    Args:
+        picture: what to write.
+        path: where; the folder must exist.
+        format: "png", "jpeg", "webp", "tiff", "avif", "bmp"; by default the path's extension decides.
+        quality: 1 to 100, for JPEG (default 95, always without colour subsampling), WebP and AVIF (default 90; 100
+            is lossless). PNG, TIFF and BMP are always lossless.
+        overwrite: replace an existing file.
+
+    Raises:
+        UsageError: unknown format, impossible quality.
+        FinescaleError: the file exists, cannot be written (no permission, full disk), or cannot be so large.
+    """
+    kind = format_of(path, format)
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"quality must be between 1 and 100, not {quality}")
+    limit = _LARGEST.get(kind)
+    if limit and max(picture.size) > limit:
+        raise FinescaleError(
+            f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(picture.size)} (PNG and TIFF do)"
+        )
+    exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
+    with new_file(path, overwrite=overwrite) as file:
+        if kind in ENCODERS:
+            samples = picture.samples
+            layout = Layout(*picture.size, samples.shape[2], picture.bits, picture.icc, exif, picture.resolution)
+            encoder = ENCODERS[kind](file, layout)
+            encoder.begin()
+            encoder.write(samples)
+            encoder.finish()
+        elif kind == "avif":
+            file.write(_avif(picture, exif, quality or _QUALITY[kind]))
+        else:
+            file.write(_with_pillow(picture, exif, kind, quality or _QUALITY.get(kind, 0), str(path)))
+
+
+def _with_pillow(picture: Picture, exif: bytes | None, kind: str, quality: int, name: str) -> bytes:
+    """The picture as a JPEG, WebP or BMP file."""
+    pixels, alpha = to_8_bit(picture.pixels), None if picture.alpha is None else to_8_bit(picture.alpha)
+    if kind != "webp" and alpha is not None:
+        if alpha.min() < 255:
+            log.warning("%s: %s holds no transparency; the picture is laid on white", name, kind.upper())
+        weight = alpha[..., None].astype(np.uint32)
+        pixels, alpha = ((pixels * weight + (255 - weight) * 255 + 127) // 255).astype(np.uint8), None
+    image = to_pil(replace(picture, pixels=pixels, alpha=alpha, exif=exif))
+    options: dict[str, Any] = {str(key): value for key, value in image.info.items()}
+    if kind == "jpeg":
+        options |= {"quality": quality, "subsampling": 0, "optimize": True}
+        if exif and len(exif) > 65533:
+            log.warning("%s: its EXIF block is too large for JPEG and is left out", name)
+            del options["exif"]
+    elif kind == "webp":
+        options |= {"quality": quality, "lossless": quality == 100, "exact": True}
+    buffer = io.BytesIO()
+    image.save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _avif(picture: Picture, exif: bytes | None, quality: int) -> bytes:
+    """The picture as an AVIF file, at 8 or 10 bits."""
+    samples, bits = picture.samples, 8
+    if picture.bits == 16:
+        bits = 10
+        samples = (((samples.astype(np.uint32) * 1023 + 32767) // 65535) << 6).astype(np.uint16)
+    grey = picture.pixels.shape[2] == 1
+    interpretation = {8: ("srgb", "b-w"), 10: ("rgb16", "grey16")}[bits][grey]
+    image = pyvips.Image.new_from_array(samples, interpretation=interpretation)
+    across, down = picture.resolution or (25.4, 25.4)
+    image = image.copy(xres=across / 25.4, yres=down / 25.4)
+    for name, blob in (("icc-profile-data", picture.icc), ("exif-data", exif)):
+        if blob:
+            image.set_type(pyvips.GValue.blob_type, name, blob)
+    keep = pyvips.ForeignKeep.ICC | (pyvips.ForeignKeep.EXIF if exif else pyvips.ForeignKeep.NONE)
+    options = {"lossless": True} if quality == 100 else {"Q": quality, "subsample_mode": "off"}
+    return image.heifsave_buffer(compression="av1", bitdepth=bits, keep=int(keep), **options)
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A file for writing that appears under its name when the block ends well, and leaves nothing when it does not.
+
+    Raises:
+        FinescaleError: the file exists and may not be overwritten, or cannot be written.
+    """
+    target = Path(path)
+    check_free(target, overwrite)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        try:
+            with open(part, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            publish(part, target, overwrite)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise FinescaleError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def check_free(target: Path, overwrite: bool) -> None:
+    """Refuses a target that is a folder, or exists and may not be overwritten."""
+    if target.is_dir():
+        raise FinescaleError(f"{target}: is a folder")
+    if not overwrite and os.path.lexists(target):
+        raise FinescaleError(f"{target}: already exists (--overwrite replaces it)")
+
+
+def publish(part: Path, target: Path, overwrite: bool) -> None:
+    """Gives a finished file its name; without `overwrite` a file that appeared meanwhile is left alone."""
+    if overwrite:
+        os.replace(part, target.resolve())
+        return
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        check_free(target, overwrite)
+    except OSError:  # a file system without links: a short moment in which two writers could meet
+        check_free(target, overwrite)
+        part.rename(target)
+
+
+def _name(file: File) -> str:
+    if isinstance(file, bytes):
+        return "the picture"
+    if isinstance(file, str | os.PathLike):
+        return os.fspath(file)
+    return str(getattr(file, "name", "the picture"))
+
+
+def _contents(file: File) -> tuple[bytes | str, bytes]:
+    """The data or the path, and the first bytes of the file."""
+    if isinstance(file, str | os.PathLike):
+        path = os.fspath(file)
+        with open(path, "rb") as opened:
+            return path, opened.read(1 << 16)
+    data = file if isinstance(file, bytes) else file.read()
+    return data, data[: 1 << 16]
+
+
+def _reason(error: OSError) -> str:
+    """What the system said, as part of a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
+def _damage(error: pyvips.Error) -> str:
+    """What libvips said, in one line."""
+    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()] or [str(error)]
+    return f"damaged or cut off ({lines[-2] if len(lines) > 1 and lines[-1].endswith('load error') else lines[-1]})"

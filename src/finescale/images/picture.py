@@ -1,0 +1,154 @@
+"""A picture as data: samples, transparency, and what a file says about them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from finescale.errors import FinescaleError
+from finescale.images import exif as exif_blocks
+
+Samples = NDArray[Any]  # uint8 or uint16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A still picture, stored upright.
+
+    Attributes:
+        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8 or uint16, in the colour space of `icc` (none: sRGB).
+        alpha: (H, W), same type, not premultiplied; None where the picture is opaque.
+        icc: the ICC profile of the pixels.
+        exif: the EXIF block, as Pillow's `exif=` takes it, with orientation 1.
+        format: the format of the file it was read from: "png", "jpeg", "webp", "tiff", "avif", "bmp", ...
+        resolution: (horizontal, vertical) pixels per inch, where the file says so.
+    """
+
+    pixels: Samples
+    alpha: Samples | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    format: str | None = None
+    resolution: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        shape, kind = self.pixels.shape, self.pixels.dtype
+        if len(shape) != 3 or shape[2] not in (1, 3) or 0 in shape:
+            raise ValueError(f"pixels are (H, W, 1) or (H, W, 3), not {shape}")
+        if kind not in (np.uint8, np.uint16):
+            raise ValueError(f"pixels are uint8 or uint16, not {kind}")
+        if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != kind):
+            raise ValueError(f"alpha is {shape[:2]} {kind}, not {self.alpha.shape} {self.alpha.dtype}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    @property
+    def bits(self) -> int:
+        """Bits per sample: 8 or 16."""
+        return 8 * self.pixels.dtype.itemsize
+
+    @property
+    def samples(self) -> Samples:
+        """(H, W, 1 to 4): the pixels and, last, the alpha where there is one."""
+        return self.pixels if self.alpha is None else np.dstack((self.pixels, self.alpha))
+
+
+def split(samples: Samples) -> tuple[Samples, Samples | None]:
+    """Pixels and alpha of interleaved samples (H, W, 1 to 4): two and four channels end with alpha."""
+    if samples.shape[2] % 2:
+        return samples, None
+    return np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
+
+
+def to_8_bit(samples: Samples) -> Samples:
+    """uint16 samples as uint8, rounded to the nearest; uint8 is returned as it is."""
+    if samples.dtype == np.uint8:
+        return samples
+    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def oriented(samples: Samples, orientation: int) -> Samples:
+    """Samples (H, W, C) of a file with this EXIF orientation (1 to 8), turned and flipped upright."""
+    if orientation >= 5:
+        samples = samples.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    return np.ascontiguousarray(samples)
+
+
+def cmyk_to_srgb(samples: Samples, icc: bytes | None) -> Samples:
+    """CMYK samples (H, W, 4) as sRGB (H, W, 3), through the profile, or through a typical print profile without one."""
+    import pyvips
+
+    image = pyvips.Image.new_from_array(samples, interpretation="cmyk").copy()
+    if icc:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
+    depth = 8 * samples.dtype.itemsize
+    return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth, intent="relative").numpy()
+
+
+def from_pil(image: Image.Image) -> Picture:
+    """A Pillow image as a Picture: upright by its EXIF orientation, palettes expanded, CMYK as sRGB.
+
+    Raises:
+        FinescaleError: 32-bit integers beyond 16 bit, or floats outside [0, 1].
+    """
+    image.load()  # some plugins turn the picture here, and forget the orientation
+    block = image.getexif()
+    orientation = block.get(exif_blocks.ORIENTATION, 1)
+    icc = image.info.get("icc_profile")
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        samples = whole(np.asarray(image))[..., None]
+    elif mode == "CMYK":
+        samples, icc = cmyk_to_srgb(np.asarray(image), icc), None
+    else:
+        clear = mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+        grey = mode in ("1", "L", "LA", "La")
+        samples = np.asarray(image.convert(("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")))
+        samples = samples.reshape(*samples.shape[:2], -1)
+    pixels, alpha = split(oriented(samples, orientation if orientation in range(1, 9) else 1))
+    exif = exif_blocks.upright(image.info.get("exif") or block.tobytes()) if len(block) else None
+    dpi = image.info.get("dpi")
+    resolution = (round(float(dpi[0]), 2), round(float(dpi[1]), 2)) if dpi and min(dpi) > 0 else None
+    return Picture(pixels, alpha, icc or None, exif, image.format.lower() if image.format else None, resolution)
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """A Picture as a Pillow image with its profile, EXIF and resolution in `info`.
+
+    Pillow has no 16-bit colour: 16 bits stay for opaque grey (mode I;16), all else becomes 8 bit, rounded.
+    """
+    if picture.bits == 16 and picture.alpha is None and picture.pixels.shape[2] == 1:
+        image = Image.fromarray(picture.pixels[..., 0])
+    else:
+        samples = to_8_bit(picture.samples)
+        image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
+    kept = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.resolution}
+    image.info.update({key: value for key, value in kept.items() if value})
+    return image
+
+
+def whole(samples: NDArray[Any]) -> Samples:
+    """Samples of any numeric type as uint8 or uint16: floats in [0, 1] become 16 bit, integers must fit.
+
+    Raises:
+        FinescaleError: they do not fit; the message has no file name.
+    """
+    if samples.dtype in (np.uint8, np.uint16):
+        return samples
+    low, high = samples.min(), samples.max()
+    if samples.dtype.kind == "f":
+        if not (low >= 0 and high <= 1):
+            raise FinescaleError(f"holds floating-point samples from {low:g} to {high:g}, and only [0, 1] is read")
+        return np.floor(samples.astype(np.float64) * 65535 + 0.5).astype(np.uint16)
+    if low < 0 or high > 65535:
+        raise FinescaleError(f"holds samples from {low} to {high}, and only 8 and 16 bits are read")
+    return samples.astype(np.uint16)
