@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from finescale.layers.statistics import StatisticsLayer, spread, window_means
+from finescale.layers.statistics import StatisticsLayer, cell_means, spread, window_means
 
 
 class ChannelAttention(StatisticsLayer):
@@ -39,8 +39,9 @@ class SelfAttention(StatisticsLayer):
 
     (B, C, H, W) -> (B, C, H, W): x + gamma * output(softmax(q k^T) v), gamma from 0, so the layer starts as identity.
 
-    With a `window`, every block of half a window's side attends to the window centred on it (its keys outside the
-    picture are masked), so cost grows linearly with the picture and the field of view is finite.
+    With a `window`, every block of half a window's side (a third where half does not go into whole keys) attends to the
+    window centred on it (its keys outside the picture are masked), so cost grows linearly with the picture and the
+    field of view is finite.
 
     Args:
         channels: C.
@@ -75,14 +76,14 @@ class SelfAttention(StatisticsLayer):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         step = self.query_pool
-        source = F.avg_pool2d(x, step, ceil_mode=True, count_include_pad=False) if step > 1 else x
+        source = cell_means(x, step) if step > 1 else x
         query, key, value = self.query(source), self.key(source), self.value(source)
         if self.pool > 1:
             key = F.max_pool2d(key, self.pool, ceil_mode=True)
             value = F.max_pool2d(value, self.pool, ceil_mode=True)
         if self.window is None:
             mixed = _attend(_positions(query), _positions(key), _positions(value))
-            mixed = mixed.transpose(1, 2).unflatten(2, query.shape[2:])
+            mixed = mixed.transpose(1, 2).reshape(x.shape[0], -1, query.shape[2], query.shape[3])
         else:
             mixed = self._windowed(query, key, value, self.window)
         mixed = self.output(mixed)
@@ -93,19 +94,18 @@ class SelfAttention(StatisticsLayer):
 
     def _windowed(self, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
         """Blocks of queries attend to overlapping windows of keys; (B, C', H, W) as `query` is laid out."""
-        height, width = query.shape[2:]
-        half = max(1, round(window / (4 * self.query_pool * self.pool)))  # half a block, in keys
-        block = 2 * half * self.pool  # in queries
-        rows, columns = -(-height // block), -(-width // block)
+        batch, channels, height, width = query.shape
+        unit, span = _window_units(window / (self.query_pool * self.pool))
+        block = span * unit * self.pool  # in queries
+        rows, columns = (height + block - 1) // block, (width + block - 1) // block
         query = F.pad(query, (0, columns * block - width, 0, rows * block - height))
-        q = query.unflatten(2, (rows, block)).unflatten(4, (columns, block))  # B C rows block columns block
-        q = q.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)  # (B rows columns), block^2, C
-        k, v = (_overlapping(t, half, rows, columns) for t in (key, value))
-        inside = _overlapping(torch.ones_like(key[:1, :1]), half, rows, columns)[..., 0] > 0
-        inside = inside.unsqueeze(0).expand(query.shape[0], -1, -1).flatten(0, 1)[:, None, :]
+        q = query.reshape(batch, channels, rows, block, columns, block).permute(0, 2, 4, 3, 5, 1)
+        q = q.reshape(-1, block * block, channels)  # (B rows columns), block^2, C
+        k, v = (_overlapping(t, unit, span, rows, columns) for t in (key, value))
+        inside = _overlapping(torch.ones_like(key[:, :1]), unit, span, rows, columns)[:, None, :, 0] > 0
         mixed = _attend(q, k, v, inside)
-        mixed = mixed.unflatten(0, (query.shape[0], rows, columns)).unflatten(3, (block, block))
-        mixed = mixed.permute(0, 5, 1, 3, 2, 4).flatten(2, 3).flatten(3, 4)
+        mixed = mixed.reshape(batch, rows, columns, block, block, -1).permute(0, 5, 1, 3, 2, 4)
+        mixed = mixed.reshape(batch, -1, rows * block, columns * block)
         return mixed[..., :height, :width]
 
 
@@ -118,19 +118,27 @@ def _positions(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def _overlapping(x: Tensor, half: int, rows: int, columns: int) -> Tensor:
-    """Cuts (B, C, h, w) into windows of 4 `half` with steps of 2 `half`: ((B rows columns), (4 half)^2, C).
+def _window_units(keys: float) -> tuple[int, int]:
+    """The unit, in keys, of a window of about `keys`, and how many units a block has; the margin is one unit."""
+    if keys % 4 and not keys % 3:
+        return int(keys) // 3, 1
+    return max(1, round(keys / 4)), 2
 
-    Window (i, j) starts at (2 i - 1) half: half a block before the block it serves. Zeros outside.
+
+def _overlapping(x: Tensor, unit: int, span: int, rows: int, columns: int) -> Tensor:
+    """Cuts (B, C, h, w) into windows of (span + 2) units, `span` units apart: ((B rows columns), window^2, C).
+
+    Window (i, j) starts at (span i - 1) units: one unit before the block it serves. Zeros outside.
     """
-    height, width = x.shape[2:]
-    need_h, need_w = (2 * rows + 2) * half, (2 * columns + 2) * half
-    x = F.pad(x, (half, need_w - half - width, half, need_h - half - height))
-    x = x.unflatten(2, (2 * rows + 2, half)).unflatten(4, (2 * columns + 2, half))  # B C R half S half
-    x = torch.stack([x[:, :, i : i + 2 * rows : 2] for i in range(4)], dim=3)  # B C rows 4 half S half
-    x = torch.stack([x[..., j : j + 2 * columns : 2, :] for j in range(4)], dim=6)  # B C rows 4 half columns 4 half
-    x = x.permute(0, 2, 5, 3, 4, 6, 7, 1)
-    return x.flatten(3, 6).flatten(0, 2)
+    batch, channels, height, width = x.shape
+    units = span * rows + 2, span * columns + 2
+    x = F.pad(x, (unit, (units[1] - 1) * unit - width, unit, (units[0] - 1) * unit - height))
+    x = x.reshape(batch, channels, units[0], unit, units[1], unit)
+    window = range(span + 2)
+    x = torch.stack([x[:, :, i : i + span * rows : span] for i in window], dim=3)  # B C rows w unit S unit
+    x = torch.stack([x[..., j : j + span * columns : span, :] for j in window], dim=6)  # B C rows w unit columns w unit
+    side = (span + 2) * unit
+    return x.permute(0, 2, 5, 3, 4, 6, 7, 1).reshape(-1, side * side, channels)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,7 +1,18 @@
 """How weights start."""
 
+from itertools import pairwise
+from typing import Literal
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from finescale.errors import UsageError, nearest
+
+INITIALISATIONS = ("kaiming-uniform", "kaiming-normal", "xavier-uniform", "xavier-normal", "normal", "default")
+Initialisation = Literal["kaiming-uniform", "kaiming-normal", "xavier-uniform", "xavier-normal", "normal", "default"]
+_NORMAL_DEVIATION = 0.02  # of "normal", as in arXiv 1511.06434
+_SETTLING = 15  # power iterations after which a spectral norm is known well enough
 
 
 @torch.no_grad()
@@ -9,7 +20,59 @@ def icnr_(weight: Tensor, scale: int) -> Tensor:
     """Makes the scale^2 sub-kernels of each output channel equal (ICNR, arXiv 1707.02937); changes `weight` in place.
 
     `weight` is (C scale^2, C_in, k, k), followed by a pixel shuffle; each group of sub-kernels takes its first member.
+    A bias (C scale^2,) is treated alike.
     """
     groups = weight.unflatten(0, (-1, scale**2))
     groups.copy_(groups[:, :1].expand_as(groups).clone())
     return weight
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, name: Initialisation, *, slope: float = 0.0) -> None:
+    """Starts the weights of all convolutions and linear layers in `module` anew, and their biases at 0.
+
+    A convolution that a pixel shuffle follows in an `nn.Sequential` is started by ICNR on top of it.
+
+    Args:
+        module: changed in place.
+        name: "kaiming-uniform", "kaiming-normal" (arXiv 1502.01852, equation 15, fan-in), "xavier-uniform",
+            "xavier-normal" (Glorot and Bengio 2010, equation 16), "normal" (deviation 0.02) or "default" (PyTorch's
+            own: nothing is changed).
+        slope: of the activation for negative values, which Kaiming's gain takes into account.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if name not in INITIALISATIONS:
+        raise UsageError(f"there is no initialisation '{name}'{nearest(name, INITIALISATIONS)}")
+    if name == "default":
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            _start(layer, name, slope)
+    for sequence in module.modules():
+        if isinstance(sequence, nn.Sequential):
+            for layer, after in pairwise(sequence):
+                if isinstance(layer, nn.Conv2d) and isinstance(after, nn.PixelShuffle):
+                    icnr_(layer.weight, after.upscale_factor)
+
+
+def _start(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, name: Initialisation, slope: float) -> None:
+    constrained = parametrize.is_parametrized(layer, "weight")
+    weight = layer.parametrizations.weight.original if constrained else layer.weight  # type: ignore[union-attr]
+    assert isinstance(weight, Tensor)
+    if name == "kaiming-uniform":
+        nn.init.kaiming_uniform_(weight, a=slope)
+    elif name == "kaiming-normal":
+        nn.init.kaiming_normal_(weight, a=slope)
+    elif name == "xavier-uniform":
+        nn.init.xavier_uniform_(weight)
+    elif name == "xavier-normal":
+        nn.init.xavier_normal_(weight)
+    else:
+        nn.init.normal_(weight, std=_NORMAL_DEVIATION)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    if constrained:
+        for _ in range(_SETTLING if layer.training else 0):
+            _ = layer.weight  # each look at it in training mode is one power iteration

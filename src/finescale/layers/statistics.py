@@ -15,9 +15,21 @@ from torch import Tensor, nn
 
 
 class StatisticsLayer(nn.Module):
-    """Base of the layers that use statistics of the feature map; `window` is None (global) or a side >= 1."""
+    """Base of the layers that use statistics of the feature map; `window` is None (global) or a side >= 1.
+
+    `stride` is how many pixels of the network's input one position of this layer stands for; a network whose layers
+    work at several resolutions sets it, so that one window in pixels can be given to all (`localise`).
+    """
 
     window: int | None = None
+    stride: int = 1
+
+
+def localise(network: nn.Module, window: int | None) -> None:
+    """Gives every statistics layer in `network` the window of `window` input pixels, or the whole map (None)."""
+    for module in network.modules():
+        if isinstance(module, StatisticsLayer):
+            module.window = None if window is None else max(1, window // module.stride)
 
 
 def cell_size(window: int) -> int:
@@ -38,35 +50,27 @@ def window_means(x: Tensor, window: int) -> Tensor:
         rounded up to odd.
     """
     g = cell_size(window)
-    height, width = x.shape[-2:]
     n = -(-window // g)
     n += 1 - n % 2
-    padded = F.pad(x, (0, -width % g, 0, -height % g))
-    cells = F.avg_pool2d(padded, g) if g > 1 else padded  # partial cells count the padding; `share` undoes it
-    share = _inside_share(height, g, n, x)[:, None] * _inside_share(width, g, n, x)[None, :]
-    box = cells
-    for axis in (-2, -1):
-        box = _box(box, n, axis)
-    return box / (share * n * n)
+    total, inside = _cells(x, g), _cells(torch.ones_like(x[:1, :1]), g)
+    for kernel, padding in (((n, 1), (n // 2, 0)), ((1, n), (0, n // 2))):
+        total = F.avg_pool2d(total, kernel, 1, padding)
+        inside = F.avg_pool2d(inside, kernel, 1, padding)
+    return total / inside
 
 
-def _inside_share(size: int, g: int, n: int, like: Tensor) -> Tensor:
-    """For every cell along one axis: the share of its n-cell neighbourhood that lies inside the feature map."""
-    cells = -(-size // g)
-    filled = torch.ones(cells, dtype=torch.float32, device=like.device)
-    filled[-1] = (size - (cells - 1) * g) / g
-    return (_box(filled[None], n, -1)[0] / n).to(like.dtype)
+def cell_means(x: Tensor, g: int) -> Tensor:
+    """Means over cells of g x g positions, (B, C, ceil(H / g), ceil(W / g)); the last ones over what is inside `x`."""
+    return _cells(x, g) / _cells(torch.ones_like(x[:1, :1]), g)
 
 
-def _box(x: Tensor, n: int, axis: int) -> Tensor:
-    """Sum over n (odd) neighbours along an axis, zeros outside."""
-    size = x.shape[axis]
-    pad = [0, 0, n // 2, n // 2] if axis == -2 else [n // 2, n // 2]
-    padded = F.pad(x, pad)
-    total = padded.narrow(axis, 0, size)
-    for i in range(1, n):
-        total = total + padded.narrow(axis, i, size)
-    return total
+def _cells(x: Tensor, g: int) -> Tensor:
+    """Sums over cells of g x g positions, divided by g^2 even where the cell is partly outside."""
+    if g == 1:
+        return x
+    height, width = x.shape[2:]
+    missing = (height + g - 1) // g * g - height, (width + g - 1) // g * g - width  # no negative numbers: for exporters
+    return F.avg_pool2d(F.pad(x, (0, missing[1], 0, missing[0])), g)
 
 
 def spread(cells: Tensor, window: int, height: int, width: int) -> Tensor:

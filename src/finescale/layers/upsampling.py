@@ -1,22 +1,59 @@
-"""Learned upsampling."""
+"""Learned upsampling by name."""
+
+from typing import Literal
 
 from torch import nn
 
+from finescale.errors import UsageError, nearest
 from finescale.layers.initialisation import icnr_
+
+UPSAMPLINGS = ("sub-pixel", "resize", "transposed")
+Upsampling = Literal["sub-pixel", "resize", "transposed"]
+
+
+def sub_pixel(c_in: int, c_out: int, scale: int, *, kernel: int = 3) -> list[nn.Module]:
+    """Convolution and pixel shuffle (arXiv 1609.05158), weight and bias started by ICNR (arXiv 1707.02937).
+
+    (B, `c_in`, H, W) -> (B, `c_out`, sH, sW); at first the s x s outputs of one input position are all equal.
+    """
+    convolution = nn.Conv2d(c_in, c_out * scale**2, kernel, padding=kernel // 2)
+    icnr_(convolution.weight, scale)
+    assert convolution.bias is not None
+    icnr_(convolution.bias, scale)
+    return [convolution, nn.PixelShuffle(scale)]
 
 
 class SubPixelUpsampler(nn.Sequential):
-    """Convolution and pixel shuffle (arXiv 1609.05158), twice for a factor of 4; (B, C, H, W) -> (B, C, sH, sW).
+    """Sub-pixel convolution, twice for a factor of 4; (B, C, H, W) -> (B, C, sH, sW).
 
-    Initialised by ICNR (arXiv 1707.02937), so the first output has no checkerboard. Parameters are named as in the
-    EDSR and RCAN files (`0`, and `2` for the second step of a factor of 4).
+    Parameters are named as in the EDSR and RCAN files (`0`, and `2` for the second step of a factor of 4).
     """
 
     def __init__(self, channels: int, scale: int) -> None:
         steps = {2: (2,), 3: (3,), 4: (2, 2)}[scale]
-        layers: list[nn.Module] = []
-        for step in steps:
-            convolution = nn.Conv2d(channels, channels * step**2, 3, padding=1)
-            icnr_(convolution.weight, step)
-            layers += [convolution, nn.PixelShuffle(step)]
-        super().__init__(*layers)
+        super().__init__(*[layer for step in steps for layer in sub_pixel(channels, channels, step)])
+
+
+def upsampling(name: Upsampling, c_in: int, c_out: int, scale: int) -> nn.Sequential:
+    """One learned enlargement; (B, `c_in`, H, W) -> (B, `c_out`, sH, sW).
+
+    Args:
+        name: "sub-pixel" (1x1 convolution and pixel shuffle, started by ICNR: arXiv 1707.02937), "resize" (nearest
+            neighbour, then a 3x3 convolution: Odena et al., "Deconvolution and checkerboard artifacts", 2016) or
+            "transposed" (a transposed convolution whose kernel is a multiple of its stride, so that every output is
+            made of equally many terms).
+        c_in: channels of the input.
+        c_out: channels of the output.
+        scale: 2, 3 or any larger whole number.
+
+    Raises:
+        UsageError: unknown name.
+    """
+    if name == "sub-pixel":
+        return nn.Sequential(*sub_pixel(c_in, c_out, scale, kernel=1))
+    if name == "resize":
+        return nn.Sequential(nn.Upsample(scale_factor=scale), nn.Conv2d(c_in, c_out, 3, padding=1))
+    if name == "transposed":
+        kernel, padding = (2 * scale, scale // 2) if scale % 2 == 0 else (3 * scale, scale)
+        return nn.Sequential(nn.ConvTranspose2d(c_in, c_out, kernel, stride=scale, padding=padding))
+    raise UsageError(f"there is no upsampling '{name}'{nearest(name, UPSAMPLINGS)}")
