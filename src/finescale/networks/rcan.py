@@ -24,7 +24,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         body = [
             nn.Conv2d(channels, channels, 3, padding=1),
-            make_activation(activation),
+            make_activation(activation, channels=channels),
             nn.Conv2d(channels, channels, 3, padding=1),
             ChannelAttention(channels, reduction=reduction),
         ]
@@ -129,6 +129,8 @@ class RCAN(Network):
         if self.direct:
             last = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
             icnr_(last.weight, scale)
+            assert last.bias is not None
+            icnr_(last.bias, scale)
             self.tail = nn.Sequential(last)
         else:
             self.tail = nn.Sequential(SubPixelUpsampler(channels, scale), nn.Conv2d(channels, 3, 3, padding=1))
