@@ -90,6 +90,23 @@ def available() -> Iterator[Found]:
                     break
 
 
+def scales(network: str | Path | None = None) -> list[int]:
+    """The scales at which a network (as `load` takes it) can be had on this machine, in rising order.
+
+    Raises:
+        UsageError: there is no network or file of that name.
+        FinescaleError: the file is damaged.
+    """
+    text = str(network or DEFAULT)
+    if text in NETWORKS or text in ALIASES:
+        if not NETWORKS[resolve(text)].trained:
+            return [2, 3, 4]
+        return [scale for scale in (2, 3, 4) if find(text, scale)] or [4]  # `load` downloads it, or says it is missing
+    if not Path(text).is_file():
+        raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
+    return [read_header(Path(text)).scale]
+
+
 def load(network: str | Path | None = None, scale: int = 4) -> Network:
     """A trained network, ready to use: float32, on the CPU, in evaluation mode.
 

@@ -1,0 +1,51 @@
+"""`finescale upscale`: pictures enlarged."""
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    add = parser.add_argument
+    add("pictures", nargs="+", metavar="PICTURE", help="files, folders (with all below them) or patterns such as *.jpg")
+    add("-o", "--output", metavar="FILE|DIR", help="where to; by default NAME_x4.png beside each picture")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, metavar="FACTOR", help="any factor up to 16 (default: 4)")
+    size.add_argument("--width", type=int, metavar="PIXELS", help="width of the result; the height follows")
+    size.add_argument("--height", type=int, metavar="PIXELS", help="height of the result; the width follows")
+    size.add_argument("--fit", type=_box, metavar="WxH", help="as large as fits into this box")
+    add("--network", metavar="NAME|FILE", help="a network (see `finescale networks`) or a weight file")
+    add("--ensemble", action="store_true", help="average over eight flips and turns: eight times the work")
+    add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png)")
+    add("--quality", type=int, metavar="1-100", help="for jpeg, webp and avif")
+    add("--overwrite", action="store_true", help="replace pictures that are there already")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add("--engine", default="auto", choices=["auto", "torch", "openvino", "onnx"], help="what computes (default: auto)")
+    add("--precision", default="auto", choices=["auto", "float32", "bfloat16", "int8"], help="(default: auto)")
+    add("--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)")
+    add("--quiet", action="store_true", help="no progress bar, only errors")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Enlarges the pictures; 1 if any of them failed."""
+    from finescale.inference.batch import Options, upscale_files
+    from finescale.inference.size import Target
+
+    scale = args.scale if args.scale or args.width or args.height or args.fit else 4.0
+    settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "ensemble", "tile")}
+    options = Options(
+        target=Target(scale, args.width, args.height, args.fit),
+        network=args.network,
+        output=args.output,
+        format=args.format,
+        quality=args.quality,
+        overwrite=args.overwrite,
+        settings=settings,
+    )
+    return upscale_files(args.pictures, options, quiet=args.quiet)
+
+
+def _box(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not '{text}'")
+    return int(width), int(height)

@@ -1,0 +1,67 @@
+"""PyTorch: every device, float32 and bfloat16."""
+
+import numpy as np
+import torch
+
+from finescale.errors import UsageError
+from finescale.inference.prepare import bytes_per_pixel
+from finescale.inference.tiling import GRID, Array
+from finescale.networks.base import Network
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; "auto" takes CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"there is no device '{name}' here ({str(error).splitlines()[0]})") from error
+    return device
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class TorchEngine:
+    """A network run by PyTorch, eagerly, in channels-last layout.
+
+    bfloat16 goes through autocast: convolutions and products are bfloat16, sums with the input picture float32.
+
+    Args:
+        network: prepared by `for_inference`; it is moved to the device.
+        device: where to compute.
+        precision: "float32" or "bfloat16".
+    """
+
+    name = "torch"
+
+    def __init__(self, network: Network, device: torch.device, precision: str = "float32") -> None:
+        self.bytes_per_pixel = bytes_per_pixel(network)
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.scale, self.device, self.precision = network.scale, device, precision
+
+    def run(self, x: Array) -> Array:
+        """See `finescale.inference.tiling.Runner`."""
+        batch = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).contiguous(memory_format=torch.channels_last)
+        low = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            y: torch.Tensor = self.network(batch)
+            return y.float().cpu().numpy()
+
+    def exact(self) -> "TorchEngine | None":
+        """The same network in float32."""
+        return None if self.precision == "float32" else TorchEngine(self.network, self.device)
+
+    def largest_tile(self, budget: int) -> int:
+        """Side of the largest square tile, margins included, whose features fit into `budget` bytes."""
+        return max(GRID, int((budget / self.bytes_per_pixel) ** 0.5) - 2 * GRID)

@@ -1,0 +1,86 @@
+"""From what a person asks for (a factor, a width, a box) to the size of the result."""
+
+from dataclasses import dataclass
+
+from finescale.errors import UsageError
+
+LARGEST_FACTOR = 16.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What size the result shall have: exactly one of the four is given.
+
+    Attributes:
+        scale: factor above 0, up to 16.
+        width: of the result; the height follows.
+        height: of the result; the width follows.
+        fit: (width, height) of a box that the result fills as far as its shape allows.
+    """
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    fit: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("scale", "width", "height", "fit") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise UsageError(f"give one of scale, width, height and fit, not {' and '.join(given) or 'none of them'}")
+        if self.scale is not None and not 0 < self.scale <= LARGEST_FACTOR:
+            raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {self.scale:g}")
+        if min(self.width or 1, self.height or 1, *(self.fit or ())) < 1:
+            raise UsageError("the result must be at least 1 pixel wide and high")
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the result for a picture of width x height.
+
+        Raises:
+            UsageError: that would be more than 16 times as large.
+        """
+        if self.scale is not None:
+            factor = self.scale
+        elif self.width is not None:
+            factor = self.width / width
+        elif self.height is not None:
+            factor = self.height / height
+        else:
+            assert self.fit is not None
+            factor = min(self.fit[0] / width, self.fit[1] / height)
+        if factor > LARGEST_FACTOR:
+            raise UsageError(f"{width} x {height} pixels can be enlarged {LARGEST_FACTOR:g} times, not {factor:.4g}")
+        result = max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5))
+        return (self.width or result[0], self.height or result[1])
+
+    @property
+    def suffix(self) -> str:
+        """What is appended to a file's name: ``_x4``, ``_1200w``, ``_800h`` or ``_fit1200x800``."""
+        if self.scale is not None:
+            return f"_x{self.scale:g}"
+        if self.width is not None:
+            return f"_{self.width}w"
+        if self.height is not None:
+            return f"_{self.height}h"
+        assert self.fit is not None
+        return "_fit{}x{}".format(*self.fit)
+
+
+def passes(factor: float, scales: list[int]) -> list[int]:
+    """Which scales to apply, one after another, to reach at least `factor`, of those that there are.
+
+    The fewest passes, then the smallest product, then the larger scale last (where it is applied to more pixels, a
+    smaller one costs less); empty for a factor of 1 and below.
+    """
+    best: list[list[int]] = [[]]
+    while True:
+        reached = [chain for chain in best if _product(chain) >= factor - 1e-9]
+        if reached:
+            return min(reached, key=lambda chain: (_product(chain), chain[::-1]))
+        best = [[*chain, scale] for chain in best for scale in sorted(scales)]
+
+
+def _product(chain: list[int]) -> int:
+    result = 1
+    for scale in chain:
+        result *= scale
+    return result

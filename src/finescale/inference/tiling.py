@@ -1,0 +1,158 @@
+"""A picture of any size through a network, tile by tile, with the same result as in one piece.
+
+Tiles begin at multiples of 48 input pixels (the grid of the local windows, see `finescale.layers.statistics`) and are
+computed with a margin of real context on every side, which is cut away. Only the tile goes to the device.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from finescale.errors import FinescaleError
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[float], None]
+
+GRID = 48
+
+
+class Cancelled(Exception):
+    """Raised by a progress callback to stop an enlargement; nothing is kept."""
+
+
+class Runner(Protocol):
+    """What tiling needs of an engine."""
+
+    scale: int
+
+    def run(self, x: Array) -> Array:
+        """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
+        ...
+
+    def exact(self) -> "Runner | None":
+        """The same network in float32, or None where this one is already."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of the input, in pixels: rows [top, bottom), columns [left, right)."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def pixels(self) -> int:
+        """Number of input pixels."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+
+def steps(start: int, stop: int, tile: int) -> Iterator[tuple[int, int]]:
+    """Cuts [start, stop) into nearly equal parts of at most about `tile`, beginning at multiples of the grid."""
+    size = stop - start
+    count = max(1, -(-size // max(GRID, tile // GRID * GRID)))
+    step = -(-size // (count * GRID)) * GRID
+    for first in range(start, stop, step):
+        yield first, min(first + step, stop)
+
+
+def plan(area: Tile, tile: int) -> list[Tile]:
+    """Tiles of at most about tile x tile that cover `area` (its corner on the grid)."""
+    return [
+        Tile(top, left, bottom, right)
+        for top, bottom in steps(area.top, area.bottom, tile)
+        for left, right in steps(area.left, area.right, tile)
+    ]
+
+
+def enlarge(
+    x: Array, engine: Runner, *, tile: int, margin: int, progress: Progress | None = None, out: Array | None = None
+) -> Array:
+    """Enlarges a picture by the network's scale.
+
+    Args:
+        x: (H, W, 3): uint8, uint16, or float32 in [0, 1]. Any array that can be sliced, a memory map too.
+        engine: the network.
+        tile: side of the tiles in input pixels, without margin; cut down to a multiple of 48.
+        margin: input pixels of context around a tile, a multiple of 48.
+        progress: called after each tile with the share that is done; may raise to stop.
+        out: where to write; made if not given.
+
+    Returns:
+        (scale H, scale W, 3) of the type of `x`; integers rounded half up and clipped, floats left as they are.
+
+    Raises:
+        FinescaleError: a tile of 48 pixels does not fit into memory, or its values are not finite even in float32.
+    """
+    if margin % GRID:
+        raise ValueError(f"the margin must be a multiple of {GRID}, not {margin}")
+    height, width = x.shape[:2]
+    s = engine.scale
+    if out is None:
+        out = np.empty((height * s, width * s, 3), x.dtype)
+    waiting = plan(Tile(0, 0, height, width), tile)[::-1]
+    done = 0
+    while waiting:
+        area = waiting.pop()
+        try:
+            y = _compute(x, area, engine, margin)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            side = max(area.bottom - area.top, area.right - area.left)
+            if side <= GRID:
+                raise FinescaleError("out of memory even for a tile of 48 x 48 pixels") from error
+            waiting = [part for t in (*waiting, area) for part in plan(t, side // 2)[::-1]]
+            continue
+        out[area.top * s : area.bottom * s, area.left * s : area.right * s] = y
+        done += area.pixels
+        if progress:
+            progress(done / (height * width))
+    return out
+
+
+def _compute(x: Array, area: Tile, engine: Runner, margin: int) -> Array:
+    """One tile: cut out with its margin, enlarged, the margin cut away, in the type of `x`."""
+    height, width = x.shape[:2]
+    top, left = max(0, area.top - margin), max(0, area.left - margin)
+    source = x[top : min(height, area.bottom + margin), left : min(width, area.right + margin)]
+    batch = to_unit(source).transpose(2, 0, 1)[None]
+    y = engine.run(batch)
+    if not np.isfinite(y).all():
+        exact = engine.exact()
+        y = y if exact is None else exact.run(batch)
+        if not np.isfinite(y).all():
+            raise FinescaleError("the network gives values that are not finite for this picture, even in float32")
+    s = engine.scale
+    y = y[0, :, (area.top - top) * s : (area.bottom - top) * s, (area.left - left) * s : (area.right - left) * s]
+    return from_unit(y.transpose(1, 2, 0), x.dtype)
+
+
+def to_unit(x: Array) -> Array:
+    """Integers to float32 in [0, 1]; floats to float32."""
+    if np.issubdtype(x.dtype, np.integer):
+        return x.astype(np.float32) * np.float32(1 / np.iinfo(x.dtype).max)
+    return x.astype(np.float32)
+
+
+def from_unit(y: Array, dtype: Any) -> Array:
+    """Float32 about [0, 1] to a type: integers rounded half up and clipped, floats only converted."""
+    if np.issubdtype(dtype, np.integer):
+        limit = np.iinfo(dtype).max
+        y = y * np.float32(limit)
+        y += np.float32(0.5)
+        np.clip(y, 0, limit, out=y)
+    return y.astype(dtype)
+
+
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of an engine means that memory ran out (each library has its own words for it)."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(word in text for word in _MEMORY_WORDS)

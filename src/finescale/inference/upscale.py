@@ -1,0 +1,300 @@
+"""Pictures enlarged: any size, any factor, with transparency, 16 bits, profile and EXIF kept."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finescale.images.picture import Picture
+from finescale.inference import tiling
+from finescale.inference.size import Target, passes
+from finescale.inference.tiling import Array, Cancelled, Progress, from_unit, to_unit
+from finescale.inference.transparency import bleed, within_neighbours
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from finescale.networks.base import Network
+
+__all__ = ["Cancelled", "Upscaler", "enlarge_picture", "upscale"]
+
+MARGIN = 48  # input pixels of context; what it leaves of a seam is measured in tests/inference
+BUDGET = 1 << 30  # bytes for one tile's features, which keeps a default run under 2 GiB
+
+
+class Upscaler:
+    """A network ready to enlarge pictures of any size.
+
+    Args:
+        network: e.g. from `finescale.load`; it is copied and left as it is.
+        device: "auto", "cpu", "cuda", "cuda:1", ...
+        engine: "auto" or the name of one, see `finescale.inference.engines`.
+        precision: "auto", "float32" or "bfloat16" ("int8" with OpenVINO).
+        ensemble: average over the eight flips and turns of the picture: eight times the work, a little more PSNR.
+        tile: side of the tiles in input pixels; None: by the memory at hand.
+        window: side, in input pixels, of the squares that attention and norms look at; None: the whole picture (then
+            it is not cut into tiles unless `tile` says so).
+
+    Raises:
+        UsageError: unknown device, engine or precision.
+    """
+
+    def __init__(
+        self,
+        network: "Network",
+        *,
+        device: str = "auto",
+        engine: str = "auto",
+        precision: str = "auto",
+        ensemble: bool = False,
+        tile: int | None = None,
+        window: int | None = 48,
+    ) -> None:
+        from finescale.inference.engines import choose
+
+        self.scale = network.scale
+        self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
+        self.ensemble, self.window = ensemble, window
+        self.margin = MARGIN
+        self.tile = tile or (self.engine.largest_tile(BUDGET) if window is not None else 1 << 30)
+
+    def enlarge(self, x: "torch.Tensor", progress: Progress | None = None) -> "torch.Tensor":
+        """Enlarges by the network's own scale.
+
+        Args:
+            x: (3, H, W), uint8 or float in [0, 1], on any device.
+            progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+
+        Returns:
+            (3, scale H, scale W) on the CPU, of the type of `x`; floats are not clipped.
+        """
+        import torch
+
+        y = self.pixels(x.detach().cpu().permute(1, 2, 0).numpy(), progress)
+        return torch.from_numpy(y).permute(2, 0, 1)
+
+    def pixels(self, x: Array, progress: Progress | None = None) -> Array:
+        """As `enlarge`, for an array (H, W, 3) of uint8, uint16 or float32."""
+        if not self.ensemble:
+            return self._tiled(x, progress)
+        total: Array | None = None
+        for k in range(8):
+            part = _turn_back(self._tiled(_turn(to_unit(x), k), _share(progress, k / 8, 1 / 8)), k)
+            total = part.copy() if total is None else np.add(total, part, out=total)
+        assert total is not None
+        return from_unit(total / np.float32(8), x.dtype)
+
+    def picture(
+        self,
+        picture: Picture,
+        *,
+        size: tuple[int, int] | None = None,
+        scale: float | None = None,
+        progress: Progress | None = None,
+    ) -> Picture:
+        """Enlarges a picture to a size: with this network as often as needed, then bicubically to the exact size.
+
+        Args:
+            picture: of any kind.
+            size: (width, height) of the result, or
+            scale: the factor; with neither, the network's own.
+            progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+
+        Returns:
+            A picture of the same kind: grey stays grey, 16 bit stays 16 bit, profile and EXIF are kept.
+        """
+        if size is None:
+            size = Target(scale=scale or self.scale).size(*picture.size)
+        chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
+        return enlarge_picture(picture, [self] * len(chain), size, progress)
+
+    def _tiled(self, x: Array, progress: Progress | None) -> Array:
+        return tiling.enlarge(x, self.engine, tile=self.tile, margin=self.margin, progress=progress)
+
+
+def enlarge_picture(
+    picture: Picture, chain: Sequence[Upscaler], size: tuple[int, int], progress: Progress | None = None
+) -> Picture:
+    """Sends a picture through one upscaler after another and then resizes it bicubically to (width, height)."""
+    pixels, alpha = picture.pixels, picture.alpha
+    grey = pixels.shape[2] == 1
+    if alpha is not None:
+        pixels = bleed(pixels, alpha)
+    plain = alpha is None or alpha.min() == alpha.max()  # constant transparency needs no network
+    works = [float(u.scale**2) * (8 if u.ensemble else 1) for u in chain]
+    shares, done = _running(works, 1 if plain else 2), 0
+    for upscaler in chain:
+        pixels = upscaler.pixels(_three(pixels), _share(progress, *shares[done]))
+        done += 1
+        if alpha is not None:
+            if plain:
+                alpha = np.full((alpha.shape[0] * upscaler.scale, alpha.shape[1] * upscaler.scale), alpha.flat[0])
+            else:
+                large = upscaler.pixels(_three(alpha[..., None]), _share(progress, *shares[done]))
+                alpha = within_neighbours(_mean(large)[..., 0], alpha)
+                done += 1
+    if grey and chain:
+        pixels = _mean(pixels)
+    pixels = _resize(pixels, size)
+    if alpha is not None:
+        alpha = _resize(alpha[..., None], size)[..., 0]
+    if progress:
+        progress(1.0)
+    return replace(picture, pixels=pixels, alpha=alpha)
+
+
+def upscale(
+    image: "Image.Image | Array | str | os.PathLike[str]",
+    scale: float | None = None,
+    network: "str | os.PathLike[str] | Network | None" = None,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    fit: tuple[int, int] | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    ensemble: bool = False,
+    tile: int | None = None,
+    progress: Progress | None = None,
+) -> "Image.Image":
+    """Enlarges a picture.
+
+    >>> upscale("photo.jpg", scale=4).save("photo_x4.png")  # doctest: +SKIP
+
+    Args:
+        image: a Pillow image, an array (H, W), (H, W, 1 to 4) of uint8 or uint16, or a file.
+        scale: any factor above 0 up to 16; 4 if no other size is asked for.
+        network: a name (see `finescale.networks()`), a weight file or a network; None: the default.
+        width, height: of the result, instead of `scale`; the other side follows.
+        fit: (width, height) of a box to fill, instead of `scale`.
+        device, engine, precision, ensemble, tile: see `Upscaler`.
+        progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+
+    Returns:
+        A Pillow image, upright, with profile and EXIF in its `info`. Pillow has no 16-bit colour: pictures of 16 bits
+        are computed so, and end as 8 bits unless they are opaque grey.
+
+    Raises:
+        UsageError: an impossible size, an unknown network, device, engine or precision.
+        FinescaleError: the file cannot be read; there are no trained weights.
+    """
+    from finescale.images.picture import to_pil
+
+    picture = _as_picture(image)
+    if scale is None and width is None and height is None and fit is None:
+        scale = 4
+    size = Target(scale, width, height, fit).size(*picture.size)
+    settings: dict[str, Any] = dict(device=device, engine=engine, precision=precision, ensemble=ensemble, tile=tile)
+    if network is None or isinstance(network, str | os.PathLike):
+        return to_pil(Networks(network, **settings).picture(picture, size, progress))
+    return to_pil(Upscaler(network, **settings).picture(picture, size=size, progress=progress))
+
+
+class Networks:
+    """A trained network at all its scales; each is loaded when it is first needed.
+
+    Args:
+        network: a name, a weight file, or None for the default.
+        settings: see `Upscaler`.
+    """
+
+    def __init__(self, network: "str | os.PathLike[str] | None" = None, **settings: Any) -> None:
+        self.network = None if network is None else os.fspath(network)
+        self.settings = settings
+        self._scales: list[int] | None = None
+        self._ready: dict[int, Upscaler] = {}
+
+    @property
+    def scales(self) -> list[int]:
+        """The scales there are weights for, in rising order.
+
+        Raises:
+            UsageError, FinescaleError: unknown name, no weights, damaged file.
+        """
+        if self._scales is None:
+            from finescale.weights import store
+
+            self._scales = store.scales(self.network)
+        return self._scales
+
+    def upscaler(self, scale: int) -> Upscaler:
+        """The upscaler of one scale."""
+        if scale not in self._ready:
+            from finescale.weights import store
+
+            self._ready[scale] = Upscaler(store.load(self.network, scale), **self.settings)
+        return self._ready[scale]
+
+    def chain(self, size: tuple[int, int], target: tuple[int, int]) -> list[Upscaler]:
+        """The upscalers that take a picture of (width, height) to at least `target`."""
+        factor = max(target[0] / size[0], target[1] / size[1])
+        return [self.upscaler(scale) for scale in passes(factor, self.scales)]
+
+    def picture(self, picture: Picture, size: tuple[int, int], progress: Progress | None = None) -> Picture:
+        """See `Upscaler.picture`."""
+        return enlarge_picture(picture, self.chain(picture.size, size), size, progress)
+
+
+def _as_picture(image: "Image.Image | Array | str | os.PathLike[str]") -> Picture:
+    from finescale.images import files
+    from finescale.images.picture import from_pil, split
+
+    if isinstance(image, str | os.PathLike):
+        return files.read(Path(image))
+    if isinstance(image, np.ndarray):
+        return Picture(*split(image.reshape(*image.shape[:2], -1)))
+    return from_pil(image)
+
+
+def _turn(x: Array, k: int) -> Array:
+    """One of the eight flips and turns of (H, W, C)."""
+    x = x[:, ::-1] if k & 1 else x
+    x = x[::-1] if k & 2 else x
+    return x.swapaxes(0, 1) if k & 4 else x
+
+
+def _turn_back(x: Array, k: int) -> Array:
+    x = x.swapaxes(0, 1) if k & 4 else x
+    x = x[::-1] if k & 2 else x
+    return x[:, ::-1] if k & 1 else x
+
+
+def _share(progress: Progress | None, start: float, part: float) -> Callable[[float], None] | None:
+    """A progress callback for a part of the whole work."""
+    return None if progress is None else lambda done: progress(start + part * done)
+
+
+def _running(works: list[float], repeats: int) -> list[tuple[float, float]]:
+    """(start, share) of every pass; each is done `repeats` times and works on the result of the one before."""
+    costs, pixels = [], 1.0
+    for work in works:
+        costs += [pixels * work] * repeats
+        pixels *= work
+    total = sum(costs) or 1.0
+    return [(sum(costs[:i]) / total, cost / total) for i, cost in enumerate(costs)]
+
+
+def _three(x: Array) -> Array:
+    """(H, W, 1 or 3) -> (H, W, 3)."""
+    return x if x.shape[2] == 3 else np.broadcast_to(x, (*x.shape[:2], 3))
+
+
+def _mean(x: Array) -> Array:
+    """(H, W, 3) -> (H, W, 1), same integer type."""
+    return ((x.astype(np.uint32).sum(2, keepdims=True) + 1) // 3).astype(x.dtype)
+
+
+def _resize(x: Array, size: tuple[int, int]) -> Array:
+    """(H, W, C) bicubically to (width, height), exactly as `finescale.images.resize` does."""
+    if x.shape[1::-1] == size:
+        return x
+    import torch
+
+    from finescale.images.resize import resize
+
+    return resize(torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))), size[::-1]).numpy().transpose(1, 2, 0)
