@@ -1,0 +1,1 @@
+"""Metrics, benchmark runs, tables, figures, and every cited figure with its source."""

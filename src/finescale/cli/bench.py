@@ -1,0 +1,96 @@
+"""`finescale bench`: networks on benchmark sets, by the published protocol."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from finescale.cli.score import add_perceptual
+
+
+def names(text: str) -> list[str]:
+    """Names separated by commas."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def window(text: str) -> int | None:
+    """The side of local windows in pixels, or None for "global"."""
+    return None if text == "global" else int(text)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds how networks are applied, shared with `figure`."""
+    group = parser.add_argument_group("how networks are applied")
+    group.add_argument("--device", help="cpu, cuda, ... (default: cpu)")
+    group.add_argument("--engine", help="what computes, see `finescale upscale --help` (default: PyTorch)")
+    group.add_argument("--precision", help="float32 or bfloat16 (default: float32)")
+    group.add_argument("--ensemble", action="store_true", help="average over the eight flips and turns")
+    group.add_argument("--tile", type=int, metavar="N", help="work by tiles of N low-resolution pixels")
+    group.add_argument(
+        "--window", type=window, default=argparse.SUPPRESS, metavar="N|global", help="local statistics over N pixels"
+    )
+
+
+def settings(args: argparse.Namespace) -> dict[str, object]:
+    """The settings that were given."""
+    chosen = {key: getattr(args, key) for key in ("device", "engine", "precision", "tile") if getattr(args, key)}
+    if args.ensemble:
+        chosen["ensemble"] = True
+    if "window" in args:
+        chosen["window"] = args.window
+    return chosen
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument(
+        "--networks",
+        type=names,
+        required=True,
+        metavar="A,B,...",
+        help="names of `finescale networks`, weight files, bicubic, bicubic-y (the papers' row), nearest",
+    )
+    parser.add_argument("--sets", type=names, required=True, metavar="A,B,...", help="names such as Set5, or folders")
+    parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the folder that holds the sets")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write tables and plots into this folder")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line for every network and set here")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument("--no-timing", action="store_true", help="do not measure seconds and memory")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed runs, the median counts (default 3)")
+    add_perceptual(parser)
+    add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs, prints and writes; 1 if a network had no weights."""
+    from finescale.evaluation import benchmark, lpips, report, scoring, sets, speed, tables
+    from finescale.images.files import check_free
+
+    for file in (args.json, args.csv):
+        if file:
+            check_free(file, args.overwrite)
+    benchmark.check_names(args.networks)
+    chosen = [sets.find(name, args.data) for name in args.sets]
+    if args.report:
+        report.check(args.report, args.scale, [one.name for one in chosen], overwrite=args.overwrite)
+    with tables.bar(len(args.networks) * sum(len(one.pictures) for one in chosen)) as progress:
+        result = benchmark.run(
+            args.networks,
+            chosen,
+            args.scale,
+            settings=settings(args),
+            distance=lpips.find(args.perceptual) if args.perceptual else None,
+            timed_size=None if args.no_timing else speed.SIZE,
+            repeats=args.repeats,
+            command=["finescale", *sys.argv[1:]],
+            progress=progress,
+        )
+    tables.show_run(result)
+    if args.json:
+        scoring.write_json(args.json, result.as_json(), overwrite=args.overwrite)
+    if args.csv:
+        scoring.write_text(args.csv, report.csv(result), overwrite=args.overwrite)
+    if args.report:
+        report.write(result, args.report, overwrite=args.overwrite)
+    return 1 if any(row.missing for row in result.rows) else 0

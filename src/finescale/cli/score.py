@@ -1,0 +1,45 @@
+"""`finescale score`: PSNR and SSIM of anybody's pictures against the originals."""
+
+import argparse
+from pathlib import Path
+
+
+def add_perceptual(parser: argparse.ArgumentParser) -> None:
+    """Adds `--perceptual`, shared with `bench`."""
+    parser.add_argument(
+        "--perceptual",
+        nargs="?",
+        const="auto",
+        choices=("auto", "alex", "vgg", "squeeze"),
+        help="add LPIPS, a perceptual distance, by one of three networks; alone: the first whose weights are found",
+    )
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--hr", type=Path, required=True, metavar="PATH", help="the originals: a folder or a picture")
+    parser.add_argument("--sr", type=Path, required=True, metavar="PATH", help="the enlarged: a folder or a picture")
+    parser.add_argument(
+        "--scale", type=int, required=True, metavar="N", help="how much they were enlarged: border and crop follow it"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here too")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
+    add_perceptual(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores and prints."""
+    from finescale.evaluation import lpips, scoring, tables
+    from finescale.images.files import check_free
+
+    if args.json:
+        check_free(args.json, args.overwrite)
+    pairs = scoring.match(args.hr, args.sr, args.scale)
+    perceptual = lpips.find(args.perceptual) if args.perceptual else None
+    distance = None if isinstance(perceptual, scoring.Unavailable) else perceptual
+    scores = [scoring.score_pair(pair, args.scale, distance) for pair in tables.tracked(pairs, "scoring")]
+    if args.json:
+        content = {"scale": args.scale, **scoring.perceptual_json(perceptual), **scoring.as_json(scores)}
+        scoring.write_json(args.json, content, overwrite=args.overwrite)
+    tables.show_scores(scores, args.scale, perceptual)
+    return 0

@@ -1,0 +1,263 @@
+"""A benchmark run: shrink the originals exactly, enlarge them with every network, score by the protocol."""
+
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finescale import __version__
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.evaluation import sets
+from finescale.evaluation.metrics import Pixels, Plane, luma, psnr, shave, ssim
+from finescale.evaluation.scoring import Distance, Score, Unavailable, as_json, perceptual_json, score_pixels
+from finescale.evaluation.speed import SIZE, Speed, machine, measure
+from finescale.images.resize import Border, resize
+from finescale.networks.base import Network
+from finescale.networks.catalogue import ALIASES, NETWORKS
+from finescale.weights import store
+from finescale.weights.files import sha256
+
+PAPERS_BICUBIC = "bicubic-y"
+# References that are not networks.
+REFERENCES: Mapping[str, str] = {
+    "bicubic": "the picture enlarged with MATLAB's bicubic kernel and 8-bit rounding",
+    PAPERS_BICUBIC: "the row of papers: luma shrunk and enlarged in double precision",
+    "nearest": "every pixel repeated",
+}
+
+Enlarge = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that enlarges pictures, ready to run.
+
+    Attributes:
+        name: for tables.
+        enlarge: (3, H, W) uint8 -> (3, sH, sW) uint8.
+        parameters: of the network; None where there is none.
+        macs: multiply-accumulates for a 48 x 48 input.
+        weights: its weight file, and the file's SHA-256.
+    """
+
+    name: str
+    enlarge: Enlarge
+    parameters: int | None = None
+    macs: int | None = None
+    weights: Path | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender's results: a list of scores for every set, its speed; or the reason why there are none."""
+
+    name: str
+    parameters: int | None = None
+    macs: int | None = None
+    weights: str | None = None
+    sha256: str | None = None
+    scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
+    speed: Speed | None = None
+    missing: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; what is not known is left out."""
+        facts = {key: getattr(self, key) for key in ("name", "parameters", "macs", "weights", "sha256", "missing")}
+        if self.speed:
+            facts |= {"seconds": self.speed.seconds, "memory_mib": self.speed.memory}
+        result = {key: value for key, value in facts.items() if value is not None}
+        return {**result, "sets": {name: as_json(scores) for name, scores in self.scores.items()}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole benchmark run, and what is needed to repeat it."""
+
+    scale: int
+    sets: Sequence[str]
+    rows: Sequence[Row]
+    distance: Distance | Unavailable | None
+    settings: Mapping[str, Any]
+    command: str
+    machine: Mapping[str, Any]
+    timed_size: tuple[int, int] | None
+    date: str
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "finescale": __version__,
+            "date": self.date,
+            "command": self.command,
+            "machine": dict(self.machine),
+            "settings": dict(self.settings),
+            "scale": self.scale,
+            **perceptual_json(self.distance),
+            "timed_size": self.timed_size,
+            "networks": [row.as_json() for row in self.rows],
+        }
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses names that are neither reference, network nor file, before any work is done.
+
+    Raises:
+        UsageError: naming the nearest one.
+    """
+    known = [*REFERENCES, *NETWORKS, *ALIASES]
+    for name in names:
+        if name not in known and not Path(name).is_file():
+            raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}")
+
+
+def contender(name: str, scale: int, *, settings: Mapping[str, Any] | None = None) -> Contender:
+    """Makes a contender from a reference's name, a network's name or a weight file.
+
+    Args:
+        name: see `check_names`.
+        scale: 2, 3 or 4.
+        settings: arguments of the Upscaler: device, engine, precision, ensemble, window, tile.
+
+    Raises:
+        FinescaleError: there are no such weights.
+    """
+    if name in ("bicubic", PAPERS_BICUBIC):
+        return Contender(name, lambda low: resize(low, scale=scale))
+    if name == "nearest":
+        return Contender(name, lambda low: low.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
+    network = store.load(name, scale)
+    path = Path(name) if Path(name).is_file() and name not in NETWORKS else store.find(name, scale)
+    return Contender(
+        path.stem if path is not None and name not in NETWORKS and name not in ALIASES else name,
+        enlarger(network, settings or {}),
+        sum(parameter.numel() for parameter in network.parameters()),
+        None,
+        path,
+        sha256(path) if path else None,
+    )
+
+
+def enlarger(network: Network, settings: Mapping[str, Any]) -> Enlarge:
+    """A network as a function of one picture: (3, H, W) uint8 -> (3, sH, sW) uint8."""
+
+    @torch.inference_mode()
+    def enlarge(low: Tensor) -> Tensor:
+        y = network(low.unsqueeze(0).float() / 255)[0]
+        return y.mul(255).add(0.5).floor().clamp(0, 255).to(torch.uint8)
+
+    return enlarge
+
+
+def papers_bicubic(high: Pixels, scale: int) -> tuple[Plane, Plane]:
+    """Luma of (sH, sW, 3), shrunk and enlarged in double precision, and the original's: both rounded only at the end.
+
+    With present-day MATLAB's border this gives the bicubic rows that papers print (Set5: 33.66, 30.39, 28.42).
+    """
+    original = torch.from_numpy(luma(high))
+    border: Border = "mirror"
+    enlarged = resize(resize(original, scale=1 / scale, border=border), scale=scale, border=border)
+    return enlarged.add(0.5).floor().clamp(0, 255).numpy(), original.add(0.5).floor().numpy()
+
+
+def score_picture(entrant: Contender, path: Path, scale: int, distance: Distance | None = None) -> Score:
+    """Shrinks, enlarges and scores one original.
+
+    Raises:
+        FinescaleError: the picture cannot be read or is too small.
+    """
+    high = sets.read_rgb(path)
+    try:
+        high = sets.mod_crop(high, scale)
+        if entrant.name == PAPERS_BICUBIC:
+            planes = [shave(plane, scale) for plane in papers_bicubic(high, scale)]
+            return Score(path.stem, psnr(*planes), ssim(*planes))
+        low = sets.downscale(high, scale)
+        start = time.perf_counter()
+        enlarged = sets.to_pixels(entrant.enlarge(low))
+        seconds = time.perf_counter() - start
+        return score_pixels(path.stem, enlarged, high, scale, distance=distance, seconds=seconds)
+    except UsageError as error:
+        raise FinescaleError(f"{path}: {error}") from error
+
+
+def run(
+    names: Sequence[str],
+    picture_sets: Sequence[sets.PictureSet],
+    scale: int,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    distance: Distance | Unavailable | None = None,
+    timed_size: tuple[int, int] | None = SIZE,
+    repeats: int = 3,
+    command: Sequence[str] = (),
+    progress: Callable[[str, str], None] | None = None,
+) -> Run:
+    """Runs every contender on every set.
+
+    Args:
+        names: references, networks, weight files; one without weights becomes a row that says so.
+        picture_sets: of originals.
+        scale: 2, 3 or 4.
+        settings: see `contender`.
+        distance: a perceptual distance to add.
+        timed_size: low-resolution size (width, height) to time, None for no timing.
+        repeats: timed runs, of which the median counts.
+        command: the command line, recorded.
+        progress: called before each picture with the contender's name and the picture's.
+
+    Raises:
+        UsageError: an unknown name.
+        FinescaleError: none of the networks has weights, or a picture cannot be read.
+    """
+    check_names(names)
+    settings = settings or {}
+    device = torch.device(settings.get("device") or "cpu")
+    judge = None if isinstance(distance, Unavailable) else distance
+    rows = []
+    for name in names:
+        try:
+            entrant = contender(name, scale, settings=settings)
+        except FinescaleError as error:
+            rows.append(Row(name, missing=str(error)))
+            continue
+        scores: dict[str, list[Score]] = {}
+        for one in picture_sets:
+            scores[one.name] = []
+            for path in one.pictures:
+                if progress:
+                    progress(entrant.name, path.stem)
+                scores[one.name].append(score_picture(entrant, path, scale, judge))
+        timed = None
+        if timed_size and entrant.name != PAPERS_BICUBIC:
+            timed = measure(entrant.enlarge, timed_size, device=device, repeats=repeats)
+        rows.append(
+            Row(
+                entrant.name,
+                entrant.parameters,
+                entrant.macs,
+                str(entrant.weights) if entrant.weights else None,
+                entrant.sha256,
+                scores,
+                timed,
+            )
+        )
+    if all(row.missing for row in rows):
+        raise FinescaleError("; ".join(row.missing for row in rows if row.missing))
+    return Run(
+        scale,
+        [one.name for one in picture_sets],
+        rows,
+        distance,
+        settings,
+        shlex.join(command),
+        machine(device),
+        timed_size,
+        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )

@@ -1,0 +1,162 @@
+"""Plots of a benchmark run: PSNR against parameters and against seconds, published networks beside ours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finescale.errors import FinescaleError
+from finescale.evaluation import published
+from finescale.evaluation.benchmark import REFERENCES, Run
+from finescale.evaluation.scoring import means
+from finescale.images.files import new_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OURS, THEIRS, INK = "#1d4ed8", "#9aa3af", "#1f2937"
+_SHOWN = 2.5  # dB below the best: published networks further down would only flatten the picture
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network in a plot."""
+
+    name: str
+    x: float
+    psnr: float
+    ours: bool
+
+
+def require() -> Any:
+    """matplotlib, drawing to files only.
+
+    Raises:
+        FinescaleError: it is not installed, saying how to install it.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise FinescaleError("plots and figures need matplotlib: pip install 'finescale[report]'") from error
+    matplotlib.use("agg")
+    return matplotlib
+
+
+def names(scale: int, name: str) -> tuple[str, str]:
+    """The files that `draw` writes for a set."""
+    return f"psnr-parameters-x{scale}-{name}.svg", f"psnr-seconds-x{scale}-{name}.svg"
+
+
+def draw(run: Run, name: str, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Draws a set's two plots; one without any of our networks in it is left out. Gives the files."""
+    width, height = run.timed_size or (0, 0)
+    labels = ("parameters", f"seconds for {width} x {height} to {width * run.scale} x {height * run.scale} pixels")
+    written = []
+    for file, label, points in zip(names(run.scale, name), labels, (by_parameters(run, name), by_seconds(run, name))):
+        if any(point.ours for point in points):
+            _draw(points, f"{name}, x{run.scale}", label, folder / file, overwrite=overwrite)
+            written.append(folder / file)
+    return written
+
+
+def by_parameters(run: Run, name: str) -> list[Point]:
+    """Our networks and the published ones that have a number of parameters and a figure for the set."""
+    ours = [
+        Point(row.name, row.parameters, means(row.scores[name])["psnr"], True) for row in run.rows if row.parameters
+    ]
+    theirs: dict[str, Point] = {}
+    for row in published.rows(run.scale):
+        if row.parameters and name in row.figures:
+            theirs.setdefault(row.network, Point(row.network, row.parameters, row.figures[name][0], False))
+    return [*theirs.values(), *ours]
+
+
+def by_seconds(run: Run, name: str) -> list[Point]:
+    """Our networks as timed here and the published ones that were timed, on the machine that their source names."""
+    ours = [
+        Point(row.name, row.speed.seconds, means(row.scores[name])["psnr"], True)
+        for row in run.rows
+        if row.speed and row.name not in REFERENCES
+    ]
+    theirs = [
+        Point(row.network, row.seconds, row.figures[name][0], False)
+        for row in published.rows(run.scale)
+        if row.seconds and name in row.figures and row.ours not in REFERENCES
+    ]
+    return [*theirs, *ours]
+
+
+def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwrite: bool) -> None:
+    matplotlib = require()
+    from matplotlib.figure import Figure
+
+    best = max(point.psnr for point in points)
+    points = [point for point in points if point.ours or point.psnr > best - _SHOWN]
+    style = {"svg.hashsalt": "finescale", "svg.fonttype": "path", "font.size": 9, "axes.edgecolor": THEIRS}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        for ours, colour, size in ((False, THEIRS, 26), (True, OURS, 54)):
+            some = [point for point in points if point.ours == ours]
+            axes.scatter(
+                [point.x for point in some],
+                [point.psnr for point in some],
+                s=size,
+                color=colour,
+                label="Finescale" if ours else "published",
+                zorder=2 + ours,
+            )
+        axes.set_title(title, loc="left", color=INK, fontweight="bold")
+        axes.set_xlabel(label, color=INK)
+        axes.set_ylabel("PSNR on luma, dB", color=INK)
+        axes.grid(True, color="#e5e7eb", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(0.12, 0.08)
+        axes.legend(loc="lower right", frameon=False)
+        figure.draw_without_rendering()
+        _label(axes, points)
+        with new_file(file, overwrite=overwrite) as out:
+            figure.savefig(
+                out, format=file.suffix[1:], dpi=200, metadata={"Date": None} if file.suffix == ".svg" else None
+            )
+
+
+def _label(axes: "Axes", points: Sequence[Point]) -> None:
+    """Names every point, each where its name covers the least of what is already there."""
+    place = axes.transData.transform
+    dots = [place((point.x, point.psnr)) for point in points]
+    unit = axes.figure.dpi / 72
+    taken = [(x - 4 * unit, y - 4 * unit, x + 4 * unit, y + 4 * unit) for x, y in dots]
+    left, bottom, right, top = axes.bbox.extents
+    for point, (x, y) in sorted(zip(points, dots), key=lambda item: not item[0].ours):
+        width, height = 5.0 * unit * len(point.name), 9 * unit
+        choices = []
+        for distance in (7, 14, 22):
+            d = distance * unit
+            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)):
+                x0 = x + dx * d - (width if dx < 0 else width / 2 if dx == 0 else 0)
+                y0 = y + dy * d - height / 2
+                box = (x0, y0, x0 + width, y0 + height)
+                outside = (
+                    max(0, left - x0) + max(0, x0 + width - right) + max(0, bottom - y0) + max(0, y0 + height - top)
+                )
+                covered = sum(_overlap(box, other) for other in taken)
+                choices.append((covered + 20 * outside * unit + distance, box, dx))
+        _, box, _ = min(choices, key=lambda choice: choice[0])
+        taken.append(box)
+        axes.annotate(
+            point.name,
+            (point.x, point.psnr),
+            xytext=((box[0] - x) / unit, (box[1] - y) / unit),
+            textcoords="offset points",
+            color=OURS if point.ours else "#4b5563",
+            fontsize=9 if point.ours else 8,
+            fontweight="bold" if point.ours else "normal",
+            zorder=4,
+        )
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    wide, high = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return wide * high if wide > 0 and high > 0 else 0.0

@@ -1,0 +1,96 @@
+"""Figures that others published, each with its source: `published.toml`, typed."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finescale.errors import FinescaleError
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Model):
+    """Where figures come from: a paper or README, or (`measured`) the network's own published weights."""
+
+    title: str
+    url: str | None = None
+    measured: bool = False
+
+
+Decibels = Annotated[float, Field(gt=0, lt=60)]
+Similarity = Annotated[float, Field(gt=0, le=1)]
+
+
+class Published(_Model):
+    """A network's figures at one scale: for every set PSNR-Y (dB), and SSIM-Y where it is known.
+
+    `ours` is the name of the same network in our catalogue; `seconds` and `memory_mib` are for 320 x 180 pixels.
+    """
+
+    network: str
+    scale: Literal[2, 3, 4]
+    source: str
+    figures: Mapping[str, tuple[Decibels] | tuple[Decibels, Similarity]]
+    ours: str | None = None
+    parameters: int | None = None
+    training: str | None = None
+    seconds: float | None = None
+    memory_mib: float | None = None
+
+
+class _File(_Model):
+    sources: Mapping[str, Source]
+    row: Sequence[Published]
+
+
+@cache
+def _file() -> _File:
+    import tomllib
+
+    return _File.model_validate(
+        tomllib.loads(files("finescale.evaluation").joinpath("published.toml").read_text("utf-8"))
+    )
+
+
+def sources() -> Mapping[str, Source]:
+    """All sources by their short names."""
+    return _file().sources
+
+
+def rows(scale: int | None = None, *, measured: bool | None = None) -> list[Published]:
+    """Published figures.
+
+    Args:
+        scale: only of this scale.
+        measured: only those measured with published weights (True) or only those quoted (False); None: both.
+    """
+    return [row for row in _file().row if scale in (None, row.scale) and measured in (None, source(row).measured)]
+
+
+def source(row: Published) -> Source:
+    """Where a row comes from.
+
+    Raises:
+        FinescaleError: the file names a source that it does not list.
+    """
+    if row.source not in _file().sources:
+        raise FinescaleError(f"published.toml: {row.network} x{row.scale} names an unknown source '{row.source}'")
+    return _file().sources[row.source]
+
+
+def compared(scale: int, sets: Sequence[str]) -> list[Published]:
+    """The quoted rows that have a figure for at least one of these sets."""
+    return [row for row in rows(scale, measured=False) if any(name in row.figures for name in sets)]
+
+
+def pair(row: Published, name: str) -> str:
+    """A row's figures on a set as tables print them: "32.63 / 0.9002", "32.69", or "" where there are none."""
+    figures = row.figures.get(name)
+    if figures is None:
+        return ""
+    return f"{figures[0]:.2f}" + (f" / {figures[1]:.4f}" if len(figures) == 2 else "")

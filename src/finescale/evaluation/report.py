@@ -1,0 +1,146 @@
+"""A benchmark run as files: Markdown, CSV, JSON, the table of every picture, and plots beside published networks."""
+
+import csv as csv_files
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from finescale.errors import FinescaleError
+from finescale.evaluation import plots, published
+from finescale.evaluation.benchmark import Run
+from finescale.evaluation.scoring import FIGURES, Unavailable, means, write_json, write_text
+from finescale.evaluation.tables import cells, count, decibels, headings
+from finescale.images.files import check_free
+
+
+def check(folder: Path, scale: int, sets: Sequence[str], *, overwrite: bool = False) -> None:
+    """Makes sure, before a long run, that its report can be written.
+
+    Raises:
+        FinescaleError: matplotlib is missing, the folder cannot be made, or a file exists that may not be overwritten.
+    """
+    plots.require()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FinescaleError(f"{folder}: cannot be made ({error.strerror})") from error
+    for name in (_texts(scale), *(plots.names(scale, one) for one in sets)):
+        for file in name:
+            check_free(folder / file, overwrite)
+
+
+def write(run: Run, folder: Path, *, overwrite: bool = False) -> list[Path]:
+    """Writes the report of a run into a folder that `check` has seen; gives the files.
+
+    `results-x4.md`, `.csv` and `.json`, `pictures-x4.md` (the figures of every picture), and for every set
+    `psnr-parameters-x4-SET.svg` and, with timing, `psnr-seconds-x4-SET.svg`.
+    """
+    table, lines, everything, per_picture = _texts(run.scale)
+    drawn = [file for name in run.sets for file in plots.draw(run, name, folder, overwrite=overwrite)]
+    write_text(folder / table, markdown(run, [file.name for file in drawn]), overwrite=overwrite)
+    write_text(folder / lines, csv(run), overwrite=overwrite)
+    write_json(folder / everything, run.as_json(), overwrite=overwrite)
+    write_text(folder / per_picture, pictures(run), overwrite=overwrite)
+    return [folder / table, folder / lines, folder / everything, folder / per_picture, *drawn]
+
+
+def csv(run: Run) -> str:
+    """One line for every network and set, and one for every picture of it."""
+    out = io.StringIO()
+    writer = csv_files.writer(out, lineterminator="\n")
+    facts = ("parameters", "macs", "sha256")
+    writer.writerow(["network", "scale", "set", "picture", *FIGURES, *facts])
+    for row in run.rows:
+        own = [getattr(row, fact) for fact in facts]
+        for name, scores in row.scores.items():
+            average = means(scores)
+            writer.writerow([row.name, run.scale, name, "mean", *(average.get(figure) for figure in FIGURES), *own])
+            for score in scores:
+                figures = [getattr(score, figure) for figure in FIGURES]
+                writer.writerow([row.name, run.scale, name, score.name, *figures, *own])
+    return out.getvalue()
+
+
+def markdown(run: Run, images: Sequence[str] = ()) -> str:
+    """The page of a run: our table, the published figures with their sources, and how it was measured."""
+    width, height = run.timed_size or (0, 0)
+    measured = [row for row in run.rows if not row.missing]
+    parts = [
+        f"# Enlarging x{run.scale}",
+        "PSNR (dB) / SSIM on luma, a border of the scale dropped, low-resolution pictures by MATLAB's bicubic kernel. "
+        + (
+            f"Seconds and memory: {width} x {height} to {width * run.scale} x {height * run.scale} pixels. "
+            if run.timed_size
+            else ""
+        )
+        + "MACs: multiply-accumulates for 48 x 48 pixels.",
+        _table(headings(run), (cells(row, run) for row in measured)),
+    ]
+    missing = [f"- {row.missing}" for row in run.rows if row.missing]
+    if missing:
+        parts += ["Left out:", "\n".join(missing)]
+    if isinstance(run.distance, Unavailable):
+        parts.append(run.distance.reason)
+    parts += [f"![{image}]({image})" for image in images]
+    parts += _published(run)
+    facts = ", ".join(f"{key} {value}" for key, value in run.machine.items())
+    chosen = ", ".join(f"{key} {value}" for key, value in run.settings.items()) or "the defaults"
+    hashes = [f"- {row.name}: `{Path(row.weights).name}`, SHA-256 `{row.sha256}`" for row in measured if row.weights]
+    parts += [
+        "## How it was measured",
+        f"```\n{run.command}\n```",
+        f"{run.date}; {facts}; settings: {chosen}.",
+        *(["Weights:", "\n".join(hashes)] if hashes else []),
+        f"The figures of every picture: [{_texts(run.scale)[3]}]({_texts(run.scale)[3]}).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def pictures(run: Run) -> str:
+    """Every picture's PSNR / SSIM by every network, a table for each set."""
+    measured = [row for row in run.rows if not row.missing]
+    parts = [f"# Every picture, x{run.scale}"]
+    for name in run.sets:
+        columns = [{score.name: score for score in row.scores[name]} for row in measured]
+        lines = [
+            [picture, *(f"{decibels(column[picture].psnr)} / {column[picture].ssim:.4f}" for column in columns)]
+            for picture in columns[0]
+        ]
+        parts += [f"## {name}", _table(["picture", *(row.name for row in measured)], lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _texts(scale: int) -> tuple[str, str, str, str]:
+    return f"results-x{scale}.md", f"results-x{scale}.csv", f"results-x{scale}.json", f"pictures-x{scale}.md"
+
+
+def _published(run: Run) -> list[str]:
+    """The published rows and their sources, where there are any for these sets."""
+    rows = published.compared(run.scale, run.sets)
+    if not rows:
+        return []
+    order = list(dict.fromkeys(row.source for row in rows))
+    lines = [
+        [
+            row.network,
+            count(row.parameters),
+            *(published.pair(row, name) or "-" for name in run.sets),
+            row.training or "-",
+            f"[{order.index(row.source) + 1}]",
+        ]
+        for row in rows
+    ]
+    notes = []
+    for number, key in enumerate(order, start=1):
+        source = published.sources()[key]
+        notes.append(f"{number}. {source.title}" + (f", <{source.url}>" if source.url else ""))
+    return [
+        "## Published figures",
+        _table(["network", "parameters", *run.sets, "training set", "source"], lines),
+        "\n".join(notes),
+    ]
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))

@@ -1,0 +1,134 @@
+"""Benchmark sets by name, and their pictures as the protocol wants them."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.evaluation.metrics import Pixels
+from finescale.images.files import READABLE, read
+from finescale.images.picture import to_8_bit
+from finescale.images.resize import Border, resize
+
+# Where collections keep the originals inside a set's folder.
+_INNER = ("HR", "original", "GTmod12", "GT", "image_SRF_4")
+# Other names of the same set.
+_ALIASES = {"bsd100": "b100", "div2k": "div2k-valid-hr", "div2k-valid": "div2k-valid-hr", "div2k-val": "div2k-valid-hr"}
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A named list of high-resolution pictures, in natural order of their names."""
+
+    name: str
+    pictures: tuple[Path, ...]
+
+
+def pictures(folder: Path) -> list[Path]:
+    """The picture files directly in a folder, in natural order (2 before 10); hidden files are left out."""
+    try:
+        files = [path for path in folder.iterdir() if path.suffix.lower() in READABLE and path.name[0] != "."]
+    except OSError as error:
+        raise FinescaleError(f"{folder}: cannot be listed ({error.strerror})") from error
+    return sorted(files, key=lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)])
+
+
+def folders(data: Path | None = None) -> list[Path]:
+    """Folders that may hold sets, first match wins: `data`, $FINESCALE_DATA, ./datasets, the user's data folder."""
+    named = os.environ.get("FINESCALE_DATA")
+    share = os.environ.get("XDG_DATA_HOME")
+    roots = [data] if data else []
+    roots += [Path(named)] if named else []
+    roots += [Path("datasets"), (Path(share) if share else Path.home() / ".local" / "share") / "finescale" / "datasets"]
+    inner = ("", "bench/HR", "bench", "HR", "val", "benchmark", "DIV2K")
+    return [folder for root in roots for folder in (root / part for part in inner) if folder.is_dir()]
+
+
+def find(name: str, data: Path | None = None) -> PictureSet:
+    """A set by name, or any folder of pictures by its path.
+
+    Args:
+        name: such as "Set5" (capitals, "-" and "_" do not matter), or a path.
+        data: a folder that holds sets, searched first.
+
+    Raises:
+        UsageError: there is no such set, naming those there are.
+        FinescaleError: it holds no pictures.
+    """
+    if Path(name).is_dir() and (os.sep in name or "/" in name or not _named(name, data)):
+        return _read(Path(name).resolve().name, Path(name))
+    folder = _named(name, data)
+    if folder is None:
+        known = sorted({folder.name for folder in _candidates(data)})
+        raise UsageError(
+            f"there is no set or folder '{name}'{nearest(name, known)} "
+            f"(sets found: {', '.join(known) or 'none'}; searched: {', '.join(map(str, folders(data))) or 'nowhere'}; "
+            "name the folder with --data or FINESCALE_DATA)"
+        )
+    return _read(folder.name, folder)
+
+
+def _plain(name: str) -> str:
+    plain = name.lower().replace("_", "-")
+    return _ALIASES.get(plain, plain)
+
+
+def _candidates(data: Path | None) -> Iterator[Path]:
+    for folder in folders(data):
+        for child in sorted(folder.iterdir()):
+            if child.is_dir() and (pictures(child) or any((child / inner).is_dir() for inner in _INNER)):
+                yield child
+
+
+def _named(name: str, data: Path | None) -> Path | None:
+    return next((folder for folder in _candidates(data) if _plain(folder.name) == _plain(name)), None)
+
+
+def _read(name: str, folder: Path) -> PictureSet:
+    for place in (*(folder / inner for inner in _INNER), folder):
+        if place.is_dir() and (found := pictures(place)):
+            return PictureSet(name, tuple(found))
+    raise FinescaleError(f"{folder}: holds no pictures")
+
+
+def read_rgb(path: Path) -> Pixels:
+    """Reads a picture as (H, W, 3) uint8: grey becomes three equal channels, 16 bit is rounded to 8, alpha dropped.
+
+    Raises:
+        FinescaleError: it cannot be read.
+    """
+    pixels = to_8_bit(read(path).pixels)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def mod_crop(pixels: Pixels, multiple: int) -> Pixels:
+    """Crops (H, W, C) at the bottom and right to multiples of `multiple`.
+
+    Raises:
+        UsageError: the picture is smaller than that.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < multiple:
+        raise UsageError(f"a picture of {width} x {height} cannot be cropped to a multiple of {multiple}")
+    return pixels[: height - height % multiple, : width - width % multiple]
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """(H, W, 3) uint8 array -> (3, H, W) uint8 tensor, a copy."""
+    return torch.tensor(pixels).permute(2, 0, 1).contiguous()
+
+
+def to_pixels(picture: Tensor) -> Pixels:
+    """(3, H, W) uint8 tensor on any device -> (H, W, 3) uint8 array."""
+    return picture.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def downscale(high: Pixels, scale: int, border: Border = "replicate") -> Tensor:
+    """The protocol's low-resolution picture: (sH, sW, 3) -> (3, H, W) uint8; the sides must be multiples of `scale`."""
+    return resize(to_tensor(high), scale=1 / scale, border=border)

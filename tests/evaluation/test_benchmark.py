@@ -1,0 +1,162 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.evaluation import sets
+from finescale.evaluation.benchmark import Contender, check_names, contender, run, score_picture
+from finescale.evaluation.scoring import means
+from finescale.evaluation.speed import measure
+from finescale.networks.catalogue import build
+from finescale.weights.files import save
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weight file of a tiny network that repeats pixels: its last convolution is zero."""
+    network = build("rcan", scale=2, channels=4, groups=1, blocks=1, reduction=2, tail="direct")
+    torch.nn.init.zeros_(network.get_submodule("tail.0").weight)
+    torch.nn.init.zeros_(network.get_submodule("tail.0").bias)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(network, path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    place = tmp_path / "mine"
+    place.mkdir()
+    for name, size in (("2", (41, 30)), ("10", (36, 33))):
+        Image.fromarray(generator.integers(0, 256, (*size, 3)).astype(np.uint8)).save(place / f"{name}.png")
+    return place
+
+
+# x2 and x4 are the protocol's own figures; x3 was measured with this code
+BICUBIC = {
+    ("Set5", 2): (33.674, 0.9303),
+    ("Set5", 3): (30.405, 0.8689),
+    ("Set5", 4): (28.430, 0.8111),
+    ("Set14", 2): (30.326, 0.8699),
+    ("Set14", 3): (27.634, 0.7759),
+    ("Set14", 4): (26.091, 0.7048),
+}
+PAPERS = {2: 33.656, 3: 30.390, 4: 28.420}
+
+
+@pytest.mark.parametrize(("name", "scale"), BICUBIC)
+def test_bicubic_to_the_last_digit(shared_data: Path, name: str, scale: int) -> None:
+    result = run(["bicubic"], [sets.find(name, shared_data)], scale, timed_size=None)
+    average = means(result.rows[0].scores[name])
+    assert (round(average["psnr"], 3), round(average["ssim"], 4)) == BICUBIC[name, scale]
+
+
+@pytest.mark.parametrize("scale", PAPERS)
+def test_the_papers_bicubic_row(shared_data: Path, scale: int) -> None:
+    result = run(["bicubic-y"], [sets.find("Set5", shared_data)], scale, timed_size=None)
+    assert round(means(result.rows[0].scores["Set5"])["psnr"], 3) == PAPERS[scale]
+
+
+def test_networks_references_and_missing_weights(
+    folder: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    monkeypatch.delenv("FINESCALE_WEIGHTS_URL", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told: list[tuple[str, str]] = []
+    result = run(
+        ["nearest", str(tiny), "rcan"],
+        [sets.find(str(folder))],
+        2,
+        timed_size=(8, 6),
+        repeats=1,
+        command=["finescale", "bench", "a b"],
+        progress=lambda network, picture: told.append((network, picture)),
+    )
+    nearest, network, missing = result.rows
+    assert missing.missing is not None
+    assert "no trained weights for rcan x2" in missing.missing
+    assert told == [("nearest", "2"), ("nearest", "10"), ("tiny", "2"), ("tiny", "10")]
+    assert [score.name for score in network.scores["mine"]] == ["2", "10"]
+    for repeated, made in zip(nearest.scores["mine"], network.scores["mine"]):
+        assert made.psnr == pytest.approx(repeated.psnr, abs=1e-9)  # repeats pixels: clipped and rounded alike
+    written = result.as_json()
+    assert written["command"] == "finescale bench 'a b'"
+    assert len(written["networks"][1]["sha256"]) == 64
+    assert written["networks"][1]["parameters"] > 0
+    assert written["networks"][1]["seconds"] > 0
+    assert written["networks"][2] == {"name": "rcan", "missing": missing.missing, "sets": {}}
+
+
+def test_nothing_to_run_is_an_error(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(FinescaleError, match="no trained weights for rcan x3"):
+        run(["rcan"], [sets.find(str(folder))], 3, timed_size=None)
+
+
+def test_a_perfect_network_scores_infinity(folder: Path) -> None:
+    high = sets.mod_crop(sets.read_rgb(folder / "2.png"), 2)
+    score = score_picture(Contender("oracle", lambda _: sets.to_tensor(high)), folder / "2.png", 2)
+    assert score.psnr == math.inf
+
+
+def test_too_small_pictures_are_named(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 9)).save(tmp_path / "a.png")
+    for scale in (2, 4):
+        with pytest.raises(FinescaleError, match=r"a\.png: a picture of"):
+            score_picture(contender("nearest", scale), tmp_path / "a.png", scale)
+
+
+def test_unknown_networks_are_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="did you mean 'rcan'"):
+        check_names(["bicubic", "rcam"])
+
+
+def test_weights_of_another_scale(tiny: Path) -> None:
+    with pytest.raises(UsageError, match="enlarges x2, not x4"):
+        contender(str(tiny), 4)
+
+
+def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FINESCALE_DATA", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.chdir(tmp_path)
+    for place in ("datasets/Set5/HR", "data/bench/HR/BSD100", "share/finescale/datasets/DIV2K/DIV2K_valid_HR"):
+        (tmp_path / place).mkdir(parents=True)
+        Image.new("L", (9, 9)).save(tmp_path / place / "a.png")
+    assert sets.find("set5").name == "Set5"
+    assert sets.find("B100", tmp_path / "data").pictures[0].parent.name == "BSD100"
+    assert sets.find("div2k-valid").name == "DIV2K_valid_HR"
+    with pytest.raises(UsageError, match=r"no set or folder 'Set6'; did you mean 'Set5'\? \(sets found: DIV2K_valid"):
+        sets.find("Set6")
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(FinescaleError, match="holds no pictures"):
+        sets.find("./hollow")
+
+
+def test_sixteen_bits_and_grey_become_rgb(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 257, 65535]], dtype=np.uint16)).save(tmp_path / "a.png")
+    assert sets.read_rgb(tmp_path / "a.png").tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
+
+
+def test_speed_runs_once_more_to_warm_up() -> None:
+    shapes = []
+
+    def enlarge(low: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(low.shape))
+        return low
+
+    result = measure(enlarge, (8, 6), device=torch.device("cpu"), repeats=2)
+    assert shapes == [(3, 6, 8)] * 3
+    assert result.seconds > 0
+    assert result.memory is None or result.memory > 10

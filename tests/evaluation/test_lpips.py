@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.evaluation import lpips
+from finescale.evaluation.scoring import Unavailable
+
+
+@pytest.fixture
+def squeeze(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> lpips.PictureDistance:
+    monkeypatch.setenv("FINESCALE_DATA", str(shared_data))
+    if not (shared_data / "weights" / "squeezenet1_1.pth").is_file():
+        pytest.skip("the SqueezeNet weights are not here")
+    torch.set_num_threads(1)
+    return lpips.load("squeeze")
+
+
+@pytest.mark.parametrize(("seed", "expected"), [(0, 0.1041), (1, 0.1019), (42, 0.1005)])
+def test_agrees_with_the_reference(squeeze: lpips.PictureDistance, seed: int, expected: float) -> None:
+    torch.manual_seed(seed)
+    a = torch.rand(10, 3, 100, 100) * 2 - 1
+    b = torch.rand(10, 3, 100, 100) * 2 - 1
+    with torch.inference_mode():
+        assert round(float(squeeze.network(a, b).mean()), 4) == expected
+
+
+def test_pictures(squeeze: lpips.PictureDistance) -> None:
+    generator = np.random.default_rng(0)
+    a = generator.integers(0, 256, (40, 33, 3)).astype(np.uint8)
+    b = np.clip(a.astype(int) + 30, 0, 255).astype(np.uint8)
+    assert squeeze(a, a) == 0
+    assert 0.001 < squeeze(a, b) < 1
+    assert squeeze(a, b) == pytest.approx(squeeze(b, a))
+    assert squeeze.label == "LPIPS (squeeze)"
+    with pytest.raises(UsageError, match="31 x 40 is too small for LPIPS"):
+        squeeze(a[:, :31], b[:, :31])
+
+
+def test_missing_weights_say_where_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINESCALE_DATA", str(tmp_path))
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    stand_in = lpips.find("auto")
+    assert isinstance(stand_in, Unavailable)
+    assert "lpips_v0.1_squeeze.pth" in stand_in.reason
+    state = {f"lin{i}.model.1.weight": torch.zeros(1, c, 1, 1) for i, c in enumerate((64, 192, 384, 256, 256))}
+    torch.save(state, tmp_path / "lpips_v0.1_alex.pth")
+    with pytest.raises(FinescaleError, match="alexnet-owt-7be5be79.pth"):
+        lpips.load("alex")
+    with pytest.raises(UsageError, match="did you mean 'squeeze'"):
+        lpips.find("sqeeze")
+
+
+@pytest.mark.parametrize(("variant", "levels"), [("alex", 5), ("vgg", 5)])
+def test_other_variants_add_up_their_levels(variant: str, levels: int) -> None:
+    """With random backbones: identical pictures have distance 0, and every level adds what its weights say."""
+    from finescale.backbones.catalogue import build
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    backbone = {"alex": "alexnet", "vgg": "vgg16"}[variant]
+    network = lpips.LPIPS(variant, build(backbone, classifier=False)).eval().requires_grad_(False)
+    a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
+    assert network(a, b).tolist() == [0, 0]
+    total = torch.zeros(2)
+    for i in range(levels):
+        network.linear[i].fill_(1)
+        single = network(a, b)
+        assert (single > 0).all()
+        total += single
+        network.linear[i].fill_(0)
+    for weight in network.linear:
+        weight.fill_(1)
+    assert torch.allclose(network(a, b), total, rtol=1e-5)
+    assert network(a, a).abs().max() == 0
