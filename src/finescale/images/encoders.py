@@ -76,11 +76,18 @@ class Encoder(ABC):
         """Writes what stands before the samples."""
         self.file.write(self._head())
 
-    def resume(self, blocks: list[Block]) -> None:
-        """Goes on behind these blocks in a file that another encoder of the same layout began."""
+    def resume(self, blocks: list[Block]) -> bool:
+        """Goes on behind these blocks in a file that another encoder of the same layout began.
+
+        False, and nothing is changed, where the file is too short to hold them.
+        """
+        size = len(self._head()) + sum(sum(block.sizes) for block in blocks)
+        if self.file.seek(0, os.SEEK_END) < size:
+            return False
         self.blocks = blocks
-        self.file.truncate(len(self._head()) + sum(sum(block.sizes) for block in blocks))
-        self.file.seek(0, os.SEEK_END)
+        self.file.truncate(size)
+        self.file.seek(size)
+        return True
 
     def write(self, rows: Samples) -> None:
         """Takes the next rows (n, W, C); what does not fill a block waits for more."""

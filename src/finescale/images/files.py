@@ -22,7 +22,7 @@ from PIL import Image
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Layout
-from finescale.images.picture import Picture, cmyk_to_srgb, from_pil, oriented, split, to_8_bit, to_pil, whole
+from finescale.images.picture import Picture, Samples, cmyk_to_srgb, from_pil, oriented, split, to_8_bit, to_pil, whole
 
 log = logging.getLogger("finescale")
 
@@ -47,7 +47,7 @@ MAX_PIXELS = 500_000_000
 
 _LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "heif": "avif", "gif": "gif"}
 _PILLOW = ("BMP", "DIB", "PPM", "AVIF")  # what libvips does not open, or not always
-_LARGEST = {"jpeg": 65535, "webp": 16383, "avif": 65536}  # pixels per side
+LARGEST_SIDE = {"jpeg": 65535, "webp": 16383, "avif": 65536}  # pixels per side
 _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
 File = str | os.PathLike[str] | bytes | BinaryIO
@@ -93,6 +93,8 @@ class Opened:
             # "error" also stops at files that end too early, which libvips would fill with grey
             self.image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error", revalidate=True)
             self.format = _LOADERS.get(self.field("vips-loader", "").split("load")[0], "")
+            if self.image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
+                self.image = self.image.colourspace("srgb")
         except pyvips.Error as error:
             self.pil = self._open_with_pillow(error)
             self.format = (self.pil.format or "").lower()
@@ -124,6 +126,11 @@ class Opened:
         return self.image.get(name) if self.image is not None and self.image.get_typeof(name) else default
 
     @property
+    def cmyk(self) -> bool:
+        """Whether the samples are CMYK."""
+        return self.image is not None and self.image.interpretation == "cmyk"
+
+    @property
     def orientation(self) -> int:
         """EXIF orientation still to be applied, 1 to 8."""
         value = self.field("orientation", 1)
@@ -137,7 +144,7 @@ class Opened:
             size = self.pil.size[::-1] if turned else self.pil.size
             return Info(*size, self.format, len(self.pil.getbands()), 8, self.frames)
         size = (self.image.width, self.image.height)
-        channels = self.image.bands - (self.image.interpretation == "cmyk")
+        channels = self.image.bands - self.cmyk
         bits = 8 if self.image.format == "uchar" else 16
         return Info(*(size[::-1] if self.orientation >= 5 else size), self.format, channels, bits, self.frames)
 
@@ -160,10 +167,18 @@ class Opened:
                 block = None
         scale = (self.image.xres, self.image.yres)  # per millimetre; libvips says 1 where the file says nothing
         return {
-            "icc": self.field("icc-profile-data", None),
+            "icc": None if self.cmyk else self.field("icc-profile-data", None),
             "exif": exif_blocks.upright(block) if block else None,
             "resolution": None if scale == (1, 1) else (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)),
         }
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Turns what libvips says of damaged samples into one sentence."""
+        try:
+            yield
+        except pyvips.Error as error:
+            raise self.error(_damage(error)) from error
 
     def picture(self) -> Picture:
         """Decodes the picture."""
@@ -172,31 +187,26 @@ class Opened:
                 return from_pil(self.pil)
             except (OSError, ValueError, SyntaxError) as error:
                 raise self.error(f"damaged or cut off ({error})") from error
-        try:
-            image, metadata = self.image, self.metadata()
-            if image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
-                image = image.colourspace("srgb")
-            samples = self.converted(image.numpy().reshape(image.height, image.width, -1))
-            if image.interpretation == "cmyk":
-                colour = cmyk_to_srgb(np.ascontiguousarray(samples[..., :4]), metadata.pop("icc"))
-                samples = np.dstack((colour, samples[..., 4:]))
-        except pyvips.Error as error:
-            raise self.error(_damage(error)) from error
-        if samples.shape[2] > 4:
-            raise self.error(f"holds {samples.shape[2]} channels, and only grey, RGB and CMYK with alpha are read")
-        pixels, alpha = split(oriented(samples, self.orientation))
-        return Picture(pixels, alpha, format=self.format, **metadata)
+        with self.decoding():
+            raw = self.image.numpy()
+        samples = oriented(self.samples(raw.reshape(*raw.shape[:2], -1)), self.orientation)
+        return Picture(*split(samples), format=self.format, **self.metadata())
 
-    def converted(self, samples: Any) -> Any:
-        """Samples as libvips gives them, as uint8 or uint16 over the whole range."""
+    def samples(self, raw: Any) -> Samples:
+        """Rows (n, W, bands) as libvips gives them, as grey or RGB with or without alpha, over the whole range."""
         try:
-            samples = whole(samples)
+            samples = whole(raw)
         except FinescaleError as error:
             raise self.error(str(error)) from error
         bits = self.field("bits-per-sample", 16) if self.format == "avif" else 16
         if samples.dtype == np.uint16 and bits < 16:  # 10 or 12 bits, moved up to the top of 16
             top = (1 << bits) - 1
             samples = (((samples >> (16 - bits)).astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+        if self.cmyk:
+            colour = cmyk_to_srgb(np.ascontiguousarray(samples[..., :4]), self.field("icc-profile-data", None))
+            samples = np.dstack((colour, samples[..., 4:]))
+        if samples.shape[2] > 4:
+            raise self.error(f"holds {samples.shape[2]} channels, and only grey, RGB and CMYK with alpha are read")
         return samples
 
 
@@ -273,7 +283,7 @@ def write(
     kind = format_of(path, format)
     if quality is not None and not 1 <= quality <= 100:
         raise UsageError(f"quality must be between 1 and 100, not {quality}")
-    limit = _LARGEST.get(kind)
+    limit = LARGEST_SIDE.get(kind)
     if limit and max(picture.size) > limit:
         raise FinescaleError(
             f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(picture.size)} (PNG and TIFF do)"
@@ -344,7 +354,7 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     target = Path(path)
     check_free(target, overwrite)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
+    with writing(target):
         try:
             with open(part, "xb") as file:
                 yield file
@@ -353,6 +363,13 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
             publish(part, target, overwrite)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing a file into one sentence."""
+    try:
+        yield
     except OSError as error:
         raise FinescaleError(f"{path}: cannot be written ({_reason(error)})") from error
 

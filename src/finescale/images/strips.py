@@ -1,0 +1,228 @@
+"""Pictures larger than memory, from top to bottom: read in strips, and written in strips as PNG or TIFF."""
+
+import json
+import os
+import secrets
+from contextlib import ExitStack
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, Self
+
+import numpy as np
+import pyvips
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
+from finescale.images.files import Opened, check_free, format_of, publish, writing
+from finescale.images.picture import Samples
+
+
+class StripReader:
+    """A picture that is read once, from top to bottom, as `files.read` would give it.
+
+    PNG (not interlaced), JPEG (not progressive) and TIFF need memory for the strips only. What must be turned upright
+    is unpacked to a temporary file on disk first; other formats are held in memory.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        layout: size, channels, bits, and metadata of the picture, upright.
+        format: "png", "jpeg", "tiff", ...
+
+    Raises:
+        FinescaleError: it cannot be read, is damaged (also later, from `rows`), or is no picture of a known format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        opened = Opened(path)
+        if opened.orientation > 1:
+            opened = Opened(path, access="random")
+        opened.check(None)
+        self._opened = opened
+        self.format = opened.format
+        self._region: Any = None
+        if opened.pil is not None:
+            picture = opened.picture()
+            self._top, self._kept = 0, picture.samples
+            info = (*picture.size, self._kept.shape[2], picture.bits)
+            self.layout = Layout(*info, picture.icc, picture.exif, picture.resolution)
+        else:
+            image = opened.image if opened.orientation == 1 else opened.image.autorot()
+            self._region = pyvips.Region.new(image)
+            width, height, _, channels, bits, _ = opened.info
+            self._top, self._kept = 0, np.empty((0, width, channels), np.uint8 if bits == 8 else np.uint16)
+            self.layout = Layout(width, height, channels, bits, **opened.metadata())
+
+    def rows(self, start: int, stop: int) -> Samples:
+        """Rows [start, stop) as (stop - start, W, C) uint8 or uint16; no later call may start further up."""
+        if not self._top <= start < stop <= self.layout.height:
+            raise ValueError(
+                f"rows {start} to {stop} of {self.layout.height}, after those above {self._top} were let go"
+            )
+        self._kept, self._top = self._kept[start - self._top :], start
+        first = start + len(self._kept)
+        if first < stop:
+            self._kept = np.concatenate([self._kept, self._fetch(first, stop)])
+        return self._kept[: stop - start]
+
+    def _fetch(self, start: int, stop: int) -> Samples:
+        image, shape = self._opened.image, (stop - start, self.layout.width, -1)
+        with self._opened.decoding():
+            data = self._region.fetch(0, start, self.layout.width, stop - start)
+        return self._opened.samples(np.frombuffer(data, _TYPES[image.format]).reshape(shape))
+
+
+_TYPES = {"uchar": "u1", "ushort": "u2", "short": "i2", "uint": "u4", "int": "i4", "float": "f4", "double": "f8"}
+
+
+def open_strips(path: str | os.PathLike[str]) -> StripReader:
+    """Opens a picture of any size for reading from top to bottom; see `StripReader`."""
+    return StripReader(path)
+
+
+class StripWriter:
+    """A PNG or TIFF file written from top to bottom, which appears when the `with` block ends well.
+
+    >>> with StripWriter("big.tif", layout) as out:  # doctest: +SKIP
+    ...     for y in range(out.rows, layout.height, 192):
+    ...         out.write(y, strip(y, y + 192))
+
+    Without `resume`, a failed block leaves nothing behind. With it, the finished rows stay next to the target (hidden,
+    `.NAME.part` and `.NAME.part.journal`), also when the process is killed; the next writer of the same target with
+    the same layout and key starts at `rows`.
+
+    Args:
+        path: the file; its folder must exist.
+        layout: what will be written.
+        format: "png" or "tiff"; by default the path's extension decides.
+        overwrite: replace an existing file.
+        resume: what else the pixels depend on (the input's hash, the network, ...).
+
+    Raises:
+        UsageError: the format cannot be written by strips.
+        FinescaleError: the file exists or cannot be written, or another process is writing it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        layout: Layout,
+        *,
+        format: str | None = None,
+        overwrite: bool = False,
+        resume: str | None = None,
+    ) -> None:
+        kind = format_of(path, format)
+        if kind not in ENCODERS:
+            raise UsageError(f"{os.fspath(path)}: {kind.upper()} cannot be written by strips; PNG and TIFF can")
+        self.path, self.layout, self.kind, self.overwrite = Path(path), layout, kind, overwrite
+        name = f".{self.path.name}.part" if resume is not None else f".{self.path.name}.{secrets.token_hex(4)}.part"
+        self._part = self.path.with_name(name)
+        self._journal_path = self.path.with_name(f"{name}.journal")
+        described = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(layout).items()}
+        text = json.dumps([kind, resume, described], sort_keys=True)
+        self._key = None if resume is None else sha256(text.encode()).hexdigest()
+        self._files = ExitStack()
+        self._file: BinaryIO
+        self._journal: BinaryIO
+        self._encoder: Encoder
+
+    def __enter__(self) -> Self:
+        check_free(self.path, self.overwrite)
+        with writing(self.path):
+            try:
+                self._open()
+            except BaseException:
+                self._files.close()
+                if self._key is None:
+                    self._part.unlink(missing_ok=True)
+                raise
+        self._rows = self.rows
+        return self
+
+    def _open(self) -> None:
+        mode: Literal["r+b", "w+b"] = "r+b" if self._key and self._part.exists() else "w+b"
+        self._file = self._files.enter_context(open(self._part, mode))  # noqa: SIM115
+        self._encoder = ENCODERS[self.kind](self._file, self.layout)
+        if self._key is None:
+            self._encoder.begin()
+            return
+        if not _locked(self._file):
+            raise FinescaleError(f"{self.path}: another process is writing it")
+        self._journal = self._files.enter_context(open(self._journal_path, "a+b"))  # noqa: SIM115
+        self._journal.seek(0)
+        lines = self._journal.read().split(b"\n")[:-1]  # what follows the last line break is incomplete
+        known = lines[:1] == [self._key.encode()]
+        if known and self._encoder.resume([Block(**json.loads(line)) for line in lines[1:]]):
+            self._journal.truncate(sum(len(line) + 1 for line in lines))
+        else:
+            self._journal.truncate(0)
+            self._file.truncate(0)
+            self._encoder.begin()
+            self._journal.write(f"{self._key}\n".encode())
+
+    @property
+    def rows(self) -> int:
+        """Rows, from the top, that need not be written again."""
+        return self._encoder.rows
+
+    def write(self, y: int, rows: Samples) -> None:
+        """Takes rows (n, W, C) that stand at row `y`; rows that were taken before are skipped."""
+        if y > self._rows:
+            raise ValueError(f"rows from {y} on, but those from {self._rows} on are missing")
+        shape = (self.layout.width, self.layout.channels)
+        if rows.shape[1:] != shape or 8 * rows.dtype.itemsize != self.layout.bits:
+            raise ValueError(f"rows are (n, {shape[0]}, {shape[1]}) of {self.layout.bits} bits, not {rows.shape}")
+        rows = rows[self._rows - y :]
+        if len(rows):
+            self._rows += len(rows)
+            known = len(self._encoder.blocks)
+            with writing(self.path):
+                self._encoder.write(rows)
+                if self._key and len(self._encoder.blocks) > known:
+                    self._record(self._encoder.blocks[known:])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        keep = self._key is not None
+        try:
+            if kind is None:
+                if self._rows != self.layout.height:
+                    raise ValueError(f"{self._rows} of {self.layout.height} rows were written")
+                with writing(self.path):
+                    self._encoder.finish()
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                    self._file.close()
+                    publish(self._part, self.path, self.overwrite)
+                keep = False
+        finally:
+            self._files.close()
+            if not keep:
+                self._part.unlink(missing_ok=True)
+                self._journal_path.unlink(missing_ok=True)
+
+    def _record(self, blocks: list[Block]) -> None:
+        """Notes blocks in the journal, after their bytes are safe on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._journal.writelines(json.dumps(asdict(block)).encode() + b"\n" for block in blocks)
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Locks a file for this process until it is closed; False where another process holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows does not open a file for writing twice under a name that is being replaced
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
