@@ -24,8 +24,8 @@ def _one_thread() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weight file of a tiny network that repeats pixels: its last convolution is zero."""
     network = build("rcan", scale=2, channels=4, groups=1, blocks=1, reduction=2, tail="direct")
-    torch.nn.init.zeros_(network.get_submodule("tail.0").weight)
-    torch.nn.init.zeros_(network.get_submodule("tail.0").bias)
+    for parameter in network.get_submodule("tail").parameters():
+        torch.nn.init.zeros_(parameter)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save(network, path)
     return path
@@ -119,12 +119,12 @@ def test_too_small_pictures_are_named(tmp_path: Path) -> None:
 
 def test_unknown_networks_are_refused_at_once() -> None:
     with pytest.raises(UsageError, match="did you mean 'rcan'"):
-        check_names(["bicubic", "rcam"])
+        check_names(["bicubic", "rcam"], 4)
 
 
 def test_weights_of_another_scale(tiny: Path) -> None:
     with pytest.raises(UsageError, match="enlarges x2, not x4"):
-        contender(str(tiny), 4)
+        check_names([str(tiny)], 4)
 
 
 def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path, monkeypatch: pyte
     assert "lpips_v0.1_squeeze.pth" in stand_in.reason
     state = {f"lin{i}.model.1.weight": torch.zeros(1, c, 1, 1) for i, c in enumerate((64, 192, 384, 256, 256))}
     torch.save(state, tmp_path / "lpips_v0.1_alex.pth")
-    with pytest.raises(FinescaleError, match="alexnet-owt-7be5be79.pth"):
+    with pytest.raises(FinescaleError, match=r"alexnet-owt-7be5be79\.pth"):
         lpips.load("alex")
     with pytest.raises(UsageError, match="did you mean 'squeeze'"):
         lpips.find("sqeeze")

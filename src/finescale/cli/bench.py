@@ -20,13 +20,17 @@ def window(text: str) -> int | None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds how networks are applied, shared with `figure`."""
     group = parser.add_argument_group("how networks are applied")
-    group.add_argument("--device", help="cpu, cuda, ... (default: cpu)")
-    group.add_argument("--engine", help="what computes, see `finescale upscale --help` (default: PyTorch)")
-    group.add_argument("--precision", help="float32 or bfloat16 (default: float32)")
+    group.add_argument("--device", help="auto, cpu, cuda, ... (default: auto)")
+    group.add_argument("--engine", help="what computes, as in `finescale upscale` (default: torch)")
+    group.add_argument("--precision", help="as in `finescale upscale` (default: float32, the same on every machine)")
     group.add_argument("--ensemble", action="store_true", help="average over the eight flips and turns")
     group.add_argument("--tile", type=int, metavar="N", help="work by tiles of N low-resolution pixels")
     group.add_argument(
-        "--window", type=window, default=argparse.SUPPRESS, metavar="N|global", help="local statistics over N pixels"
+        "--window",
+        type=window,
+        default=argparse.SUPPRESS,
+        metavar="N|global",
+        help="attention and norms look at squares of N low-resolution pixels, or at the whole picture, as in papers (default: 48)",
     )
 
 
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     for file in (args.json, args.csv):
         if file:
             check_free(file, args.overwrite)
-    benchmark.check_names(args.networks)
+    benchmark.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
     if args.report:
         report.check(args.report, args.scale, [one.name for one in chosen], overwrite=args.overwrite)

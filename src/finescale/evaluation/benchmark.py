@@ -18,10 +18,11 @@ from finescale.evaluation.metrics import Pixels, Plane, luma, psnr, shave, ssim
 from finescale.evaluation.scoring import Distance, Score, Unavailable, as_json, perceptual_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure
 from finescale.images.resize import Border, resize
-from finescale.networks.base import Network
+from finescale.inference.engines.pytorch import pick_device
+from finescale.inference.upscale import Upscaler
 from finescale.networks.catalogue import ALIASES, NETWORKS
 from finescale.weights import store
-from finescale.weights.files import sha256
+from finescale.weights.files import read_header, sha256
 
 PAPERS_BICUBIC = "bicubic-y"
 # References that are not networks.
@@ -105,16 +106,22 @@ class Run:
         }
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Refuses names that are neither reference, network nor file, before any work is done.
+def check_names(names: Sequence[str], scale: int) -> None:
+    """Refuses names that are neither reference, network nor weight file of the scale, before any work is done.
 
     Raises:
-        UsageError: naming the nearest one.
+        UsageError: an unknown name, naming the nearest one; a file for another scale.
+        FinescaleError: a file that is damaged or no weight file.
     """
     known = [*REFERENCES, *NETWORKS, *ALIASES]
     for name in names:
-        if name not in known and not Path(name).is_file():
+        if name in known:
+            continue
+        if not Path(name).is_file():
             raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}")
+        header = read_header(Path(name))
+        if header.scale != scale:
+            raise UsageError(f"{name}: enlarges x{header.scale}, not x{scale}")
 
 
 def contender(name: str, scale: int, *, settings: Mapping[str, Any] | None = None) -> Contender:
@@ -123,10 +130,12 @@ def contender(name: str, scale: int, *, settings: Mapping[str, Any] | None = Non
     Args:
         name: see `check_names`.
         scale: 2, 3 or 4.
-        settings: arguments of the Upscaler: device, engine, precision, ensemble, window, tile.
+        settings: arguments of the Upscaler: device, engine, precision, ensemble, window, tile. Unless they say
+            otherwise, PyTorch computes in float32, so that figures are the same on every machine.
 
     Raises:
         FinescaleError: there are no such weights.
+        UsageError: unknown settings, or weights for another scale.
     """
     if name in ("bicubic", PAPERS_BICUBIC):
         return Contender(name, lambda low: resize(low, scale=scale))
@@ -136,23 +145,12 @@ def contender(name: str, scale: int, *, settings: Mapping[str, Any] | None = Non
     path = Path(name) if Path(name).is_file() and name not in NETWORKS else store.find(name, scale)
     return Contender(
         path.stem if path is not None and name not in NETWORKS and name not in ALIASES else name,
-        enlarger(network, settings or {}),
+        Upscaler(network, **{"engine": "torch", "precision": "float32", **(settings or {})}).enlarge,
         sum(parameter.numel() for parameter in network.parameters()),
         None,
         path,
         sha256(path) if path else None,
     )
-
-
-def enlarger(network: Network, settings: Mapping[str, Any]) -> Enlarge:
-    """A network as a function of one picture: (3, H, W) uint8 -> (3, sH, sW) uint8."""
-
-    @torch.inference_mode()
-    def enlarge(low: Tensor) -> Tensor:
-        y = network(low.unsqueeze(0).float() / 255)[0]
-        return y.mul(255).add(0.5).floor().clamp(0, 255).to(torch.uint8)
-
-    return enlarge
 
 
 def papers_bicubic(high: Pixels, scale: int) -> tuple[Plane, Plane]:
@@ -216,14 +214,16 @@ def run(
         UsageError: an unknown name.
         FinescaleError: none of the networks has weights, or a picture cannot be read.
     """
-    check_names(names)
+    check_names(names, scale)
     settings = settings or {}
-    device = torch.device(settings.get("device") or "cpu")
+    device = pick_device(settings.get("device", "auto"))
     judge = None if isinstance(distance, Unavailable) else distance
     rows = []
     for name in names:
         try:
             entrant = contender(name, scale, settings=settings)
+        except UsageError:
+            raise
         except FinescaleError as error:
             rows.append(Row(name, missing=str(error)))
             continue
