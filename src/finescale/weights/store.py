@@ -15,10 +15,11 @@ from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ALIASES, DEFAULT, NETWORKS, build, resolve
-from finescale.weights.files import Header, read_header, sha256
 from finescale.weights.files import load as load_file
+from finescale.weights.header import Header, read_header, sha256
+from finescale.weights.places import INDEX, candidates, file_name, folders, locate, verify
 
-INDEX = "index.json"
+__all__ = ["Found", "available", "candidates", "file_name", "find", "folders", "load", "scales", "verify"]
 
 
 @dataclass(frozen=True)
@@ -31,52 +32,9 @@ class Found:
     header: Header
 
 
-def candidates() -> list[Path]:
-    """Folders in which weights may lie, in the order in which they are searched, whether they exist or not."""
-    here = Path(__file__).resolve().parent
-    named = os.environ.get("FINESCALE_WEIGHTS")
-    return [*([Path(named)] if named else []), here / "files", here.parents[2] / "weights", cache_folder("weights")]
-
-
-def folders() -> list[Path]:
-    """Folders that are searched for weights, first match wins; those that exist."""
-    return [folder for folder in candidates() if folder.is_dir()]
-
-
-def file_name(name: str, scale: int) -> str:
-    """The name of the weight file of a network of the catalogue."""
-    return f"{name}-x{scale}.safetensors"
-
-
-def verify(path: Path) -> bool:
-    """Refuses a file whose SHA-256 is not the one its folder's index gives; False: the index does not list the file.
-
-    Raises:
-        FinescaleError: the file is not the one that was published.
-    """
-    index = path.parent / INDEX
-    if not index.is_file():
-        return False
-    try:
-        entry = json.loads(index.read_text()).get(path.name)
-    except ValueError as error:
-        raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
-    if entry and entry["sha256"] != sha256(path):
-        raise FinescaleError(
-            f"{path}: its SHA-256 is not the one listed in {INDEX}; the file is damaged or was changed"
-        )
-    return bool(entry)
-
-
 def find(name: str, scale: int) -> Path | None:
     """The verified weight file of a network at a scale, or None where there is none on this machine."""
-    name = resolve(name)
-    for folder in folders():
-        path = folder / file_name(name, scale)
-        if path.is_file():
-            verify(path)
-            return path
-    return None
+    return locate(resolve(name), scale)
 
 
 def available() -> Iterator[Found]:

@@ -1,0 +1,19 @@
+"""`finescale completion`: a script with which the shell completes commands, options and network names."""
+
+import argparse
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    parser.add_argument("shell", choices=SHELLS, help="your shell; load what is printed, see docs/page-and-api.md")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the script."""
+    from finescale.cli.main import parser
+    from finescale.completion import script
+
+    print(script(parser(), args.shell))
+    return 0

@@ -1,0 +1,39 @@
+"""`finescale serve`: the local page and its HTTP API."""
+
+import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this verb."""
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="listen at this port (default: a free one)")
+    parser.add_argument("--token", help="requests must carry it (default: none on this machine only, else a new one)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-upload", type=float, default=100, metavar="MIB", help="of a file (default: %(default)g)")
+    limits.add_argument(
+        "--max-megapixels", type=float, default=40, metavar="MP", help="of a picture sent (default: %(default)g)"
+    )
+    limits.add_argument(
+        "--max-result-megapixels", type=float, default=200, metavar="MP", help="of a result (default: %(default)g)"
+    )
+    limits.add_argument("--queue", type=int, default=16, metavar="N", help="jobs that may wait (default: %(default)d)")
+    limits.add_argument(
+        "--keep", type=float, default=60, metavar="MINUTES", help="results are kept so long (default: %(default)g)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until stopped."""
+    from finescale.web.jobs import Limits
+    from finescale.web.serve import serve
+
+    limits = Limits(
+        upload_bytes=round(args.max_upload * (1 << 20)),
+        pixels=round(args.max_megapixels * 1e6),
+        result_pixels=round(args.max_result_megapixels * 1e6),
+        waiting=args.queue,
+        keep=args.keep * 60,
+    )
+    serve(args.host, args.port, token=args.token, browser=not args.no_browser, limits=limits)
+    return 0

@@ -1,0 +1,264 @@
+"""What is installed, what works, and where weights are found: one report for people and for scripts."""
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from finescale import __version__
+from finescale.errors import FinescaleError
+
+PACKAGES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "pydantic", "rich")
+PURPOSES = {
+    "fast": "the fastest engine on processors",
+    "onnx": "export to ONNX and running it",
+    "int8": "networks in 8-bit integers",
+    "web": "the page and its API",
+    "report": "figures and plots",
+    "train": "TensorBoard while training",
+    "completion": "completion of commands in the shell",
+}
+GIB = 1 << 30
+
+
+def report() -> dict[str, Any]:
+    """Everything that is known about this installation, as plain JSON values.
+
+    Returns:
+        `problems` holds one sentence for each thing that keeps Finescale from enlarging a picture; the other keys are
+        finescale, python, system, memory, packages, devices, engines, formats, weights, data, extras.
+    """
+    problems: list[str] = []
+    found: dict[str, Any] = {
+        "finescale": __version__,
+        "python": platform.python_version(),
+        "system": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "memory": _memory(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+    for key, part in (
+        ("devices", _devices),
+        ("engines", _engines),
+        ("formats", _formats),
+        ("weights", _weights),
+        ("data", _data),
+        ("extras", _extras),
+    ):
+        try:
+            found[key] = part(problems)
+        except Exception as error:  # a report about what is broken must not break
+            found[key] = None
+            problems.append(f"{key}: cannot be looked at ({type(error).__name__}: {error})")
+    found["problems"] = problems
+    return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> dict[str, float | None]:
+    """Total and available main memory in GiB, as far as the system says."""
+    sizes: dict[str, float | None] = {"total_gib": None, "available_gib": None}
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            key = {"MemTotal": "total_gib", "MemAvailable": "available_gib"}.get(name)
+            if key:
+                sizes[key] = round(int(value.split()[0]) * 1024 / GIB, 1)
+    except OSError:
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+            sizes["total_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
+    return sizes
+
+
+def _devices(problems: list[str]) -> list[dict[str, Any]]:
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    devices: list[dict[str, Any]] = [
+        {"name": "cpu", "what": f"{capability}, {torch.get_num_threads()} threads", "works": True}
+    ]
+
+    def add(name: str, what: str) -> None:
+        devices.append({"name": name, "what": what} | _attempt(lambda: torch.ones(1, device=name).sum().item()))
+
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        add(f"cuda:{index}", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
+    if torch.backends.mps.is_available():
+        add("mps", "Apple GPU")
+    problems.extend(f"{d['name']}: does not work ({d['reason']})" for d in devices if not d["works"])
+    return devices
+
+
+def _attempt(action: Callable[[], object]) -> dict[str, Any]:
+    """Whether something works, and why not; `what` is the text that it gives."""
+    try:
+        said = action()
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        return {"works": False, "reason": f"{type(error).__name__}: {first}"}
+    return {"works": True, "what": said} if isinstance(said, str) else {"works": True}
+
+
+def _engines(problems: list[str]) -> list[dict[str, Any]]:
+    def openvino() -> str:
+        return ", ".join(import_module("openvino").Core().available_devices)
+
+    def onnxruntime() -> str:
+        return ", ".join(import_module("onnxruntime").get_available_providers())
+
+    engines: list[dict[str, Any]] = [{"name": "torch", "version": _version("torch"), "works": True, "what": ""}]
+    for name, extra, look in (("openvino", "fast", openvino), ("onnxruntime", "onnx", onnxruntime)):
+        version = _version(name)
+        engine: dict[str, Any] = {"name": name, "version": version, "works": False, "what": f"extra '{extra}'"}
+        if version is not None:
+            engine |= _attempt(look)
+            if not engine["works"]:
+                problems.append(f"{name}: is installed but does not work ({engine['reason']})")
+        engines.append(engine)
+    return engines
+
+
+def _formats(problems: list[str]) -> dict[str, list[str]]:
+    from finescale.images.files import FORMATS
+
+    return {"extensions": sorted(FORMATS), "formats": sorted(set(FORMATS.values()))}
+
+
+def _weights(problems: list[str]) -> dict[str, Any]:
+    from finescale.networks.catalogue import NETWORKS
+    from finescale.weights import store
+    from finescale.weights.files import read_header, sha256
+
+    found = []
+    for name in NETWORKS:
+        for scale in (2, 3, 4):
+            for folder in store.folders():
+                path = folder / store.file_name(name, scale)
+                if not path.is_file():
+                    continue
+                entry: dict[str, Any] = {"network": name, "scale": scale, "file": str(path), "works": True}
+                try:
+                    entry["verified"] = store.verify(path)
+                    entry["sha256"] = sha256(path)
+                    entry["notes"] = dict(read_header(path).notes)
+                except FinescaleError as error:
+                    entry |= {"works": False, "reason": str(error)}
+                    problems.append(str(error))
+                found.append(entry)
+                break
+    if not any(entry["works"] for entry in found):
+        problems.append("there are no trained weights in any of the folders that are searched")
+    searched = [{"folder": str(folder), "exists": folder.is_dir()} for folder in store.candidates()]
+    return {"searched": searched, "download": os.environ.get("FINESCALE_WEIGHTS_URL"), "found": found}
+
+
+def _data(problems: list[str]) -> dict[str, Any]:
+    named = os.environ.get("FINESCALE_DATA")
+    if named and not Path(named).is_dir():
+        problems.append(f"{named}: FINESCALE_DATA names this folder, but it does not exist")
+    return {"folder": named, "exists": bool(named) and Path(named or "").is_dir()}
+
+
+def _extras(problems: list[str]) -> list[dict[str, Any]]:
+    """The optional parts and what each still needs, from the package's own metadata."""
+    needs: dict[str, list[str]] = {}
+    try:
+        requirements = metadata.requires("finescale") or []
+    except metadata.PackageNotFoundError:
+        return []  # run from a checkout that is not installed
+    for requirement in requirements:
+        match = re.match(r"([A-Za-z0-9_.-]+).*;.*extra\s*==\s*['\"]([a-z0-9_-]+)['\"]", requirement)
+        if match and match[1] != "finescale" and match[2] in PURPOSES:
+            needs.setdefault(match[2], []).append(match[1])
+    return [
+        {
+            "name": extra,
+            "for": PURPOSES[extra],
+            "missing": [name for name in names if _version(name) is None],
+            "install": f"pip install 'finescale[{extra}]'",
+        }
+        for extra, names in needs.items()
+    ]
+
+
+def text(found: dict[str, Any]) -> str:
+    """The report for people: plain lines, no colours."""
+    lines: list[str] = []
+
+    def section(title: str, rows: list[tuple[str, str]]) -> None:
+        if rows:
+            lines.append(title)
+            width = max(len(name) for name, _ in rows)
+            lines.extend(f"  {name:<{width}}  {what}".rstrip() for name, what in rows)
+            lines.append("")
+
+    def mark(entry: dict[str, Any]) -> str:
+        return "works" if entry["works"] else f"does not work: {entry['reason']}"
+
+    system, memory = found["system"], found["memory"]
+    rows = [("Python", f"{found['python']}  {sys.executable}"), ("System", system["platform"])]
+    rows.append(("Processor", f"{system['processor']}, {system['cores']} cores"))
+    if memory["total_gib"]:
+        free = memory["available_gib"]
+        rows.append(("Memory", f"{memory['total_gib']} GiB" + (f", {free} GiB available" if free else "")))
+    rows.append(("Packages", ", ".join(f"{k} {v or 'missing'}" for k, v in found["packages"].items())))
+    section(f"Finescale {found['finescale']}", rows)
+    section("Devices", [(d["name"], f"{mark(d)} ({d['what']})") for d in found["devices"] or []])
+    section(
+        "Engines",
+        [
+            (e["name"], f"{mark(e)}, {e['version']} {e['what']}" if e["version"] else f"not installed ({e['what']})")
+            for e in found["engines"] or []
+        ],
+    )
+    if found["formats"]:
+        section("Pictures", [("Extensions", " ".join(found["formats"]["extensions"]))])
+    if weights := found["weights"]:
+        rows = [(s["folder"], "" if s["exists"] else "(not there)") for s in weights["searched"]]
+        section("Weights are searched in", rows)
+        section("Weights found", [(f"{w['network']} x{w['scale']}", _weight_line(w)) for w in weights["found"]])
+    if data := found["data"]:
+        section("Data", [("FINESCALE_DATA", data["folder"] or "not set")])
+    section(
+        "Extras",
+        [
+            (
+                e["name"],
+                f"missing {', '.join(e['missing'])}: {e['install']}  ({e['for']})" if e["missing"] else "complete",
+            )
+            for e in found["extras"] or []
+        ],
+    )
+    section("Problems", [("-", sentence) for sentence in found["problems"]])
+    if not found["problems"]:
+        lines.append("Everything needed to enlarge pictures works.")
+    return "\n".join(lines).rstrip()
+
+
+def _weight_line(entry: dict[str, Any]) -> str:
+    if not entry["works"]:
+        return f"damaged: {entry['reason']}"
+    checked = "verified" if entry["verified"] else "not listed in an index"
+    notes = entry["notes"]
+    figures = "".join(f", {key} {notes[key]}" for key in ("psnr", "licence") if isinstance(notes.get(key), str | float))
+    return f"{checked}, SHA-256 {entry['sha256'][:12]}{figures}  {entry['file']}"

@@ -1,0 +1,405 @@
+"""The HTTP API of `finescale serve` and the page that uses it; documented in openapi.json.
+
+Nothing that was sent is served again: a result is always decoded and encoded anew.
+"""
+
+import asyncio
+import json
+import secrets
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import PurePath
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from finescale import __version__
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.images import files
+from finescale.inference.size import Target
+from finescale.networks.catalogue import NETWORKS
+from finescale.web import studio
+from finescale.web.assets import OPENAPI, STATIC
+from finescale.web.guard import Guard, problem
+from finescale.web.jobs import FINAL, Full, Job, Jobs, Order, State
+from finescale.web.names import content_disposition, safe_name
+
+FIELDS = ("picture", "network", "scale", "width", "height", "fit", "format")
+SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tif"}  # format -> of the result
+PREVIEW_SIDE = 4096
+
+
+class TooLarge(MultiPartException):
+    """The body of a request is above the limit."""
+
+
+def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, port: int) -> Starlette:
+    """The ASGI application around a queue; `token`, `hosts` and `port` as in `Guard`. Closes `jobs` when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(jobs.close)
+
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/api/openapi.json", openapi),
+            Route("/api/health", health),
+            Route("/api/networks", networks),
+            Route("/api/jobs", submit, methods=["POST"]),
+            Route("/api/jobs/{id}", status, methods=["GET"]),
+            Route("/api/jobs/{id}", delete, methods=["DELETE"]),
+            Route("/api/jobs/{id}/events", events),
+            Route("/api/jobs/{id}/result", result),
+            Route("/api/jobs/{id}/preview/{which}", preview),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(Guard, token=token, hosts=hosts, port=port)],
+        exception_handlers={HTTPException: http_problem, Exception: unexpected},
+        lifespan=lifespan,
+    )
+    app.state.jobs = jobs
+    return app
+
+
+async def http_problem(_: Request, error: Exception) -> Response:
+    """Errors raised while answering, and those of the router, as JSON."""
+    assert isinstance(error, HTTPException)
+    usual = {404: "There is nothing at this address.", 405: "This address does not take that method."}
+    sentence = error.detail
+    if sentence == HTTPStatus(error.status_code).phrase:  # the router's own
+        sentence = usual.get(error.status_code, f"{sentence}.")
+    return problem(error.status_code, sentence, dict(error.headers or {}))
+
+
+async def unexpected(_: Request, __: Exception) -> Response:
+    """Everything else; the traceback is the server's, not the client's."""
+    return problem(500, "Something unexpected went wrong on the server.")
+
+
+async def page(_: Request) -> Response:
+    """The page itself."""
+    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+async def openapi(_: Request) -> Response:
+    """The description of this API."""
+    return FileResponse(OPENAPI, media_type="application/json")
+
+
+async def health(request: Request) -> Response:
+    """Whether the server works, and how busy it is."""
+    jobs = _jobs(request)
+    return JSONResponse(
+        {"status": "ok", "version": __version__, "waiting": jobs.waiting(), "capacity": jobs.limits.waiting}
+    )
+
+
+async def networks(request: Request) -> Response:
+    """What can be asked for: networks with trained weights, formats and limits."""
+    limits = _jobs(request).limits
+    found = await run_in_threadpool(studio.networks)
+    return JSONResponse(
+        {
+            "networks": [
+                {"name": name, "summary": NETWORKS[name].summary, "scales": scales} for name, scales in found.items()
+            ],
+            "formats": list(SUFFIXES),
+            "limits": {
+                "upload_bytes": limits.upload_bytes,
+                "pixels": limits.pixels,
+                "result_pixels": limits.result_pixels,
+            },
+        }
+    )
+
+
+async def submit(request: Request) -> Response:
+    """Takes a picture into the queue."""
+    jobs = _jobs(request)
+    try:
+        jobs.room()  # before the upload is read and looked at
+    except Full as full:
+        await _discard(request, jobs.limits.upload_bytes)
+        return _full(full)
+    form = await _form(request, jobs.limits.upload_bytes)
+    try:
+        upload, values = _values(form)
+        job = await run_in_threadpool(_submit, jobs, upload, values)
+    except Full as full:
+        return _full(full)
+    finally:
+        await form.close()
+    return JSONResponse(_describe(jobs, job), 202, {"Location": f"/api/jobs/{job.id}"})
+
+
+async def status(request: Request) -> Response:
+    """Where a job stands."""
+    return JSONResponse(_describe(_jobs(request), _job(request)))
+
+
+async def delete(request: Request) -> Response:
+    """Cancels a job, if it is not finished, and removes its files."""
+    if not await run_in_threadpool(_jobs(request).remove, request.path_params["id"]):
+        raise _no_job()
+    return Response(status_code=204)
+
+
+async def events(request: Request) -> Response:
+    """The states of a job as server-sent events, until it is finished."""
+    jobs, job = _jobs(request), _job(request)
+
+    async def stream() -> AsyncIterator[str]:
+        last, quiet = "", 0
+        while not jobs.closing:
+            now = json.dumps(_describe(jobs, job))
+            quiet += 1
+            if now != last and (quiet % 4 == 0 or job.state in FINAL or not last):
+                yield f"data: {now}\n\n"
+                last, quiet = now, 0
+            elif quiet >= 150:
+                yield ": still here\n\n"  # keeps proxies from closing, and notices who has gone
+                quiet = 0
+            if job.state in FINAL:
+                return
+            await asyncio.sleep(0.1)
+
+    return StreamingResponse(stream(), media_type="text/event-stream")
+
+
+async def result(request: Request) -> Response:
+    """The enlarged picture."""
+    job = _done(request)
+    return FileResponse(
+        job.result,
+        media_type=f"image/{job.order.format}",
+        headers={"Content-Disposition": content_disposition(job.order.result_name)},
+    )
+
+
+async def preview(request: Request) -> Response:
+    """Source or result as a PNG that every browser shows, at most 4096 pixels on its longer side."""
+    job = _done(request)
+    which = request.path_params["which"]
+    if which not in ("source", "result"):
+        raise HTTPException(404)
+    target = job.folder / f"preview-{which}.png"
+    limits = _jobs(request).limits
+    await run_in_threadpool(
+        studio.preview, job.result if which == "result" else job.source, target, PREVIEW_SIDE, limits.result_pixels
+    )
+    return FileResponse(target, media_type="image/png")
+
+
+def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+def _full(full: Full) -> Response:
+    return problem(
+        429, f"The queue is full; try again in {full.retry_after} s.", {"Retry-After": str(full.retry_after)}
+    )
+
+
+def _no_job() -> HTTPException:
+    return HTTPException(404, "There is no such job; it may have expired.")
+
+
+def _job(request: Request) -> Job:
+    job = _jobs(request).get(request.path_params["id"])
+    if job is None:
+        raise _no_job()
+    return job
+
+
+def _done(request: Request) -> Job:
+    job = _job(request)
+    if job.state is not State.DONE:
+        raise HTTPException(409, job.error or f"The job is not done yet: it is {job.state}.")
+    return job
+
+
+def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
+    """The public view of a job: the schema Job of openapi.json."""
+    order, left, expires = job.order, job.seconds_left, jobs.expires(job)
+    done = job.state is State.DONE
+    return {
+        "id": job.id,
+        "name": order.name,
+        "state": job.state.value,
+        "progress": round(job.progress, 3),
+        "position": jobs.position(job),
+        "seconds": round(job.seconds, 1),
+        "seconds_left": None if left is None else round(left, 1),
+        "network": order.network,
+        "source": {"width": order.source[0], "height": order.source[1]},
+        "result": {
+            "width": order.size[0],
+            "height": order.size[1],
+            "format": order.format,
+            "name": order.result_name,
+            "bytes": job.result.stat().st_size if done and job.result.is_file() else None,
+        },
+        "error": job.error,
+        "expires": None if expires is None else round(expires),
+    }
+
+
+async def _form(request: Request, limit: int) -> FormData:
+    """The fields of a multipart body of at most `limit` bytes (and a little for the other fields)."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise HTTPException(415, "Send the picture as multipart/form-data, in a field named 'picture'.")
+    limit += 1 << 16
+    announced = request.headers.get("content-length", "")
+
+    async def limited() -> AsyncGenerator[bytes]:
+        received = 0
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit:
+                raise TooLarge("too large")
+            yield chunk
+
+    try:
+        if announced.isdigit() and int(announced) > limit:
+            raise TooLarge("too large")
+        return await MultiPartParser(
+            request.headers, limited(), max_files=1, max_fields=len(FIELDS), max_part_size=4096
+        ).parse()
+    except TooLarge as error:
+        await _discard(request, limit)
+        raise HTTPException(
+            413, f"The file is larger than the {_megabytes(limit)} this server takes.", {"Connection": "close"}
+        ) from error
+    except MultiPartException as error:
+        raise HTTPException(400, f"The form cannot be read: {error.message.rstrip('.')}.") from error
+
+
+async def _discard(request: Request, most: int) -> None:
+    """Reads on for a while without keeping anything, so that a client that still sends gets to see the answer."""
+    discarded = 0
+    async for chunk in request.stream():
+        discarded += len(chunk)
+        if discarded > most:
+            return
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
+
+
+def _values(form: FormData) -> tuple[UploadFile, dict[str, str]]:
+    """The picture and the other fields, each given at most once."""
+    values: dict[str, str] = {}
+    upload: UploadFile | None = None
+    for key, value in form.multi_items():
+        if key not in FIELDS:
+            raise HTTPException(400, f"There is no field '{key[:40]}'{nearest(key, FIELDS)}.".replace("?.", "?"))
+        if isinstance(value, UploadFile):
+            if key != "picture":
+                raise HTTPException(400, f"The field '{key}' is not a file.")
+            upload = value
+        elif key == "picture":
+            raise HTTPException(400, "The field 'picture' must be a file.")
+        elif value.strip():
+            values[key] = value.strip()
+    if upload is None:
+        raise HTTPException(400, "There is no picture: send one in a field named 'picture'.")
+    return upload, values
+
+
+def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
+    """Stores the upload, looks at its header, decides what to do and queues it."""
+    name = safe_name(upload.filename)
+    incoming = jobs.folder / f"incoming-{secrets.token_hex(8)}"
+    try:
+        with open(incoming, "xb") as file:
+            shutil.copyfileobj(upload.file, file)
+        try:
+            found = files.probe(incoming)
+        except FinescaleError as error:
+            raise HTTPException(415, f"{name}: this is not a picture that can be read.") from error
+        if found.width * found.height > jobs.limits.pixels:
+            raise HTTPException(
+                413,
+                f"{name}: {found.width} x {found.height} pixels are more than the {jobs.limits.pixels / 1e6:g} "
+                "megapixels this server takes.",
+            )
+        return jobs.submit(
+            _order(name, (found.width, found.height), found.format, values, jobs.limits.result_pixels), incoming
+        )
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+def _order(
+    name: str, source: tuple[int, int], kind: str | None, values: Mapping[str, str], result_pixels: int
+) -> Order:
+    """Turns the fields of a request into an order."""
+    found = studio.networks()
+    if not found:
+        raise HTTPException(
+            503, "There are no trained weights on this machine; 'finescale doctor' shows where they go."
+        )
+    network = values.get("network", next(iter(found)))
+    if network not in found:
+        have = ", ".join(found)
+        raise HTTPException(400, f"There are no trained weights for a network '{network[:40]}'; there are: {have}.")
+    asked = values.get("format", kind if kind in SUFFIXES else "png").lower()
+    format = files.FORMATS.get(f".{asked}", asked)
+    if format not in SUFFIXES:
+        raise HTTPException(400, f"The field 'format' must be one of {', '.join(SUFFIXES)}.")
+    try:
+        target = _target(values, max(found[network]))
+        width, height = target.size(*source)
+    except UsageError as error:
+        sentence = str(error)
+        raise HTTPException(400, f"{sentence[0].upper()}{sentence[1:]}.") from error
+    if width * height > result_pixels:
+        raise HTTPException(
+            413,
+            f"{name}: a result of {width} x {height} pixels is more than the {result_pixels / 1e6:g} megapixels "
+            "this server makes.",
+        )
+    largest = files.LARGEST_SIDE.get(format)
+    if largest and max(width, height) > largest:
+        raise HTTPException(
+            400, f"A file of the format {format} holds at most {largest} pixels per side; png holds more."
+        )
+    result_name = f"{PurePath(name).stem}{target.suffix}.{SUFFIXES[format]}"
+    return Order(name, network, source, (width, height), format, result_name)
+
+
+def _target(values: Mapping[str, str], default_scale: int) -> Target:
+    """The size that is asked for; without any, the largest scale the network was trained for."""
+    box = values.get("fit", "").lower().split("x")
+    if "fit" in values and not (len(box) == 2 and all(map(_is_whole, box))):
+        raise UsageError("fit is a box such as 1920x1080")
+    for key in ("width", "height"):
+        if key in values and not _is_whole(values[key]):
+            raise UsageError(f"{key} must be a whole number of pixels")
+    try:
+        scale = float(values["scale"]) if "scale" in values else None
+    except ValueError:
+        raise UsageError("scale must be a number") from None
+    if not {"scale", "width", "height", "fit"} & set(values):
+        scale = default_scale
+    width, height = (int(values[key]) if key in values else None for key in ("width", "height"))
+    return Target(scale, width, height, (int(box[0]), int(box[1])) if "fit" in values else None)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 8

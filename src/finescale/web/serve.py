@@ -1,0 +1,132 @@
+"""Starts the server: address, token, temporary files, an orderly end."""
+
+import ipaddress
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import webbrowser
+from pathlib import Path
+from types import FrameType
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.web.jobs import Jobs, Limits
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    token: str | None = None,
+    browser: bool = True,
+    limits: Limits | None = None,
+) -> None:
+    """Serves the page until it is stopped by a signal (Ctrl+C, SIGTERM, a closed terminal).
+
+    Args:
+        host: address to listen at; beyond loopback a token is required, and made where none is given.
+        port: 0 takes a free one.
+        token: that every request must carry.
+        browser: opens the page, where this machine has a screen.
+        limits: what is accepted, see `Limits`.
+
+    Raises:
+        UsageError: the token is too short, or the address is not one of this machine.
+        FinescaleError: the extra `web` is not installed.
+    """
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise FinescaleError(
+            f"the page needs the extra 'web' ({error.name} is missing): pip install 'finescale[web]'"
+        ) from error
+    from finescale.web.app import application
+
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{16,200}", token):
+        raise UsageError("--token: takes 16 to 200 letters, digits and the signs . _ ~ -")
+    loopback = is_loopback(host)
+    if token is None and not loopback:
+        token = secrets.token_urlsafe(24)
+    listener = _listen(host, port)
+    port = listener.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="finescale-"))
+
+    from finescale.web.studio import Studio
+
+    limits = limits or Limits()
+    jobs = Jobs(Studio(limits), limits, folder)
+    app = application(jobs, token=token, hosts=host_headers(host, port) if loopback else None, port=port)
+
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            jobs.closing = True  # ends the streams of events, which would keep the server waiting
+            super().handle_exit(sig, frame)
+
+    server = Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=128,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    # uvicorn stops in good order and then raises the signal again: that must not skip what is left to do here
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: server.handle_exit(signal.SIGTERM, None))
+    address = f"http://{_shown(host)}:{port}/"
+    link = f"{address}?token={token}" if token else address
+    print(f"Finescale is at {link}\nStop it with Ctrl+C.", flush=True)
+    if browser and loopback and _has_screen():
+        threading.Timer(0.5, webbrowser.open, [link]).start()
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        jobs.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; names other than localhost are taken as public."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def host_headers(host: str, port: int) -> frozenset[str]:
+    """The Host headers a browser on this machine sends to a loopback address."""
+    names = {"localhost", "127.0.0.1", "[::1]", _shown(host).lower()}
+    return frozenset({f"{name}:{port}" for name in names} | (names if port == 80 else set()))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        return socket.create_server((host, port), family=family, backlog=128)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot listen at {_shown(host)}:{port}: {reason}") from error
+
+
+def _shown(host: str) -> str:
+    """A host as it stands in an address."""
+    if host in ("0.0.0.0", "::", ""):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _has_screen() -> bool:
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -1,0 +1,380 @@
+// The page: a list of pictures, what is wanted of them, and the one that is looked at.
+
+import * as api from "./api.js";
+import { Comparison } from "./compare.js";
+
+const $ = (id) => document.getElementById(id);
+const comparison = new Comparison($("stage"));
+const items = [];
+let current = null;
+let limits = null;
+let known = []; // networks that have weights here
+
+const SHOWN_BY_BROWSERS = ["png", "jpeg", "webp", "avif"];
+const LARGEST_SHOWN = 64e6; // pixels of a result that is shown as it is; above, a smaller preview
+const OWN = "own";
+const touch = matchMedia("(hover: none) and (pointer: coarse)").matches; // nothing can be dropped there
+document.body.classList.toggle("touch", touch);
+
+// ---- words ----
+
+const number = new Intl.NumberFormat("en");
+const size = (width, height) => `${width} × ${height}`;
+
+function bytes(count) {
+  const units = ["bytes", "KB", "MB", "GB"];
+  let unit = 0;
+  while (count >= 1000 && unit < 3) {
+    count /= 1000;
+    unit += 1;
+  }
+  return `${number.format(unit && count < 10 ? Math.round(count * 10) / 10 : Math.round(count))} ${units[unit]}`;
+}
+
+function duration(seconds) {
+  if (seconds < 100) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${number.format(Math.round(seconds / 360) / 10)} h`;
+}
+
+function say(sentence) {
+  $("live").textContent = sentence;
+}
+
+function notice(sentence) {
+  $("notice").textContent = sentence || "";
+  $("notice").hidden = !sentence;
+}
+
+// ---- settings ----
+
+function settings() {
+  const scale = document.querySelector("input[name=scale]:checked")?.value;
+  const own = scale === OWN;
+  const [width, height] = own ? [$("width").value, $("height").value] : ["", ""];
+  return {
+    network: $("network").value,
+    scale: own ? "" : scale,
+    width: height ? "" : width,
+    height: width ? "" : height,
+    fit: width && height ? `${width}x${height}` : "",
+    format: $("format").value,
+  };
+}
+
+const keyOf = (wanted) => JSON.stringify(wanted);
+const isBusy = (item) => ["sending", "waiting", "running"].includes(item.state);
+const needsWork = (item) => !isBusy(item) && !(item.state === "done" && item.key === keyOf(settings()));
+
+function segment(value, label) {
+  const node = document.createElement("label");
+  const input = Object.assign(document.createElement("input"), { type: "radio", name: "scale", value });
+  const span = Object.assign(document.createElement("span"), { textContent: label });
+  node.append(input, span);
+  return node;
+}
+
+async function loadNetworks() {
+  try {
+    const [offer, health] = await Promise.all([api.networks(), api.health()]);
+    known = offer.networks;
+    limits = offer.limits;
+    $("about").textContent = `Finescale ${health.version}`;
+    for (const network of known) $("network").append(new Option(network.name, network.name));
+    for (const format of offer.formats) $("format").append(new Option(format.toUpperCase(), format));
+    if (!known.length) notice("There are no trained networks on this machine: “finescale doctor” shows where they go.");
+  } catch (error) {
+    notice(error.message);
+  }
+  networkChanged();
+}
+
+function networkChanged() {
+  const network = known.find((entry) => entry.name === $("network").value);
+  $("network-hint").textContent = network ? `${network.summary[0].toUpperCase()}${network.summary.slice(1)}.` : "";
+  settingsChanged();
+}
+
+function settingsChanged() {
+  const own = document.querySelector("input[name=scale]:checked")?.value === OWN;
+  $("own-size").hidden = !own;
+  const count = items.filter(needsWork).length;
+  const ready = known.length > 0 && count > 0 && (!own || $("width").value || $("height").value);
+  $("go").disabled = !ready;
+  const idle = items.some(isBusy) ? "Enlarging …" : "Enlarge";
+  $("go").textContent = count > 1 ? `Enlarge ${count} pictures` : count ? "Enlarge" : idle;
+}
+
+// ---- pictures ----
+
+function looksLikePicture(file) {
+  return file.type.startsWith("image/") || /\.(png|jpe?g|webp|tiff?|avif|heic|heif|bmp|gif|jp2|jxl|ppm|pgm)$/i.test(file.name);
+}
+
+function add(files) {
+  const pictures = [...files].filter(looksLikePicture);
+  notice(pictures.length < files.length ? "Only pictures can be enlarged; the other files were left out." : "");
+  const added = [];
+  for (const file of pictures) {
+    if (limits && file.size > limits.upload_bytes) {
+      notice(`${file.name} is larger than the ${bytes(limits.upload_bytes)} this server takes.`);
+      continue;
+    }
+    added.push(addOne(file));
+  }
+  if (added.length) select(added[0]);
+}
+
+function addOne(file) {
+  const node = $("item").content.firstElementChild.cloneNode(true);
+  const part = (name) => node.querySelector(`.${name}`);
+  const item = { file, node, part, state: "ready", url: URL.createObjectURL(file), name: file.name || "picture" };
+  part("name").textContent = item.name;
+  part("bar").setAttribute("aria-label", `Progress of ${item.name}`);
+  part("download").setAttribute("aria-label", `Download ${item.name}, enlarged`);
+  part("pick").addEventListener("click", () => select(item));
+  part("remove").addEventListener("click", () => (isBusy(item) ? cancel(item) : discard(item)));
+  const thumb = part("thumb");
+  thumb.addEventListener("load", () => {
+    thumb.classList.remove("blank");
+    if (thumb.src === item.url) [item.width, item.height] = [thumb.naturalWidth, thumb.naturalHeight];
+    draw(item);
+  });
+  thumb.addEventListener("error", () => {
+    item.unshown = true; // a format this browser does not know; the server makes a preview of it
+    thumb.classList.add("blank");
+    draw(item);
+  });
+  thumb.src = item.url;
+  items.push(item);
+  $("list").append(node);
+  arranged();
+  return item;
+}
+
+function select(item) {
+  current = item;
+  for (const other of items) {
+    other.node.classList.toggle("current", other === item);
+    other.part("pick").setAttribute("aria-pressed", other === item);
+  }
+  draw(item);
+}
+
+// What belongs to the number of pictures.
+function arranged() {
+  document.body.classList.toggle("has-pictures", items.length > 0);
+  $("list-section").hidden = !items.length;
+  const verb = touch ? "Choose" : "Drop";
+  $("drop-title").textContent = `${verb} ${items.length ? "more pictures" : touch ? "pictures" : "pictures here"}`;
+  if (!items.length) {
+    current = null;
+    $("stage").hidden = true;
+  }
+  settingsChanged();
+}
+
+function stateText(item) {
+  const job = item.job;
+  switch (item.state) {
+    case "ready":
+      return item.width ? size(item.width, item.height) : "ready";
+    case "sending":
+      return item.full ? "The queue is full, waiting" : "Sending";
+    case "waiting":
+      return job.position > 1 ? `${job.position} pictures before it` : "Next in line";
+    case "running":
+      if (job.seconds_left === null) return "Enlarging";
+      return `${Math.round(job.progress * 100)} %, ${duration(job.seconds_left)} left`;
+    case "done":
+      return `${size(job.result.width, job.result.height)} · ${duration(job.seconds)}`;
+    default:
+      return item.error.replace(`${item.name}: `, "");
+  }
+}
+
+function draw(item) {
+  const { node, part, job } = item;
+  node.classList.toggle("failed", item.state === "failed");
+  part("state").textContent = stateText(item);
+  const busy = isBusy(item);
+  const percent = item.state === "running" ? Math.round(job.progress * 100) : 0;
+  part("bar").hidden = !busy;
+  const unsure = item.state === "running" && job.seconds_left === null;
+  if (unsure) part("bar").removeAttribute("aria-valuenow");
+  else part("bar").setAttribute("aria-valuenow", percent);
+  part("bar").classList.toggle("unsure", unsure);
+  part("fill").style.transform = unsure ? "" : `scaleX(${percent / 100})`;
+  part("remove").setAttribute("aria-label", `${busy ? "Cancel" : "Remove"} ${item.name}`);
+  const done = item.state === "done";
+  part("download").hidden = !done;
+  if (done) linkTo(job, part("download"));
+  $("download-all").hidden = items.filter((other) => other.state === "done").length < 2;
+  settingsChanged();
+  if (item === current) drawStage(item);
+}
+
+function linkTo(job, link) {
+  link.href = api.resultUrl(job.id);
+  link.download = job.result.name;
+}
+
+function drawStage(item) {
+  const { job } = item;
+  const done = item.state === "done";
+  const [width, height] = done ? [job.result.width, job.result.height] : [item.width, item.height];
+  $("stage").hidden = false;
+  $("download-current").hidden = !done;
+  if (done) linkTo(job, $("download-current"));
+  if (!width) {
+    $("caption").textContent = item.name;
+    const before = item.unshown ? "This browser cannot show this kind of picture before it is enlarged." : "";
+    return comparison.explain(item.error || before);
+  }
+  let after = null;
+  if (done) {
+    const asItIs = SHOWN_BY_BROWSERS.includes(job.result.format) && width * height <= LARGEST_SHOWN;
+    after = asItIs ? api.resultUrl(job.id) : api.previewUrl(job.id, "result");
+  }
+  const before = item.unshown ? api.previewUrl(job.id, "source") : item.url;
+  comparison.show({ before, after, width, height, name: item.name });
+  const to = done ? ` → ${size(width, height)} · ${job.result.format.toUpperCase()}, ${bytes(job.result.bytes)}` : "";
+  const from = job ? size(job.source.width, job.source.height) : size(width, height);
+  $("caption").textContent = `${item.name} · ${from}${to}`;
+}
+
+// ---- work ----
+
+async function enlarge(item) {
+  const wanted = settings();
+  if (item.job) api.remove(item.job.id);
+  item.abort = new AbortController();
+  Object.assign(item, { state: "sending", job: null, error: null, key: keyOf(wanted), full: false });
+  draw(item);
+  try {
+    item.job = await api.submit(item.file, wanted, item.abort.signal, () => {
+      item.full = true;
+      draw(item);
+    });
+    item.state = "waiting";
+    draw(item);
+    watch(item);
+  } catch (error) {
+    failed(item, error);
+  }
+}
+
+async function watch(item) {
+  try {
+    await api.follow(item.job.id, item.abort.signal, (job) => {
+      Object.assign(item, { job, state: job.state === "cancelled" ? "ready" : job.state, error: job.error });
+      if (item.state === "done" && item.unshown) item.part("thumb").src = api.previewUrl(job.id, "source");
+      draw(item);
+      if (item.state === "done") say(`${item.name} is done.`);
+      if (item.state === "failed") notice(item.error);
+    });
+  } catch (error) {
+    failed(item, error);
+  }
+}
+
+function failed(item, error) {
+  if (error.name === "AbortError" || item.abort.signal.aborted) return;
+  Object.assign(item, { state: "failed", error: error.message });
+  notice(error.message);
+  draw(item);
+}
+
+function cancel(item) {
+  item.abort?.abort();
+  if (item.job) api.remove(item.job.id);
+  Object.assign(item, { state: "ready", job: null, error: null });
+  say(`${item.name} is cancelled.`);
+  draw(item);
+}
+
+function discard(item) {
+  item.abort?.abort();
+  if (item.job) api.remove(item.job.id);
+  URL.revokeObjectURL(item.url);
+  const index = items.indexOf(item);
+  items.splice(index, 1);
+  item.node.remove();
+  notice("");
+  arranged();
+  const next = items[Math.min(index, items.length - 1)];
+  if (!next) $("files").focus();
+  else {
+    if (current === item) select(next);
+    next.part("pick").focus();
+  }
+}
+
+// ---- what people do ----
+
+$("settings").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  notice("");
+  const wanted = items.filter(needsWork);
+  if (wanted.length && !wanted.includes(current)) select(wanted[0]);
+  for (const item of wanted) await enlarge(item); // one upload after the other
+});
+$("settings").addEventListener("input", settingsChanged);
+$("network").addEventListener("change", networkChanged);
+$("files").addEventListener("change", (event) => {
+  add(event.target.files);
+  event.target.value = "";
+});
+$("clear").addEventListener("click", () => [...items].forEach(discard));
+$("download-all").addEventListener("click", () => {
+  const links = items.filter((item) => item.state === "done").map((item) => item.part("download"));
+  links.forEach((link, index) => setTimeout(() => link.click(), 400 * index)); // browsers drop simultaneous ones
+});
+
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files || [])];
+  if (files.length) add(files);
+});
+const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+document.addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  document.body.classList.add("dragging");
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging");
+});
+document.addEventListener("drop", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  document.body.classList.remove("dragging");
+  add(event.dataTransfer.files);
+});
+window.addEventListener("pagehide", (event) => {
+  if (!event.persisted) for (const item of items) if (item.job) api.remove(item.job.id);
+});
+
+// ---- appearance ----
+
+const darkSystem = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (document.documentElement.dataset.theme || (darkSystem.matches ? "dark" : "light")) === "dark";
+const drawTheme = () => $("theme").setAttribute("aria-pressed", isDark());
+$("theme").addEventListener("click", () => {
+  const theme = isDark() ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("finescale-theme", theme);
+  } catch {
+    // no storage: the choice holds until the page is left
+  }
+  drawTheme();
+});
+darkSystem.addEventListener("change", drawTheme);
+
+$("scales").append(segment("2", "2×"), segment("3", "3×"), segment("4", "4×"), segment(OWN, "Exact"));
+arranged();
+await loadNetworks();
+const trained = known[0]?.scales || [4];
+document.querySelector(`input[name=scale][value="${Math.max(...trained)}"]`).checked = true;
+drawTheme();
+settingsChanged();
