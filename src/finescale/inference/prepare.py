@@ -23,10 +23,22 @@ def for_inference(network: Network, window: int | None = WINDOW) -> Network:
     clone = copy.deepcopy(network).eval().requires_grad_(False)
     for module in clone.modules():
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name)
+            _fold(module)
     localise(clone, window)
     return clone
+
+
+def _fold(module: nn.Module) -> None:
+    """Turns parametrised tensors into plain ones.
+
+    Not `remove_parametrizations`: a copy shares its class with the original, which that function would spoil.
+    """
+    names = list(module.parametrizations)  # type: ignore[arg-type]
+    values = {name: getattr(module, name).detach().clone() for name in names}
+    module.__class__ = type(module).__bases__[0]
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def bytes_per_pixel(network: Network) -> float:

@@ -189,7 +189,13 @@ def upscale(
     if scale is None and width is None and height is None and fit is None:
         scale = 4
     size = Target(scale, width, height, fit).size(*picture.size)
-    settings: dict[str, Any] = dict(device=device, engine=engine, precision=precision, ensemble=ensemble, tile=tile)
+    settings: dict[str, Any] = {
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "ensemble": ensemble,
+        "tile": tile,
+    }
     if network is None or isinstance(network, str | os.PathLike):
         return to_pil(Networks(network, **settings).picture(picture, size, progress))
     return to_pil(Upscaler(network, **settings).picture(picture, size=size, progress=progress))

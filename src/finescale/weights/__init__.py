@@ -1,0 +1,1 @@
+"""The trained files: what they say of themselves, where they are found, how they are verified."""

@@ -4,52 +4,23 @@ The metadata of a file say which network it is (class and every argument), at wh
 Nothing is guessed from shapes and nothing is unpickled.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from finescale.errors import FinescaleError
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ARCHITECTURES, construct
+from finescale.weights.header import FORMAT, Header, read_header, sha256
 
-FORMAT = "finescale-1"
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a weight file says of itself.
-
-    Attributes:
-        name: the network's name in the catalogue when it was trained.
-        architecture: class name.
-        arguments: of the constructor, complete.
-        notes: training data, budget, licence, measured figures ...: JSON values, for people and tables.
-    """
-
-    name: str
-    architecture: str
-    arguments: Mapping[str, Any]
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def scale(self) -> int:
-        """Enlargement factor."""
-        return int(self.arguments["scale"])
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["Header", "load", "read_header", "save", "sha256"]
 
 
 def save(
@@ -89,27 +60,6 @@ def save(
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def read_header(path: Path) -> Header:
-    """Reads what a weight file says of itself.
-
-    Raises:
-        FinescaleError: it is not there, damaged, or not one of Finescale's weight files.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise FinescaleError(f"{path}: not a readable safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise FinescaleError(f"{path}: not a Finescale weight file (its metadata do not say which network it is)")
-    return Header(
-        metadata["name"],
-        metadata["architecture"],
-        json.loads(metadata["arguments"]),
-        json.loads(metadata.get("notes", "{}")),
-    )
 
 
 def load(path: Path) -> Network:

@@ -1,0 +1,58 @@
+"""The folders and names of weight files; needs neither torch nor the catalogue."""
+
+import json
+import os
+from pathlib import Path
+
+from finescale.cache import cache_folder
+from finescale.errors import FinescaleError
+from finescale.weights.header import sha256
+
+INDEX = "index.json"
+
+
+def candidates() -> list[Path]:
+    """Folders in which weights may lie, in the order in which they are searched, whether they exist or not."""
+    here = Path(__file__).resolve().parent
+    named = os.environ.get("FINESCALE_WEIGHTS")
+    return [*([Path(named)] if named else []), here / "files", here.parents[2] / "weights", cache_folder("weights")]
+
+
+def folders() -> list[Path]:
+    """Folders that are searched for weights, first match wins; those that exist."""
+    return [folder for folder in candidates() if folder.is_dir()]
+
+
+def file_name(name: str, scale: int) -> str:
+    """The name of the weight file of a network of the catalogue."""
+    return f"{name}-x{scale}.safetensors"
+
+
+def verify(path: Path) -> bool:
+    """Refuses a file whose SHA-256 is not the one its folder's index gives; False: the index does not list the file.
+
+    Raises:
+        FinescaleError: the file is not the one that was published.
+    """
+    index = path.parent / INDEX
+    if not index.is_file():
+        return False
+    try:
+        entry = json.loads(index.read_text()).get(path.name)
+    except ValueError as error:
+        raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
+    if entry and entry["sha256"] != sha256(path):
+        raise FinescaleError(
+            f"{path}: its SHA-256 is not the one listed in {INDEX}; the file is damaged or was changed"
+        )
+    return bool(entry)
+
+
+def locate(name: str, scale: int) -> Path | None:
+    """The verified file of the weights of that exact name, or None where there is none on this machine."""
+    for folder in folders():
+        path = folder / file_name(name, scale)
+        if path.is_file():
+            verify(path)
+            return path
+    return None
