@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from finescale.backbones.features import Encoder
+from finescale.layers.statistics import StatisticsLayer
 
 Block = Callable[[int, int, int, nn.Module | None], nn.Module]
 
@@ -151,6 +152,11 @@ class ResNetEncoder(Encoder):
         self.network = network
         self.channels = tuple(network.channels)
         self.strides = (2, 2, 4, 8, 16)
+        for number, stride in enumerate(self.strides):
+            for index, block in enumerate(network.get_submodule(f"layer{number}").children() if number else ()):
+                for layer in block.modules():
+                    if isinstance(layer, StatisticsLayer):  # a layer's first block shrinks its maps behind them
+                        layer.stride = stride if index else self.strides[number - 1]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.network.maps(x)

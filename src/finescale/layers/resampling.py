@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Border = Literal["replicate", "mirror"]
 
@@ -42,11 +42,11 @@ def contributions(
     shrink = min(scale, 1.0)
     support = 4.0 / shrink
     count = target - first if count is None else count
-    sample = torch.arange(first + 1, first + count + 1, dtype=torch.float64)
+    sample = torch.arange(first + 1, first + count + 1, dtype=torch.float64, device="cpu")
     centre = sample / scale + 0.5 * (1 - 1 / scale)
     left = torch.floor(centre - support / 2)
     taps = math.ceil(support) + 2
-    index = left[:, None] + torch.arange(taps, dtype=torch.float64)
+    index = left[:, None] + torch.arange(taps, dtype=torch.float64, device="cpu")
     weight = shrink * cubic(shrink * (centre[:, None] - index))
     weight = weight / weight.sum(1, keepdim=True)
     index = index.long() - 1
@@ -73,24 +73,32 @@ def resample(x: Tensor, axis: int, index: Tensor, weight: Tensor) -> Tensor:
     return total
 
 
-def enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
+class BicubicEnlargement(nn.Module):
     """Bicubic enlargement by a whole factor; (B, C, H, W) float -> (B, C, sH, sW), edges replicated.
 
     Equal to `finescale.images.resize.resize` of a float picture up to rounding, but as one small convolution with fixed
-    weights, so that it exports and compiles for free height and width.
+    weights, so that it exports and compiles for free height and width. It has no parameters and adds nothing to a state
+    dict.
+
+    Args:
+        scale: s, a whole number.
     """
-    batch, channels, height, width = x.shape
-    kernel = _phases(scale).to(x.device, x.dtype)
-    x = F.pad(x.reshape(batch * channels, 1, height, width), (2, 2, 2, 2), mode="replicate")
-    return F.pixel_shuffle(F.conv2d(x, kernel), scale).reshape(batch, channels, scale * height, scale * width)
 
+    kernel: Tensor  # (s^2, 1, 5, 5): for every output of one input sample, the weights of the 5 x 5 around that
 
-@lru_cache(maxsize=8)
-def _phases(scale: int) -> Tensor:
-    """(scale^2, 1, 5, 5) float64: the weights of the 5 x 5 neighbours for each of the outputs of one input sample."""
-    size, middle = 9, 4  # of a line long enough for its middle sample not to meet an edge
-    index, weight = contributions(size, size * scale, float(scale), "replicate")
-    mine = slice(middle * scale, (middle + 1) * scale)
-    line = torch.zeros(scale, 5, dtype=torch.float64)
-    line.scatter_add_(1, (index[mine] - middle + 2).clamp(0, 4), weight[mine])  # samples beyond have weight 0
-    return torch.einsum("ai,bj->abij", line, line).reshape(scale**2, 1, 5, 5)
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        size, middle = 9, 4  # of a line long enough for its middle sample not to meet an edge
+        index, weight = contributions(size, size * scale, float(scale), "replicate")
+        mine = slice(middle * scale, (middle + 1) * scale)
+        line = torch.zeros(scale, 5, dtype=torch.float64, device="cpu")
+        line.scatter_add_(1, (index[mine] - middle + 2).clamp(0, 4), weight[mine])  # samples beyond have weight 0
+        kernel = torch.einsum("ai,bj->abij", line, line).reshape(scale**2, 1, 5, 5)
+        self.register_buffer("kernel", kernel.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = F.pad(x.reshape(batch * channels, 1, height, width), (2, 2, 2, 2), mode="replicate")
+        x = F.pixel_shuffle(F.conv2d(x, self.kernel.to(x.device, x.dtype)), self.scale)
+        return x.reshape(batch, channels, self.scale * height, self.scale * width)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB mean of the DIV2K training pictures
+
 
 @dataclass(frozen=True)
 class Config:
@@ -43,6 +45,10 @@ class Network(nn.Module):
     def enlarge(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, scale H, scale W), H and W multiples of `self.multiple`."""
         raise NotImplementedError
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """All parameters by the name of the group in which they are trained; here one group, "rest"."""
+        return {"rest": list(self.parameters())}
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3:

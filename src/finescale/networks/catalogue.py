@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finescale.errors import UsageError, nearest
+from finescale.networks import DEFAULT as DEFAULT
 from finescale.networks.base import Config, Network
+from finescale.networks.baselines import EDSR, SRCNN, Bicubic
 from finescale.networks.rcan import RCAN
+from finescale.networks.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,29 @@ class Entry:
     trained: bool = True  # False: has no weights to train (bicubic)
 
 
-DEFAULT = "sa-rcan-light"
-
 NETWORKS: dict[str, Entry] = {
+    "bicubic": Entry(Bicubic, "bicubic enlargement, nothing learned", trained=False),
+    "srcnn": Entry(SRCNN, "three convolutions on the luma of a bicubic enlargement"),
+    "edsr-baseline": Entry(EDSR, "16 residual blocks of 64 channels"),
+    "edsr": Entry(EDSR, "32 residual blocks of 256 channels", {"channels": 256, "blocks": 32, "residual_factor": 0.1}),
+    "unet": Entry(
+        UNet,
+        "the classical U-Net",
+        {"encoder": "plain", "decoder": "plain", "widths": (1024, 512, 256, 128, 64), "upsampling": "transposed"},
+    ),
+    "unet-1": Entry(UNet, "ResNet-34 encoder, residual decoder", {"encoder": "resnet34", "decoder": "residual"}),
+    "unet-2": Entry(UNet, "ResNet-34 encoder, dense decoder", {"encoder": "resnet34", "decoder": "dense"}),
+    "unet-3": Entry(UNet, "ResNet-50 encoder, residual decoder", {"encoder": "resnet50", "decoder": "residual"}),
+    "unet-4": Entry(UNet, "ResNet-50 encoder, dense decoder", {"encoder": "resnet50", "decoder": "dense"}),
+    "unet-5": Entry(
+        UNet, "ResNeXt-50 encoder, residual decoder", {"encoder": "resnext50_32x4d", "decoder": "residual"}
+    ),
+    "unet-6": Entry(UNet, "ResNeXt-50 encoder, dense decoder", {"encoder": "resnext50_32x4d", "decoder": "dense"}),
+    "unet-7": Entry(UNet, "unet-2 with channel attention", {"encoder": "resnet34", "attention": "channel"}),
+    "unet-8": Entry(UNet, "unet-2 with spatial attention", {"encoder": "resnet34", "attention": "spatial"}),
+    "unet-9": Entry(UNet, "unet-2 with channel and spatial attention", {"encoder": "resnet34", "attention": "both"}),
+    "unet-10": Entry(UNet, "ResNeSt-50 encoder, residual decoder", {"encoder": "resnest50", "decoder": "residual"}),
+    "unet-11": Entry(UNet, "ResNeSt-50 encoder, dense decoder", {"encoder": "resnest50", "decoder": "dense"}),
     "rcan": Entry(RCAN, "residual channel attention network"),
     "sa-rcan": Entry(
         RCAN, "RCAN of six groups with self-attention in every block", {"groups": 6, "attention": "block"}
@@ -54,8 +77,7 @@ ARCHITECTURES: dict[str, type[Network]] = {
     entry.architecture.__name__: entry.architecture for entry in NETWORKS.values()
 }
 
-
-ALIASES: dict[str, str] = {}  # names of the mission for numbered networks
+ALIASES: dict[str, str] = {"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"}  # the mission's own names
 
 
 def resolve(name: str) -> str:

@@ -9,9 +9,7 @@ from finescale.layers.activation import activation as make_activation
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import icnr_
 from finescale.layers.upsampling import SubPixelUpsampler
-from finescale.networks.base import MeanShift, Network
-
-DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+from finescale.networks.base import DIV2K_MEAN, MeanShift, Network
 
 
 class ResidualBlock(nn.Module):
