@@ -22,7 +22,18 @@ from PIL import Image
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Layout
-from finescale.images.picture import Picture, Samples, cmyk_to_srgb, from_pil, oriented, split, to_8_bit, to_pil, whole
+from finescale.images.picture import (
+    Picture,
+    Samples,
+    cmyk_to_srgb,
+    fitting,
+    from_pil,
+    oriented,
+    split,
+    to_8_bit,
+    to_pil,
+    whole,
+)
 
 log = logging.getLogger("finescale")
 
@@ -48,6 +59,7 @@ MAX_PIXELS = 500_000_000
 _LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "heif": "avif", "gif": "gif"}
 _PILLOW = ("BMP", "DIB", "PPM", "AVIF")  # what libvips does not open, or not always
 LARGEST_SIDE = {"jpeg": 65535, "webp": 16383, "avif": 65536}  # pixels per side
+_COLOUR_ONLY = ("webp", "avif")  # these store grey as RGB
 _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
 File = str | os.PathLike[str] | bytes | BinaryIO
@@ -246,6 +258,8 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
     """
     wanted = format.lower().removeprefix(".") if format else Path(path).suffix.lower().removeprefix(".")
     found = FORMATS.get(f".{wanted}")
+    if not wanted:
+        raise UsageError(f"{os.fspath(path)}: its name has no extension that tells the format, and none was given")
     if found is None:
         known = sorted(set(FORMATS.values()))
         raise UsageError(
@@ -289,6 +303,8 @@ def write(
             f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(picture.size)} (PNG and TIFF do)"
         )
     exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
+    channels = 3 if kind in _COLOUR_ONLY else picture.pixels.shape[2]
+    picture = replace(picture, icc=fitting(picture.icc, channels), exif=exif)
     with new_file(path, overwrite=overwrite) as file:
         if kind in ENCODERS:
             samples = picture.samples
@@ -298,12 +314,12 @@ def write(
             encoder.write(samples)
             encoder.finish()
         elif kind == "avif":
-            file.write(_avif(picture, exif, quality or _QUALITY[kind]))
+            file.write(_avif(picture, quality or _QUALITY[kind]))
         else:
-            file.write(_with_pillow(picture, exif, kind, quality or _QUALITY.get(kind, 0), str(path)))
+            file.write(_with_pillow(picture, kind, quality or _QUALITY.get(kind, 0), str(path)))
 
 
-def _with_pillow(picture: Picture, exif: bytes | None, kind: str, quality: int, name: str) -> bytes:
+def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     """The picture as a JPEG, WebP or BMP file."""
     pixels, alpha = to_8_bit(picture.pixels), None if picture.alpha is None else to_8_bit(picture.alpha)
     if kind != "webp" and alpha is not None:
@@ -311,11 +327,11 @@ def _with_pillow(picture: Picture, exif: bytes | None, kind: str, quality: int, 
             log.warning("%s: %s holds no transparency; the picture is laid on white", name, kind.upper())
         weight = alpha[..., None].astype(np.uint32)
         pixels, alpha = ((pixels * weight + (255 - weight) * 255 + 127) // 255).astype(np.uint8), None
-    image = to_pil(replace(picture, pixels=pixels, alpha=alpha, exif=exif))
+    image = to_pil(replace(picture, pixels=pixels, alpha=alpha))
     options: dict[str, Any] = {str(key): value for key, value in image.info.items()}
     if kind == "jpeg":
         options |= {"quality": quality, "subsampling": 0, "optimize": True}
-        if exif and len(exif) > 65533:
+        if picture.exif and len(picture.exif) > 65533:
             log.warning("%s: its EXIF block is too large for JPEG and is left out", name)
             del options["exif"]
     elif kind == "webp":
@@ -325,7 +341,7 @@ def _with_pillow(picture: Picture, exif: bytes | None, kind: str, quality: int, 
     return buffer.getvalue()
 
 
-def _avif(picture: Picture, exif: bytes | None, quality: int) -> bytes:
+def _avif(picture: Picture, quality: int) -> bytes:
     """The picture as an AVIF file, at 8 or 10 bits."""
     samples, bits = picture.samples, 8
     if picture.bits == 16:
@@ -336,10 +352,10 @@ def _avif(picture: Picture, exif: bytes | None, quality: int) -> bytes:
     image = pyvips.Image.new_from_array(samples, interpretation=interpretation)
     across, down = picture.resolution or (25.4, 25.4)
     image = image.copy(xres=across / 25.4, yres=down / 25.4)
-    for name, blob in (("icc-profile-data", picture.icc), ("exif-data", exif)):
+    for name, blob in (("icc-profile-data", picture.icc), ("exif-data", picture.exif)):
         if blob:
             image.set_type(pyvips.GValue.blob_type, name, blob)
-    keep = pyvips.ForeignKeep.ICC | (pyvips.ForeignKeep.EXIF if exif else pyvips.ForeignKeep.NONE)
+    keep = pyvips.ForeignKeep.ICC | (pyvips.ForeignKeep.EXIF if picture.exif else pyvips.ForeignKeep.NONE)
     options = {"lossless": True} if quality == 100 else {"Q": quality, "subsample_mode": "off"}
     return image.heifsave_buffer(compression="av1", bitdepth=bits, keep=int(keep), **options)
 
@@ -376,10 +392,11 @@ def writing(path: Path) -> Iterator[None]:
 
 def check_free(target: Path, overwrite: bool) -> None:
     """Refuses a target that is a folder, or exists and may not be overwritten."""
-    if target.is_dir():
-        raise FinescaleError(f"{target}: is a folder")
-    if not overwrite and os.path.lexists(target):
-        raise FinescaleError(f"{target}: already exists (--overwrite replaces it)")
+    with writing(target):
+        if target.is_dir():
+            raise FinescaleError(f"{target}: is a folder")
+        if not overwrite and os.path.lexists(target):
+            raise FinescaleError(f"{target}: already exists (--overwrite replaces it)")
 
 
 def publish(part: Path, target: Path, overwrite: bool) -> None:
@@ -421,5 +438,6 @@ def _reason(error: OSError) -> str:
 
 def _damage(error: pyvips.Error) -> str:
     """What libvips said, in one line."""
-    lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()] or [str(error)]
-    return f"damaged or cut off ({lines[-2] if len(lines) > 1 and lines[-1].endswith('load error') else lines[-1]})"
+    lines = [line.strip() for line in str(error).splitlines()[1:]]
+    telling = [x for x in lines if x and "bad seek" not in x and not x.endswith("load error") and x[0] != "("]
+    return f"damaged or cut off ({telling[0] if telling else error.message})"

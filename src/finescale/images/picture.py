@@ -65,6 +65,11 @@ def split(samples: Samples) -> tuple[Samples, Samples | None]:
     return np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
 
 
+def fitting(icc: bytes | None, channels: int) -> bytes | None:
+    """The profile if it is one for pictures of so many channels: readers reject RGB profiles of grey pictures."""
+    return icc if icc and icc[16:20] == (b"GRAY" if channels < 3 else b"RGB ") else None
+
+
 def to_8_bit(samples: Samples) -> Samples:
     """uint16 samples as uint8, rounded to the nearest; uint8 is returned as it is."""
     if samples.dtype == np.uint8:
@@ -91,7 +96,8 @@ def cmyk_to_srgb(samples: Samples, icc: bytes | None) -> Samples:
     if icc:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
     depth = 8 * samples.dtype.itemsize
-    return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth, intent="relative").numpy()
+    how = {"embedded": True, "input_profile": "cmyk", "intent": "relative", "black_point_compensation": True}
+    return image.icc_transform("srgb", depth=depth, **how).numpy()
 
 
 def from_pil(image: Image.Image) -> Picture:

@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,10 @@ import numpy as np
 import pyvips
 
 from finescale.errors import FinescaleError, UsageError
+from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
 from finescale.images.files import Opened, check_free, format_of, publish, writing
-from finescale.images.picture import Samples
+from finescale.images.picture import Samples, fitting
 
 
 class StripReader:
@@ -118,7 +119,9 @@ class StripWriter:
         kind = format_of(path, format)
         if kind not in ENCODERS:
             raise UsageError(f"{os.fspath(path)}: {kind.upper()} cannot be written by strips; PNG and TIFF can")
-        self.path, self.layout, self.kind, self.overwrite = Path(path), layout, kind, overwrite
+        self.path, self.kind, self.overwrite = Path(path), kind, overwrite
+        exif = exif_blocks.upright(layout.exif, (layout.width, layout.height)) if layout.exif else None
+        self.layout = layout = replace(layout, icc=fitting(layout.icc, layout.channels), exif=exif)
         name = f".{self.path.name}.part" if resume is not None else f".{self.path.name}.{secrets.token_hex(4)}.part"
         self._part = self.path.with_name(name)
         self._journal_path = self.path.with_name(f"{name}.journal")

@@ -1,0 +1,509 @@
+"""Files: every kind is read and written with all it holds; what cannot be is one sentence and no half file."""
+
+import io
+import logging
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pyvips
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import IFDRational
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.images import files
+from finescale.images.files import probe, read, write
+from finescale.images.picture import Picture, split, to_8_bit
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+GREY_PROFILE = PROFILE[:16] + b"GRAY" + PROFILE[20:]
+EXTENSIONS = ["png", "tif", "jpg", "webp", "avif", "bmp"]
+
+
+def samples(channels: int, bits: int = 8, size: tuple[int, int] = (53, 37)) -> NDArray[Any]:
+    """Smooth samples with a little noise, no two channels alike."""
+    y, x = np.mgrid[: size[1], : size[0]]
+    waves = np.stack([np.sin(x / (5 + c) + c) + np.cos(y / (7 - c)) for c in range(channels)], 2)
+    noise = np.random.default_rng(0).normal(0, 0.01, waves.shape)
+    return ((waves + noise).clip(-2, 2) / 4 * (2**bits - 1) + 2 ** (bits - 1) - 0.5).astype(f"uint{bits}")
+
+
+def picture(channels: int, bits: int = 8, **kwargs: Any) -> Picture:
+    return Picture(*split(samples(channels, bits)), **kwargs)
+
+
+def exif(orientation: int = 1) -> bytes:
+    block = Image.Exif()
+    block[0x0112], block[0x010E], block[0x0110] = orientation, "a description", "camera"
+    block.get_ifd(0x8769).update({0x9286: b"ASCII\0\0\0a comment", 0xA002: 1, 0xA003: 1, 0x829A: IFDRational(1, 250)})
+    block.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.5)})
+    return block.tobytes()
+
+
+def tags(block: bytes | None) -> dict[str, Any]:
+    """What matters of an EXIF block."""
+    assert block
+    found = Image.Exif()
+    found.load(block)
+    camera, place = found.get_ifd(0x8769), found.get_ifd(0x8825)
+    return {
+        "orientation": found.get(0x0112, 1),
+        "description": found[0x010E],
+        "model": found[0x0110],
+        "comment": camera[0x9286],
+        "exposure": float(camera[0x829A]),
+        "place": (place[1], tuple(map(float, place[2]))),
+    }
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- round trips
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_png_and_tiff_keep_every_bit(tmp_path: Path, extension: str, channels: int, bits: int) -> None:
+    path = tmp_path / f"a.{extension}"
+    icc = GREY_PROFILE if channels < 3 else PROFILE
+    original = picture(channels, bits, icc=icc, exif=exif(), resolution=(300.0, 150.0))
+    write(original, path)
+    again = read(path)
+    np.testing.assert_array_equal(again.samples, original.samples)
+    assert again.samples.dtype == original.samples.dtype
+    assert again.icc == icc
+    assert again.resolution == pytest.approx(original.resolution, abs=0.02)
+    assert tags(again.exif) == tags(exif())
+    assert probe(path) == (53, 37, "png" if extension == "png" else "tiff", channels, bits, 1)
+    if bits == 8 or (extension == "png" and channels == 1):  # others read the same pixels, as far as they can
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(np.asarray(image).reshape(again.samples.shape), original.samples)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("extension", ["webp", "avif"])
+def test_quality_100_is_lossless_where_it_can_be(tmp_path: Path, extension: str, channels: int) -> None:
+    path = tmp_path / f"a.{extension}"
+    original = picture(channels, icc=PROFILE, exif=exif())
+    write(original, path, quality=100)
+    again = read(path)
+    grey = original.pixels.repeat(3 // original.pixels.shape[2], 2)  # neither format gives grey back as grey
+    np.testing.assert_array_equal(again.pixels, grey)
+    assert (again.alpha is None) == (original.alpha is None)
+    if original.alpha is not None:
+        np.testing.assert_array_equal(again.alpha, original.alpha)
+    assert again.icc == original.icc
+    assert tags(again.exif) == tags(exif())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("extension", "least"), [("jpg", 38), ("webp", 35), ("avif", 35), ("bmp", 200)])
+def test_usual_qualities_are_close(tmp_path: Path, extension: str, least: float, channels: int) -> None:
+    path = tmp_path / f"a.{extension}"
+    icc = GREY_PROFILE if channels < 3 and extension == "jpg" else PROFILE
+    original = picture(channels, icc=icc, exif=exif(), resolution=(300, 150))
+    write(original, path)
+    again = read(path)
+    assert again.pixels.shape[2] == (3 if extension in ("webp", "avif") else channels)
+    error = np.mean((again.pixels.astype(float) - original.pixels) ** 2)
+    assert error == 0 or 10 * np.log10(255**2 / error) > least
+    if extension != "bmp":
+        assert again.icc == icc
+        assert tags(again.exif) == tags(exif())
+    if extension in ("jpg", "bmp"):
+        assert again.resolution == pytest.approx((300, 150), abs=0.02)
+
+
+def test_a_profile_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
+    for extension in EXTENSIONS:
+        stored_as_colour = extension in ("webp", "avif")
+        write(picture(1, icc=GREY_PROFILE if stored_as_colour else PROFILE), tmp_path / f"a.{extension}")
+        assert read(tmp_path / f"a.{extension}").icc is None
+
+
+def test_jpeg_keeps_the_colours_resolution(tmp_path: Path) -> None:
+    write(picture(3), tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.layer[0][1:3] == image.layer[1][1:3]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("extension", ["jpg", "webp", "bmp"])
+def test_16_bits_are_rounded_for_8_bit_formats(tmp_path: Path, extension: str) -> None:
+    deep = picture(3, 16)
+    write(deep, tmp_path / f"deep.{extension}", quality=100)
+    write(Picture(to_8_bit(deep.pixels)), tmp_path / f"flat.{extension}", quality=100)
+    assert (tmp_path / f"deep.{extension}").read_bytes() == (tmp_path / f"flat.{extension}").read_bytes()
+
+
+def test_avif_keeps_10_bits_over_the_whole_range(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64, 1).repeat(3, 2)
+    write(Picture(ramp), tmp_path / "a.avif", quality=100)
+    again = read(tmp_path / "a.avif").pixels
+    assert again.dtype == np.uint16
+    assert (again.min(), again.max()) == (0, 65535)
+    assert np.abs(again.astype(int) - ramp).max() <= 33  # half a step of 10 bits
+
+
+@pytest.mark.parametrize("extension", ["jpg", "bmp"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_transparency_is_laid_on_white_with_a_warning(
+    tmp_path: Path, extension: str, bits: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.full((16, 32, 3), 0, f"uint{bits}")
+    alpha = np.zeros((16, 32), pixels.dtype)
+    alpha[:, 16:] = np.iinfo(pixels.dtype).max
+    write(Picture(pixels, alpha), tmp_path / f"a.{extension}")
+    flat = read(tmp_path / f"a.{extension}")
+    assert flat.alpha is None
+    assert flat.pixels[:, :8].min() > 250
+    assert flat.pixels[:, -8:].max() < 5
+    assert "transparency" in caplog.text
+    caplog.clear()
+    write(Picture(pixels, np.full_like(alpha, np.iinfo(alpha.dtype).max)), tmp_path / f"b.{extension}")
+    assert not caplog.text
+
+
+def test_one_pixel_and_narrow_pictures(tmp_path: Path) -> None:
+    for size in ((1, 1), (3, 5000), (5000, 3)):
+        for extension in ("png", "tif"):
+            path = tmp_path / f"{size[0]}.{extension}"
+            original = Picture(samples(3, 16, size))
+            write(original, path)
+            np.testing.assert_array_equal(read(path).pixels, original.pixels)
+
+
+def test_png_is_about_as_small_as_others_make_it(tmp_path: Path) -> None:
+    original = Picture(samples(3, 8, (400, 300)))
+    write(original, tmp_path / "a.png")
+    buffer = io.BytesIO()
+    Image.fromarray(original.pixels).save(buffer, "png")
+    assert (tmp_path / "a.png").stat().st_size < 1.1 * len(buffer.getvalue())
+
+
+# -- what others write
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif", "avif"])
+def test_orientation_is_applied_once(tmp_path: Path, extension: str, orientation: int) -> None:
+    corners = np.zeros((32, 64, 3), np.uint8)
+    corners[:16, :32], corners[:16, 32:], corners[16:, :32] = 255, 170, 85
+    path = tmp_path / f"a.{extension}"
+    Image.fromarray(corners).save(path, exif=exif(orientation), quality=95)
+    first = read(path)
+    assert first.size == probe(path)[:2] == ((32, 64) if orientation > 4 else (64, 32))
+    with Image.open(path) as image:
+        image.load()
+        turned = image.getexif().get(0x0112, 1)  # Pillow turns some formats itself
+    methods = [None, 0, 3, 1, 5, 4, 6, 2]
+    method = methods[orientation - 1]
+    upright = np.asarray(Image.fromarray(corners) if method is None else Image.fromarray(corners).transpose(method))  # type: ignore[arg-type]
+    assert np.abs(first.pixels.astype(int) - upright).max() < 24, turned
+    assert tags(first.exif)["orientation"] == 1
+    write(first, path, overwrite=True)
+    second = read(path)
+    assert second.size == first.size
+    assert np.abs(second.pixels.astype(int) - upright).max() < 48
+    assert tags(second.exif) == tags(exif())
+
+
+def test_the_size_in_exif_follows_the_picture(tmp_path: Path) -> None:
+    write(picture(3, exif=exif()), tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        camera = image.getexif().get_ifd(0x8769)
+    assert (camera[0xA002], camera[0xA003]) == (53, 37)
+
+
+def test_palettes(tmp_path: Path) -> None:
+    image = Image.fromarray(samples(3)).quantize(16)
+    image.save(tmp_path / "plain.png")
+    image.save(tmp_path / "clear.png", transparency=3)
+    image.save(tmp_path / "clear.gif", transparency=3)
+    image.save(tmp_path / "plain.bmp")
+    colours, holes = np.asarray(image.convert("RGB")), np.asarray(image) == 3
+    for name in ("plain.png", "plain.bmp"):
+        np.testing.assert_array_equal(read(tmp_path / name).samples, colours)
+    for name in ("clear.png", "clear.gif"):
+        clear = read(tmp_path / name)
+        np.testing.assert_array_equal(clear.alpha, np.where(holes, 0, 255))
+        np.testing.assert_array_equal(clear.pixels[~holes], colours[~holes])
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "bmp"])
+def test_one_bit(tmp_path: Path, extension: str) -> None:
+    image = Image.fromarray(samples(1)[..., 0] > 128)
+    image.save(tmp_path / f"a.{extension}")
+    np.testing.assert_array_equal(read(tmp_path / f"a.{extension}").pixels[..., 0], np.asarray(image) * 255)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "tif"])
+def test_cmyk_becomes_srgb(tmp_path: Path, extension: str) -> None:
+    inks = np.zeros((32, 128, 4), np.uint8)
+    inks[:, 32:64] = [0, 255, 255, 0]
+    inks[:, 64:96] = [255, 0, 0, 0]
+    inks[:, 96:] = [0, 0, 0, 255]
+    Image.fromarray(inks, mode="CMYK").save(tmp_path / f"a.{extension}", quality=100)
+    got = read(tmp_path / f"a.{extension}")
+    assert got.icc is None
+    white, red, cyan, black = got.pixels[16, [8, 40, 80, 120]].astype(int)
+    assert white.min() > 245
+    assert red[0] > 200
+    assert red[1:].max() < 80
+    assert cyan[0] < 100 < cyan[1] < cyan[2]
+    assert black.max() < 60
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes, *extra: bytes) -> bytes:
+    head = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return head + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_a_transparent_colour_at_16_bits() -> None:
+    data = png(
+        2, 1, 16, 2, b"\0" + struct.pack(">6H", 1, 2, 3, 500, 600, 700), chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))
+    )
+    got = read(data)
+    np.testing.assert_array_equal(got.alpha, [[0, 65535]])
+    np.testing.assert_array_equal(got.pixels[0], [[1, 2, 3], [500, 600, 700]])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_float_tiff(tmp_path: Path, channels: int) -> None:
+    values = np.linspace(0, 1, 20 * 30 * channels, dtype=np.float32).reshape(20, 30, channels)
+    pyvips.Image.new_from_array(values).tiffsave(str(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(read(tmp_path / "a.tif").pixels, np.floor(values.astype(float) * 65535 + 0.5))
+    pyvips.Image.new_from_array(values * 40).tiffsave(str(tmp_path / "b.tif"))
+    with pytest.raises(FinescaleError, match=r"b\.tif: holds floating-point samples from 0 to 40"):
+        read(tmp_path / "b.tif")
+
+
+def test_too_many_channels(tmp_path: Path) -> None:
+    pyvips.Image.new_from_array(np.zeros((4, 4, 6), np.uint8)).tiffsave(str(tmp_path / "a.tif"))
+    with pytest.raises(FinescaleError, match=r"a\.tif: holds 6 channels"):
+        read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("extension", ["gif", "webp", "png", "avif", "tif"])
+def test_the_first_of_several_frames_with_a_warning(
+    tmp_path: Path, extension: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / f"a.{extension}"
+    first, second = (Image.fromarray(np.full((16, 16, 3), v, np.uint8)) for v in (40, 200))
+    first.save(path, save_all=True, append_images=[second])
+    assert abs(int(read(path).pixels.mean()) - 40) <= 2
+    assert "first is read" in caplog.text
+    assert probe(path).frames == 2
+
+
+def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    for value in (1, 2):
+        write(Picture(np.full((4, 4, 3), value, np.uint8)), path, overwrite=True)
+        assert read(path).pixels.max() == value
+
+
+def test_bytes_open_files_and_odd_names(tmp_path: Path) -> None:
+    for name in ("a [Q=3].png", "ünï ☃.png", "100%.png", "a.png[page=2].png"):
+        write(picture(3), tmp_path / name)
+        np.testing.assert_array_equal(read(str(tmp_path / name)).pixels, samples(3))
+    data = (tmp_path / "100%.png").read_bytes()
+    np.testing.assert_array_equal(read(data).pixels, samples(3))
+    with open(tmp_path / "100%.png", "rb") as file:
+        np.testing.assert_array_equal(read(file).pixels, samples(3))
+
+
+def test_every_real_picture(shared_data: Path) -> None:
+    found = [path for path in sorted((shared_data / "bench" / "real").rglob("*")) if path.is_file()]
+    assert len(found) == 29
+    for path in found:
+        got, info = read(path), probe(path)
+        assert (*got.size, got.samples.shape[2], got.bits) == (info.width, info.height, info.channels, info.bits)
+        if got.bits == 8:
+            with Image.open(path) as image:
+                difference = np.abs(np.asarray(image).reshape(got.samples.shape).astype(int) - got.samples)
+            assert difference.max() <= 4, path  # JPEG decoders may differ by a little
+
+
+# -- what cannot be read
+
+
+def damaged(tmp_path: Path) -> dict[str, Path]:
+    """Files that are no good pictures."""
+    for extension in EXTENSIONS:
+        whole = tmp_path / f"whole.{extension}"
+        write(picture(3), whole)
+        (tmp_path / f"cut.{extension}").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+        (tmp_path / f"stub.{extension}").write_bytes(whole.read_bytes()[:20])
+    (tmp_path / "text.png").write_text("this is no picture\n" * 20)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    names = ["text.png", "empty.png", "folder.png", "missing.png"]
+    names += [f"{kind}.{extension}" for kind in ("cut", "stub") for extension in EXTENSIONS]
+    return {name: tmp_path / name for name in names}
+
+
+def test_bad_files_are_one_sentence_each(tmp_path: Path) -> None:
+    for name, path in damaged(tmp_path).items():
+        with pytest.raises(FinescaleError) as caught:
+            read(path)
+        message = str(caught.value)
+        assert message.startswith(f"{path}: "), name
+        assert len(message.splitlines()) == 1, name
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write(picture(1), path)
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    path.chmod(0)
+    folder.chmod(0o500)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(FinescaleError, match=r"a\.png: permission denied"):
+            read(path)
+        with pytest.raises(FinescaleError, match=r"b\.png: cannot be written \(permission denied\)"):
+            write(picture(1), folder / "b.png")
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+
+
+def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
+    bomb = png(200_000, 200_000, 8, 2, bytes(100_000))
+    assert probe(bomb)[:2] == (200_000, 200_000)
+    with pytest.raises(FinescaleError, match="200000 x 200000 pixels, more than the limit"):
+        read(bomb)
+    with pytest.raises(FinescaleError, match="more than the limit of 100"):
+        read(png(11, 10, 8, 0, bytes(120)), max_pixels=100)
+    assert read(png(10, 10, 8, 0, bytes(110)), max_pixels=100).size == (10, 10)
+    buffer = io.BytesIO()
+    Image.new("L", (11, 10)).save(buffer, "bmp")
+    with pytest.raises(FinescaleError, match="more than the limit of 100"):
+        read(buffer.getvalue(), max_pixels=100)
+
+
+# -- what cannot be written
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"precious")
+    with pytest.raises(FinescaleError, match=r"a\.png: already exists"):
+        write(picture(1), path)
+    assert path.read_bytes() == b"precious"
+    write(picture(1), path, overwrite=True)
+    assert read(path).size == (53, 37)
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with pytest.raises(FinescaleError, match="already exists"), files.new_file(path):
+        path.write_bytes(b"precious")
+    assert path.read_bytes() == b"precious"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_links_are_followed_and_permissions_usual(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "real" / "a.png")
+    (tmp_path / "real" / "a.png").touch()
+    write(picture(1), link, overwrite=True)
+    assert link.is_symlink()
+    assert read(tmp_path / "real" / "a.png").size == (53, 37)
+    mask = os.umask(0)
+    os.umask(mask)
+    assert link.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes in the meantime: what a full disk does, without one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_full_disk_leaves_nothing(tmp_path: Path, extension: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    path = tmp_path / f"a.{extension}"
+    with disk_of(1000), pytest.raises(FinescaleError) as caught:
+        write(Picture(noise), path)
+    assert str(caught.value).startswith(f"{path}: cannot be written (")
+    assert names(tmp_path) == []
+
+
+def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"precious")
+    code = (
+        "import os, signal, sys, numpy as np\n"
+        "from finescale.images import files, picture\n"
+        "files.os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write(picture.Picture(np.zeros((9, 9, 3), np.uint8)), sys.argv[1], overwrite=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code, str(path)], env=environment)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"precious"
+
+
+def test_impossible_requests(tmp_path: Path) -> None:
+    for name, options, reason in (
+        ("a.xyz", {}, "cannot write the format 'xyz'"),
+        ("a", {}, "no extension"),
+        ("a.png", {"format": "jpg2"}, "cannot write the format 'jpg2'"),
+        ("a.jpg", {"quality": 0}, "quality"),
+        ("a.jpg", {"quality": 101}, "quality"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            write(picture(1), tmp_path / name, **options)
+    with pytest.raises(FinescaleError, match=r"a\.webp: WEBP holds at most 16383 pixels per side, not 20000"):
+        write(Picture(np.zeros((1, 20000, 1), np.uint8)), tmp_path / "a.webp")
+    with pytest.raises(FinescaleError, match="no such file"):
+        write(picture(1), tmp_path / "missing" / "a.png")
+    with pytest.raises(FinescaleError, match="is a folder"):
+        write(picture(1), tmp_path, format="png")
+
+
+def test_the_format_may_differ_from_the_name(tmp_path: Path) -> None:
+    write(picture(3), tmp_path / "a.dat", format="TIFF")
+    assert read(tmp_path / "a.dat").format == "tiff"
+
+
+def test_pillow_and_libvips_stay_quiet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        for extension in EXTENSIONS:
+            write(picture(3, icc=PROFILE, exif=exif()), tmp_path / f"a.{extension}")
+            read(tmp_path / f"a.{extension}")
+    assert not caplog.records

@@ -1,0 +1,77 @@
+"""Pictures as data, and to and from Pillow."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from finescale.errors import FinescaleError
+from finescale.images.picture import Picture, from_pil, oriented, to_8_bit, to_pil
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_as_pillow_turns_it(orientation: int) -> None:
+    image = Image.fromarray(COLOUR)
+    image.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(oriented(COLOUR, orientation), expected)
+    picture = from_pil(image)
+    np.testing.assert_array_equal(picture.pixels, expected)
+    assert picture.exif is not None
+    again = to_pil(picture)
+    exif = Image.Exif()
+    exif.load(again.info["exif"])
+    assert exif[0x0112] == 1
+    np.testing.assert_array_equal(from_pil(again).pixels, expected)
+
+
+def test_16_bits_to_8_are_rounded_to_the_nearest() -> None:
+    every = np.arange(65536, dtype=np.uint16)
+    np.testing.assert_array_equal(to_8_bit(every), np.floor(every / 257 + 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F", "YCbCr", "HSV"])
+def test_modes_of_pillow(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(RNG.integers(0, 65536, (5, 7)).astype(np.uint16))
+    elif mode == "F":
+        image = Image.fromarray(RNG.random((5, 7)).astype(np.float32))
+    else:
+        image = Image.fromarray(COLOUR).convert(mode)
+    picture = from_pil(image)
+    assert picture.bits == (16 if mode in ("I;16", "F") else 8)
+    assert picture.pixels.shape[2] == (1 if mode in ("1", "L", "LA", "I;16", "F") else 3)
+    assert (picture.alpha is not None) == (mode in ("LA", "RGBA"))
+    if mode in ("L", "LA", "RGB", "RGBA", "I;16"):
+        np.testing.assert_array_equal(np.asarray(to_pil(picture)), np.asarray(image))
+
+
+def test_a_transparent_palette_keeps_its_holes() -> None:
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    image.info["transparency"] = 1
+    picture = from_pil(image)
+    np.testing.assert_array_equal(picture.pixels[0], [[10, 20, 30], [40, 50, 60]])
+    np.testing.assert_array_equal(picture.alpha, [[255, 0], [255, 0]])
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
+def test_floats_outside_their_range_are_refused(value: float) -> None:
+    with pytest.raises(FinescaleError, match="floating-point"):
+        from_pil(Image.fromarray(np.full((2, 2), value, np.float32)))
+
+
+def test_shapes_and_types_are_checked() -> None:
+    good = np.zeros((2, 3, 3), np.uint8)
+    for pixels, alpha in (
+        (good[..., 0], None),
+        (good[..., :2], None),
+        (good.astype(float), None),
+        (good[:0], None),
+        (good, good),
+        (good, np.zeros((2, 3), np.uint16)),
+    ):
+        with pytest.raises(ValueError):
+            Picture(pixels, alpha)
