@@ -1,0 +1,92 @@
+"""Muon: momentum whose direction is made orthogonal, for the matrices; Adam for everything else.
+
+Keller Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), with the scale of "Muon is Scalable for LLM
+Training" (arXiv 2502.16982, section 2.2), so that an update is as large as Adam's and the same rates serve both. The
+kernel of a convolution is the matrix (output channels, input channels x height x width).
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_STEPS = 5
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the authors: fast to about orthogonal, not to convergence
+_LIKE_ADAM = 0.2  # root mean square of Adam's updates
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About U V^T of the singular value decomposition U S V^T, by Newton-Schulz iteration.
+
+    (N, R, C) -> same; all singular values come out between about 0.7 and 1.2.
+    """
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    a, b, c = _COEFFICIENTS
+    for _ in range(_STEPS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether Muon is for this parameter: a matrix between features, not from or to colours, not a vector."""
+    return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 16
+
+
+class Muon(torch.optim.Adam):
+    """Adam, but groups with `matrices=True` take orthogonal steps.
+
+    The learning rate means the same for both. Like fused Adam, a step where `found_inf` is 1 changes nothing.
+
+    Args:
+        groups: parameter groups; each may hold `matrices`.
+        momentum: of the matrices.
+        options: of Adam.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, momentum: float = 0.95, **options: Any) -> None:
+        super().__init__([{"matrices": False, "momentum": momentum, **group} for group in groups], **options)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of both."""
+        every = self.param_groups
+        self.param_groups = [group for group in every if not group["matrices"]]
+        try:
+            result = super().step(closure)
+        finally:
+            self.param_groups = every
+        for group in every:
+            if group["matrices"]:
+                self._orthogonal_step(group)
+        return result
+
+    def _orthogonal_step(self, group: dict[str, Any]) -> None:
+        """Matrices of one shape are worked on together: a deep network has hundreds."""
+        alike: dict[tuple[int, int], list[Tensor]] = defaultdict(list)
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                alike[parameter.shape[0], parameter[0].numel()].append(parameter)
+        bad = getattr(self, "found_inf", None)
+        for (rows, columns), parameters in alike.items():
+            gradients = [parameter.grad for parameter in parameters]
+            momenta = []
+            for parameter in parameters:
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momenta.append(state["momentum"])
+            if bad is not None:  # neither the momentum nor the weights may see what is not finite
+                good = bad.to(parameters[0].device) == 0
+                gradients = [torch.where(good, g, m) for g, m in zip(gradients, momenta, strict=True)]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
+            steps = orthogonal(torch.stack([step.reshape(rows, columns) for step in ahead]))
+            steps = steps * (-group["lr"] * _LIKE_ADAM * max(rows, columns) ** 0.5)
+            if bad is not None:
+                steps = torch.where(good, steps, 0)
+            torch._foreach_add_(parameters, [s.view_as(p) for s, p in zip(steps, parameters, strict=True)])
