@@ -73,12 +73,13 @@ class Muon(torch.optim.Adam):
                 alike[parameter.shape[0], parameter[0].numel()].append(parameter)
         bad = getattr(self, "found_inf", None)
         for (rows, columns), parameters in alike.items():
-            gradients = [parameter.grad for parameter in parameters]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             momenta = []
             for parameter in parameters:
                 state = self.state[parameter]
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
+                    state["step"] = torch.zeros(())  # unused here, but Adam expects it of every saved state
                 momenta.append(state["momentum"])
             if bad is not None:  # neither the momentum nor the weights may see what is not finite
                 good = bad.to(parameters[0].device) == 0
