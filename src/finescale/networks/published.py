@@ -1,0 +1,45 @@
+"""Weights as the authors of RCAN and EDSR publish them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from finescale.backbones.catalogue import read_state
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.networks.base import DIV2K_MEAN, Network
+from finescale.networks.catalogue import build, resolve
+
+OFFICIAL = ("rcan", "edsr", "edsr-baseline")
+
+
+def load_official(source: Path | Mapping[str, Tensor], name: str, scale: int) -> Network:
+    """Builds RCAN or EDSR and fills it from an official file, strictly: in evaluation mode.
+
+    The range of values inside the network (255 in the published files) is read from the file's own mean shift.
+
+    Args:
+        source: a `.pt` file (read with `weights_only`), or its state dict.
+        name: "rcan", "edsr" or "edsr-baseline".
+        scale: the file's.
+
+    Raises:
+        UsageError: another network or scale.
+        FinescaleError: the file cannot be read or does not fit.
+    """
+    name = resolve(name)
+    if name not in OFFICIAL:
+        raise UsageError(f"there are no official files for '{name}'{nearest(name, OFFICIAL)}")
+    state = read_state(source) if isinstance(source, Path) else dict(source)
+    label = str(source) if isinstance(source, Path) else "these weights"
+    shift = state.get("sub_mean.bias")
+    if shift is None or shift.shape != (3,):
+        raise FinescaleError(f"{label}: not an official {name} file (it has no mean shift)")
+    value_range = float(round(-float(shift[0]) / DIV2K_MEAN[0], 3))
+    network = build(name, scale=scale, value_range=value_range)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise FinescaleError(f"{label}: the weights do not fit {name} x{scale} ({reason[:160]})") from error
+    return network.eval()

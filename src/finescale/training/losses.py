@@ -1,0 +1,179 @@
+"""What training makes small: pixel, perceptual and smoothness losses, and weighted mixes of them by name.
+
+Every loss takes two batches of pictures (B, 3, H, W) in [0, 1], the network's and the true one, computes in float32
+whatever their type, and gives a scalar.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finescale.backbones import catalogue as backbones
+from finescale.backbones.vgg import VGG, NormalisedVGG, PictureVGG
+from finescale.errors import FinescaleError, UsageError, nearest
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def l1(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference."""
+    return F.l1_loss(output.float(), target.float())
+
+
+def l2(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference."""
+    return F.mse_loss(output.float(), target.float())
+
+
+def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
+    """Mean of sqrt(difference^2 + eps^2) (Lai et al., LapSRN, arXiv 1704.03915, section 3.3)."""
+    return torch.sqrt((output.float() - target.float()).square() + eps**2).mean()
+
+
+def total_variation(output: Tensor, target: Tensor | None = None) -> Tensor:
+    """Sum of the absolute differences of neighbours across and down, a mean over the batch; the target plays no part.
+
+    Johnson et al., arXiv 1603.08155, section 3.2. A sum over the picture, so its weight is small (1e-6).
+    """
+    x = output.float()
+    across, down = x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
+    return (across.abs().sum() + down.abs().sum()) / x.shape[0]
+
+
+def gram(x: Tensor) -> Tensor:
+    """Products of all pairs of channels, divided by C H W; (B, C, H, W) -> (B, C, C).
+
+    Johnson et al., arXiv 1603.08155, equation 3.
+    """
+    flat = x.flatten(2)
+    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+
+class Features(Protocol):
+    """Feature maps of a picture (B, 3, H, W) in [0, 1] by layer name, in order of depth."""
+
+    def maps(self, x: Tensor, names: Sequence[str]) -> list[Tensor]:
+        """As `finescale.backbones.vgg.PictureVGG.maps`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Perception:
+    """A VGG and the layers that the two perceptual losses look at."""
+
+    features: Features
+    content: Sequence[str]
+    style: Sequence[str]
+
+
+CONTENT_LAYERS = ("relu3_3", "relu4_3")
+STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+
+
+def perception(network: str = "vgg16", path: Path | None = None, *, download: bool = False) -> Perception:
+    """The VGG of the perceptual losses, frozen.
+
+    Args:
+        network: "vgg16" or "vgg19" (content at relu3_3 and relu4_3, style at relu1_2, relu2_2, relu3_3, relu4_3), or
+            "vgg19-normalised" (a rescaled VGG-19 that ends at relu3_1: content there, style at relu1_1, relu2_1,
+            relu3_1; for this a path is needed).
+        path: a weight file; otherwise as `finescale.backbones.catalogue.find`.
+        download: bring the published file if there is none here.
+
+    Raises:
+        UsageError: unknown network.
+        FinescaleError: there are no weights, or they do not fit.
+    """
+    known = ("vgg16", "vgg19", "vgg19-normalised")
+    if network not in known:
+        raise UsageError(f"there is no perceptual network '{network}'{nearest(network, known)}")
+    if network == "vgg19-normalised":
+        if path is None:
+            raise FinescaleError("vgg19-normalised has no known address: name its weight file")
+        normalised = NormalisedVGG()
+        try:
+            normalised.layers.load_state_dict(backbones.read_state(path))
+        except RuntimeError as error:
+            raise FinescaleError(f"{path}: not the normalised VGG-19 up to relu3_1") from error
+        return Perception(_frozen(normalised), ("relu3_1",), ("relu1_1", "relu2_1", "relu3_1"))
+    vgg = backbones.load(network, path, classifier=False, download=download)
+    assert isinstance(vgg, VGG)
+    return Perception(_frozen(PictureVGG(vgg)), CONTENT_LAYERS, STYLE_LAYERS)
+
+
+def _frozen(module: M) -> M:
+    return module.eval().requires_grad_(False)
+
+
+PIXEL: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "charbonnier": charbonnier,
+    "tv": total_variation,
+}
+PERCEPTUAL = ("content", "style")
+LOSSES = (*PIXEL, *PERCEPTUAL)
+
+
+class Mix(nn.Module):
+    """A weighted sum of losses: (output, target) -> scalar, float32.
+
+    "content" is the mean squared difference of VGG features (arXiv 1603.08155, equation 2), "style" that of their Gram
+    matrices (equation 4: squared Frobenius norm, a mean over the batch), each summed over its layers. The mission's own
+    mix is `MISSION`.
+
+    Args:
+        weights: name of a loss -> its weight; names of `LOSSES`.
+        perception: the VGG, needed for "content" and "style".
+
+    Raises:
+        UsageError: an unknown or no name, or "content" or "style" without a VGG.
+    """
+
+    def __init__(self, weights: Mapping[str, float], perception: Perception | None = None) -> None:
+        super().__init__()
+        if not weights:
+            raise UsageError("a mix of losses needs at least one of them")
+        for name in weights:
+            if name not in LOSSES:
+                raise UsageError(f"there is no loss '{name}'{nearest(name, LOSSES)}")
+        self.weights = dict(weights)
+        self.perception = perception if any(name in PERCEPTUAL for name in weights) else None
+        if self.perception is None and any(name in PERCEPTUAL for name in weights):
+            raise UsageError("the content and style losses need a VGG")
+        self.network = self.perception.features if self.perception else None  # a submodule, so that it moves along
+
+    def terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Every loss by its name, unweighted."""
+        with torch.autocast(output.device.type, enabled=False):
+            output, target = output.float(), target.float()
+            found = {name: PIXEL[name](output, target) for name in self.weights if name in PIXEL}
+            if self.perception is not None:
+                found |= self._perceptual(self.perception, output, target)
+        return {name: found[name] for name in self.weights}
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        terms = self.terms(output, target)
+        return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
+
+    def _perceptual(self, perception: Perception, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        layers = {"content": perception.content, "style": perception.style}
+        names = sorted({layer for name in PERCEPTUAL if name in self.weights for layer in layers[name]})
+        with torch.no_grad():
+            wanted = dict(zip(names, perception.features.maps(target, names)))
+        given = dict(zip(names, perception.features.maps(output, names)))
+        found = {}
+        if "content" in self.weights:
+            found["content"] = torch.stack([F.mse_loss(given[k], wanted[k]) for k in perception.content]).sum()
+        if "style" in self.weights:
+            differences = [gram(given[k]) - gram(wanted[k]) for k in perception.style]
+            found["style"] = torch.stack([d.square().sum((1, 2)).mean() for d in differences]).sum()
+        return found
+
+
+MISSION: Mapping[str, float] = {"l1": 1.0, "content": 0.1, "style": 0.001, "tv": 1e-6}
