@@ -10,9 +10,12 @@ import numpy as np
 
 from finescale.images.picture import Picture
 from finescale.inference import tiling
+from finescale.inference.engines import choose
+from finescale.inference.engines.interface import Engine, largest_tile
 from finescale.inference.size import Target, passes
 from finescale.inference.tiling import Array, Cancelled, Progress, from_unit, to_unit
 from finescale.inference.transparency import bleed, within_neighbours
+from finescale.networks import DEFAULT
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +33,7 @@ class Upscaler:
     """A network ready to enlarge pictures of any size.
 
     Args:
-        network: e.g. from `finescale.load`; it is copied and left as it is.
+        network: e.g. from `finescale.load` (it is copied and left as it is), or a weight file.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         engine: "auto" or the name of one, see `finescale.inference.engines`.
         precision: "auto", "float32" or "bfloat16" ("int8" with OpenVINO).
@@ -45,7 +48,7 @@ class Upscaler:
 
     def __init__(
         self,
-        network: "Network",
+        network: "Network | Path",
         *,
         device: str = "auto",
         engine: str = "auto",
@@ -54,13 +57,11 @@ class Upscaler:
         tile: int | None = None,
         window: int | None = 48,
     ) -> None:
-        from finescale.inference.engines import choose
-
-        self.scale = network.scale
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
+        self.scale = self.engine.scale
         self.ensemble, self.window = ensemble, window
-        self.margin = MARGIN
-        self.tile = tile or (self.engine.largest_tile(BUDGET) if window is not None else 1 << 30)
+        self._fine: Engine | None = self.engine if precision != "auto" else None
+        self.tile = tile or (largest_tile(self.engine, BUDGET, MARGIN) if window is not None else 1 << 30)
 
     def enlarge(self, x: "torch.Tensor", progress: Progress | None = None) -> "torch.Tensor":
         """Enlarges by the network's own scale.
@@ -113,7 +114,14 @@ class Upscaler:
         return enlarge_picture(picture, [self] * len(chain), size, progress)
 
     def _tiled(self, x: Array, progress: Progress | None) -> Array:
-        return tiling.enlarge(x, self.engine, tile=self.tile, margin=self.margin, progress=progress)
+        engine = self.engine if x.dtype == np.uint8 else self._finest()
+        return tiling.enlarge(x, engine, tile=self.tile, margin=MARGIN, progress=progress)
+
+    def _finest(self) -> "Engine":
+        """For pictures of more than 8 bits: float32, unless a precision was asked for."""
+        if self._fine is None:
+            self._fine = self.engine.exact() or self.engine
+        return self._fine
 
 
 def enlarge_picture(
@@ -223,17 +231,29 @@ class Networks:
             UsageError, FinescaleError: unknown name, no weights, damaged file.
         """
         if self._scales is None:
-            from finescale.weights import store
+            here = [scale for scale in (2, 3, 4) if self._file(scale)]
+            if not here:
+                from finescale.weights import store
 
-            self._scales = store.scales(self.network)
+                here = store.scales(self.network)
+            self._scales = here
         return self._scales
+
+    def _file(self, scale: int) -> Path | None:
+        """The weight file, if the network is one of those with a file on this machine; needs no torch."""
+        from finescale.weights import places
+
+        return places.locate(self.network or DEFAULT, scale) if os.sep not in (self.network or "") else None
 
     def upscaler(self, scale: int) -> Upscaler:
         """The upscaler of one scale."""
         if scale not in self._ready:
-            from finescale.weights import store
+            source: Network | Path | None = self._file(scale)
+            if source is None:
+                from finescale.weights import store
 
-            self._ready[scale] = Upscaler(store.load(self.network, scale), **self.settings)
+                source = store.load(self.network, scale)
+            self._ready[scale] = Upscaler(source, **self.settings)
         return self._ready[scale]
 
     def chain(self, size: tuple[int, int], target: tuple[int, int]) -> list[Upscaler]:

@@ -1,18 +1,42 @@
 """What computes the network: PyTorch everywhere, OpenVINO and ONNX Runtime where they are installed."""
 
-from finescale.errors import UsageError, nearest
-from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16, pick_device
-from finescale.inference.prepare import for_inference
-from finescale.networks.base import Network
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.inference.engines.interface import Engine
+from finescale.inference.engines.source import Source
+
+if TYPE_CHECKING:
+    from finescale.networks.base import Network
 
 ENGINES = ("auto", "torch", "openvino", "onnx")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
 def choose(
-    network: Network, *, device: str = "auto", engine: str = "auto", precision: str = "auto", window: int | None = 48
-) -> TorchEngine:
-    """The engine for a network: the fastest one that is installed, runs here and loses less than 0.01 dB.
+    network: "Network | Path",
+    *,
+    device: str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    window: int | None = 48,
+) -> Engine:
+    """The engine for a network.
+
+    "auto" takes the fastest that is installed, runs here and loses less than 0.01 dB: PyTorch on a GPU, OpenVINO on a
+    CPU, in bfloat16 where the processor has it; else PyTorch. Torch is not imported if it is not needed.
+
+    Args:
+        network: a network or a weight file.
+        device: "auto", "cpu", "cuda", ...
+        engine: one of `ENGINES`.
+        precision: one of `PRECISIONS`.
+        window: of the local statistics.
 
     Raises:
         UsageError: unknown or impossible engine, precision or device.
@@ -20,7 +44,38 @@ def choose(
     for value, known in ((engine, ENGINES), (precision, PRECISIONS)):
         if value not in known:
             raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")
-    where = pick_device(device)
-    if precision == "auto":
-        precision = "bfloat16" if fast_bfloat16(where) else "float32"
-    return TorchEngine(for_inference(network, window), where, precision)
+    source = Source(network, window)
+    cpu = device == "cpu" or (device == "auto" and not _gpu())
+    if engine in ("openvino", "onnx"):
+        if device not in ("auto", "cpu"):
+            raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")
+        return _make(engine, source, precision)
+    if engine == "auto" and cpu and find_spec("openvino"):
+        try:
+            return _make("openvino", source, precision)
+        except UsageError:
+            raise
+        except FinescaleError:
+            pass  # OpenVINO cannot take this network
+    from finescale.inference.engines.pytorch import TorchEngine, pick_device
+
+    return TorchEngine(source.prepared(), pick_device(device), precision)
+
+
+def _make(engine: str, source: Source, precision: str) -> Engine:
+    from finescale.inference.engines.openvino import OpenVINOEngine
+
+    return OpenVINOEngine(source, precision)
+
+
+def _gpu() -> bool:
+    """Whether there is a GPU that torch could use; asks torch only where a driver is installed."""
+    driver = shutil.which("nvidia-smi") or any(
+        Path(path).exists()
+        for path in ("/dev/nvidiactl", "/dev/kfd", f"{os.environ.get('SYSTEMROOT', '')}/System32/nvcuda.dll")
+    )
+    if not driver and "torch" not in sys.modules:
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -5,7 +5,7 @@ import torch
 
 from finescale.errors import UsageError
 from finescale.inference.prepare import bytes_per_pixel
-from finescale.inference.tiling import GRID, Array
+from finescale.inference.tiling import Array
 from finescale.networks.base import Network
 
 
@@ -40,18 +40,22 @@ class TorchEngine:
     Args:
         network: prepared by `for_inference`; it is moved to the device.
         device: where to compute.
-        precision: "float32" or "bfloat16".
+        precision: "float32" or "bfloat16"; "auto" takes bfloat16 where the device is fast at it.
     """
 
     name = "torch"
 
-    def __init__(self, network: Network, device: torch.device, precision: str = "float32") -> None:
+    def __init__(self, network: Network, device: torch.device, precision: str = "auto") -> None:
+        if precision == "auto":
+            precision = "bfloat16" if fast_bfloat16(device) else "float32"
+        if precision not in ("float32", "bfloat16"):
+            raise UsageError(f"the torch engine computes in float32 and bfloat16, not in {precision}")
         self.bytes_per_pixel = bytes_per_pixel(network)
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scale, self.device, self.precision = network.scale, device, precision
 
     def run(self, x: Array) -> Array:
-        """See `finescale.inference.tiling.Runner`."""
+        """See `Engine`."""
         batch = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).contiguous(memory_format=torch.channels_last)
         low = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
@@ -60,8 +64,4 @@ class TorchEngine:
 
     def exact(self) -> "TorchEngine | None":
         """The same network in float32."""
-        return None if self.precision == "float32" else TorchEngine(self.network, self.device)
-
-    def largest_tile(self, budget: int) -> int:
-        """Side of the largest square tile, margins included, whose features fit into `budget` bytes."""
-        return max(GRID, int((budget / self.bytes_per_pixel) ** 0.5) - 2 * GRID)
+        return None if self.precision == "float32" else TorchEngine(self.network, self.device, "float32")

@@ -1,0 +1,68 @@
+"""The cache of compiled networks on disk."""
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finescale.cache import cache_folder
+
+VERSION = 1  # of what is stored and of how networks are translated; another one leaves old entries unread
+
+
+def processor() -> str:
+    """The processor's model and abilities, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "flags", "Features", "CPU part", "stepping")
+    return "\n".join(line for line in lines if line.startswith(wanted))
+
+
+def key(**what: object) -> str:
+    """A name for everything that a compiled network depends on."""
+    text = json.dumps([VERSION, processor(), {name: str(value) for name, value in sorted(what.items())}])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def read(name: str) -> tuple[dict[str, Any], bytes] | None:
+    """The notes and the data stored under a name; None where there are none or they are damaged."""
+    try:
+        content = (cache_folder("compiled") / name).read_bytes()
+    except OSError:
+        return None
+    digest, body = content[:32], memoryview(content)[32:]
+    if hashlib.sha256(body).digest() != digest:
+        return None
+    size = int.from_bytes(body[:4], "little")
+    return json.loads(bytes(body[4 : 4 + size])), bytes(body[4 + size :])
+
+
+def write(name: str, notes: Mapping[str, Any], data: bytes) -> None:
+    """Stores notes and data under a name; does nothing where the cache cannot be written.
+
+    The file appears complete or not at all, also when several processes write it at once.
+    """
+    folder = cache_folder("compiled")
+    part = folder / f"{name}.{secrets.token_hex(4)}.part"
+    text = json.dumps(notes).encode()
+    body = len(text).to_bytes(4, "little") + text + data
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(hashlib.sha256(body).digest() + body)
+            os.replace(part, folder / name)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError:
+        pass
+
+
+def remove(name: str) -> None:
+    """Forgets an entry that turned out to be unusable."""
+    (cache_folder("compiled") / name).unlink(missing_ok=True)

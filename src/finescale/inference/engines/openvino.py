@@ -1,0 +1,125 @@
+"""OpenVINO: the fastest way on Intel and AMD processors; compiled once for a network and processor, then cached."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.inference.engines import compiled
+from finescale.inference.engines.source import Source
+from finescale.inference.tiling import Array
+
+if TYPE_CHECKING:
+    from finescale.networks.base import Network
+
+TOLERANCE = {"float32": 80.0, "bfloat16": 45.0}  # dB to PyTorch's float32, below which a translation is refused
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenVINOEngine:
+    """A network run by OpenVINO on the CPU.
+
+    Args:
+        source: the network.
+        precision: "float32", "bfloat16" or "auto" (bfloat16 where the processor has it).
+
+    Raises:
+        UsageError: OpenVINO is not installed or cannot compute so.
+        FinescaleError: OpenVINO cannot take this network.
+    """
+
+    name = "openvino"
+
+    def __init__(self, source: Source, precision: str = "auto") -> None:
+        core, version = _core()
+        if precision == "auto":
+            precision = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
+        if precision not in _HINTS:
+            raise UsageError(f"the openvino engine computes in float32 and bfloat16, not in {precision}")
+        self.source, self.precision = source, precision
+        name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
+        notes, model = self._cached(core, name) or self._compile(core, name)
+        self.scale, self.bytes_per_pixel = int(notes["scale"]), float(notes["bytes_per_pixel"])
+        self._request = model.create_infer_request()
+
+    def run(self, x: Array) -> Array:
+        """See `Engine`."""
+        found = self._request.infer([np.ascontiguousarray(x, np.float32)], share_inputs=True, share_outputs=True)
+        return np.asarray(found[0])
+
+    def exact(self) -> "OpenVINOEngine | None":
+        """The same network in float32."""
+        return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
+
+    @property
+    def _config(self) -> dict[str, str]:
+        return {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
+
+    def _cached(self, core: Any, name: str) -> tuple[dict[str, Any], Any] | None:
+        """What was compiled before; None where there is nothing usable."""
+        entry = compiled.read(name)
+        if entry is None:
+            return None
+        notes, data = entry
+        if "refused" in notes:
+            raise FinescaleError(notes["refused"])
+        try:
+            return notes, core.import_model(data, "CPU", self._config)
+        except RuntimeError:
+            compiled.remove(name)
+            return None
+
+    def _compile(self, core: Any, name: str) -> tuple[dict[str, Any], Any]:
+        """Translates, compiles, compares with PyTorch, and stores."""
+        from finescale.inference.prepare import bytes_per_pixel
+
+        network = self.source.prepared()
+        notes = {"scale": network.scale, "bytes_per_pixel": bytes_per_pixel(network)}
+        try:
+            model = core.compile_model(translate(network), "CPU", self._config)
+            agreement = min(_agreement(network, model, size) for size in ((53, 67), (96, 50)))
+        except Exception as error:  # whatever a translator meets in somebody's network
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise self._refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
+        if agreement < TOLERANCE[self.precision]:
+            raise self._refuse(
+                name, f"OpenVINO gives another picture than PyTorch for this network ({agreement:.1f} dB)"
+            )
+        compiled.write(name, notes, model.export_model().getvalue())
+        return notes, model
+
+    def _refuse(self, name: str, reason: str) -> FinescaleError:
+        """Remembers that it does not work, so that it is not tried every time."""
+        compiled.write(name, {"refused": reason}, b"")
+        return FinescaleError(reason)
+
+
+def translate(network: "Network") -> Any:
+    """The network as an OpenVINO model with free batch, height and width."""
+    import openvino
+    import torch
+
+    with torch.inference_mode():
+        traced = torch.jit.trace(network, torch.zeros(1, 3, 53, 67), check_trace=False)
+    model = openvino.convert_model(traced)
+    model.reshape([-1, 3, -1, -1])
+    return model
+
+
+def _core() -> tuple[Any, str]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise UsageError("the openvino engine needs OpenVINO: pip install 'finescale[fast]'") from error
+    return openvino.Core(), openvino.get_version()
+
+
+def _agreement(network: "Network", model: Any, size: tuple[int, int]) -> float:
+    """dB between OpenVINO's and PyTorch's picture for noise of (height, width), relative to the picture's range."""
+    import torch
+
+    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = network(x).numpy()
+    error = float(np.square(model([x.numpy()])[0] - wanted).mean()) ** 0.5
+    return float(20 * np.log10(max(1.0, float(np.abs(wanted).max())) / max(error, 1e-12)))
