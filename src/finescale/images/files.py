@@ -357,7 +357,7 @@ def _avif(picture: Picture, quality: int) -> bytes:
             image.set_type(pyvips.GValue.blob_type, name, blob)
     keep = pyvips.ForeignKeep.ICC | (pyvips.ForeignKeep.EXIF if picture.exif else pyvips.ForeignKeep.NONE)
     options = {"lossless": True} if quality == 100 else {"Q": quality, "subsample_mode": "off"}
-    return image.heifsave_buffer(compression="av1", bitdepth=bits, keep=int(keep), **options)
+    return image.heifsave_buffer(compression="av1", effort=3, bitdepth=bits, keep=int(keep), **options)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import json
 import os
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -139,7 +139,8 @@ class StripWriter:
             try:
                 self._open()
             except BaseException:
-                self._files.close()
+                with suppress(OSError):
+                    self._files.close()
                 if self._key is None:
                     self._part.unlink(missing_ok=True)
                 raise
@@ -204,7 +205,8 @@ class StripWriter:
                     publish(self._part, self.path, self.overwrite)
                 keep = False
         finally:
-            self._files.close()
+            with suppress(OSError):  # what has to be on disk was flushed before
+                self._files.close()
             if not keep:
                 self._part.unlink(missing_ok=True)
                 self._journal_path.unlink(missing_ok=True)

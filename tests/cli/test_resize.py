@@ -1,0 +1,88 @@
+"""`finescale resize` as it is typed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finescale.cli.main import main
+from finescale.images.files import read, write
+from finescale.images.picture import Picture
+from finescale.images.scaling import mod_crop, resize_picture
+
+
+def photo(path: Path, size: tuple[int, int] = (43, 30)) -> Picture:
+    picture = Picture(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3)).astype(np.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(picture, path)
+    return picture
+
+
+def test_scales_exactly(tmp_path: Path) -> None:
+    picture = photo(tmp_path / "a.png")
+    for text, scale in (("1/4", 0.25), ("0.25", 0.25), ("3", 3.0), ("1/3", 1 / 3)):
+        assert main(["resize", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--scale", text, "--overwrite"]) == 0
+        np.testing.assert_array_equal(read(tmp_path / "b.png").pixels, resize_picture(picture, scale=scale).pixels)
+
+
+def test_mod_crop_and_border(tmp_path: Path) -> None:
+    picture = photo(tmp_path / "a.png")
+    options = ["--scale", "1/4", "--mod-crop", "--border", "mirror"]
+    assert main(["resize", str(tmp_path / "a.png"), str(tmp_path / "b.tif"), *options]) == 0
+    expected = resize_picture(mod_crop(picture, 4), scale=0.25, border="mirror")
+    np.testing.assert_array_equal(read(tmp_path / "b.tif").pixels, expected.pixels)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [(["--width", "86"], (86, 60)), (["--height", "15"], (22, 15)), (["--fit", "100x15"], (22, 15))],
+)
+def test_sizes(tmp_path: Path, options: list[str], size: tuple[int, int]) -> None:
+    photo(tmp_path / "a.png")
+    assert main(["resize", str(tmp_path / "a.png"), str(tmp_path / "b.png"), *options]) == 0
+    assert read(tmp_path / "b.png").size == size
+
+
+def test_a_folder_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "deep" / "b.png")
+    (tmp_path / "in" / "bad.png").write_text("no picture")
+    assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2", "--format", "tiff"]) == 1
+    said = capsys.readouterr()
+    assert "bad.png: not a picture" in said.err
+    assert "2 resized, 1 failed" in said.out
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
+        "a.tiff",
+        "deep/b.tiff",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--scale", "0"], 2, "scale must be above 0"),
+        (["--scale", "big"], 2, "scale must be a number"),
+        (["--fit", "10"], 2, "WIDTHxHEIGHT"),
+        (["--width", "0"], 2, "above 0"),
+        (["--scale", "3/4", "--mod-crop"], 2, "1/s"),
+        (["--scale", "1/50", "--mod-crop"], 2, "multiple of 50"),
+    ],
+)
+def test_impossible_requests_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], code: int, words: str
+) -> None:
+    photo(tmp_path / "a.png")
+    assert main(["resize", str(tmp_path / "a.png"), str(tmp_path / "b.png"), *options]) == code
+    said = capsys.readouterr().err
+    assert said.startswith("finescale: ")
+    assert words in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(tmp_path / "a.png")
+    assert main(["resize", str(tmp_path / "a.png"), str(tmp_path / "a.png"), "--scale", "2"]) == 1
+    assert "already exists" in capsys.readouterr().err
+    assert main(["resize", str(tmp_path / "missing.png"), str(tmp_path / "b.png"), "--scale", "2"]) == 1
+    assert "missing.png: no such file" in capsys.readouterr().err

@@ -1,0 +1,87 @@
+"""EXIF blocks and TIFF directories, in both byte orders, sound and damaged."""
+
+import io
+import struct
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from finescale.images.exif import HEADER, directories, from_tags, read_tags, upright
+
+
+def block(endian: str = "<", **more: Any) -> bytes:
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[0x0112] = 6
+    exif[0x010E] = "a description that is not short"
+    exif.get_ifd(0x8769).update({0x9286: b"ASCII\0\0\0comment", 0xA002: 10, 0xA003: 20})
+    exif.get_ifd(0x8825)[1] = "N"
+    return exif.tobytes()
+
+
+def parsed(data: bytes | None) -> tuple[dict[int, Any], dict[int, Any], dict[int, Any]]:
+    assert data
+    exif = Image.Exif()
+    exif.load(data)
+    main = {tag: value for tag, value in exif.items() if tag not in (0x8769, 0x8825)}
+    return main, exif.get_ifd(0x8769), exif.get_ifd(0x8825)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_upright_changes_only_what_it_must(endian: str) -> None:
+    before, after = block(endian), upright(block(endian))
+    assert after is not None
+    assert sum(a != b for a, b in zip(before, after, strict=True)) <= 2
+    assert parsed(after)[0][0x0112] == 1
+    assert parsed(upright(before, (70_000, 300)))[1] == {**parsed(before)[1], 0xA002: 70_000, 0xA003: 300}
+    assert upright(before.removeprefix(HEADER)) == after
+
+
+def test_the_thumbnail_is_unlinked() -> None:
+    data = block()
+    place = len(HEADER) + 8
+    end = place + 2 + 12 * struct.unpack_from("<H", data.replace(b"II*\0", b"II*\0"), place)[0]
+    linked = data[:end] + struct.pack("<I", 8) + data[end + 4 :]
+    assert upright(linked) == upright(data)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_tags_survive_being_rebuilt(endian: str) -> None:
+    tags = read_tags(io.BytesIO(block(endian).removeprefix(HEADER)))
+    main, camera, place = parsed(block(endian))
+    del main[0x0112]  # belongs to the pixels of one file
+    assert parsed(from_tags(tags)) == (main, camera, place)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_directories_at_any_place(endian: str, big: bool) -> None:
+    tags = read_tags(io.BytesIO(block(endian).removeprefix(HEADER)))
+    mark = b"II" if endian == "<" else b"MM"
+    head = struct.pack(endian + "HHHQ", 43, 8, 0, 64) if big else struct.pack(endian + "HI", 42, 64)
+    file = (mark + head).ljust(64, b"\0") + directories(tags, 64, big)
+    assert read_tags(io.BytesIO(file)) == tags
+
+
+def test_no_tags_are_no_block() -> None:
+    assert from_tags(read_tags(io.BytesIO(b"II*\0\x08\0\0\0" + bytes(6)))) is None
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about what is cut off
+@pytest.mark.parametrize("length", range(0, 120, 7))
+def test_damaged_blocks_do_no_harm(length: int) -> None:
+    data = block().removeprefix(HEADER)[:length]
+    for damaged in (data, data + b"\xff" * 50, b"junk" + data):
+        assert upright(damaged) is None or parsed(upright(damaged))[0].get(0x0112, 1) == 1
+        with suppress(ValueError):
+            read_tags(io.BytesIO(damaged))
+    with pytest.raises(ValueError, match="TIFF"):
+        read_tags(io.BytesIO(data[:8]))
+
+
+def test_a_directory_that_points_to_itself_ends() -> None:
+    loop = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 8, 0)
+    assert upright(loop) is None
+    read_tags(io.BytesIO(loop))

@@ -1,0 +1,299 @@
+"""Work from top to bottom: the same pixels as the whole picture, valid or absent files, and resuming."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.images import encoders
+from finescale.images.encoders import Layout
+from finescale.images.files import read, write
+from finescale.images.picture import Picture, split
+from finescale.images.strips import StripWriter, open_strips
+
+SIZE = (700, 611)
+
+
+def samples(channels: int, bits: int) -> NDArray[Any]:
+    y, x = np.mgrid[: SIZE[1], : SIZE[0]]
+    waves = np.stack([np.sin(x / (15 + c)) + np.cos(y / (17 - c)) for c in range(channels)], 2)
+    noise = np.random.default_rng(0).normal(0, 0.02, waves.shape)
+    return ((waves + noise).clip(-2, 2) / 4 * (2**bits - 1) + 2 ** (bits - 1) - 0.5).astype(f"uint{bits}")
+
+
+def layout_of(pixels: NDArray[Any], **metadata: Any) -> Layout:
+    return Layout(pixels.shape[1], pixels.shape[0], pixels.shape[2], 8 * pixels.itemsize, **metadata)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks and tiles also for the small pictures of tests."""
+    monkeypatch.setattr(encoders, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(encoders, "_TILED_FROM", 1000)
+    monkeypatch.setattr(encoders, "_TILE", 64)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- reading
+
+
+@pytest.mark.parametrize("step", [64, 100, 5000])
+@pytest.mark.parametrize(
+    ("name", "channels", "bits"),
+    [("a.png", 3, 8), ("a.png", 2, 16), ("a.tif", 4, 16), ("a.tif", 1, 8), ("a.jpg", 3, 8), ("a.webp", 4, 8)]
+    + [("a.bmp", 3, 8), ("a.avif", 3, 16)],
+)
+def test_strips_are_the_picture(tmp_path: Path, name: str, channels: int, bits: int, step: int) -> None:
+    pixels = samples(channels, bits)
+    write(Picture(*split(pixels[:80, :90] if name == "a.avif" else pixels)), tmp_path / name)  # AVIF is slow to write
+    whole = read(tmp_path / name)
+    strips = open_strips(tmp_path / name)
+    height = strips.layout.height
+    assert (strips.layout.width, height, strips.format) == (*whole.size, whole.format)
+    for top in range(0, height, step):  # overlapping, as tiles with margins need them
+        start, stop = max(0, top - 20), min(height, top + step + 20)
+        np.testing.assert_array_equal(strips.rows(start, stop), whole.samples[start:stop])
+
+
+def test_going_back_up_is_refused(tmp_path: Path) -> None:
+    write(Picture(samples(3, 8)), tmp_path / "a.png")
+    strips = open_strips(tmp_path / "a.png")
+    strips.rows(100, 200)
+    strips.rows(150, 250)
+    for start, stop in ((149, 300), (300, 300), (600, 612)):
+        with pytest.raises(ValueError, match="rows"):
+            strips.rows(start, stop)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_strips_are_upright(tmp_path: Path, extension: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(samples(3, 8)).save(tmp_path / f"a.{extension}", exif=exif.tobytes())
+    whole, strips = read(tmp_path / f"a.{extension}"), open_strips(tmp_path / f"a.{extension}")
+    assert (strips.layout.width, strips.layout.height) == whole.size
+    assert strips.layout.exif == whole.exif
+    got = np.concatenate([strips.rows(y, min(y + 90, whole.size[1])) for y in range(0, whole.size[1], 90)])
+    np.testing.assert_array_equal(got, whole.pixels)
+
+
+def test_strips_of_cmyk(tmp_path: Path) -> None:
+    Image.fromarray(samples(4, 8), mode="CMYK").save(tmp_path / "a.jpg")
+    strips = open_strips(tmp_path / "a.jpg")
+    assert strips.layout.channels == 3
+    assert strips.layout.icc is None
+    np.testing.assert_array_equal(strips.rows(0, 611), read(tmp_path / "a.jpg").pixels)
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "tif"])
+def test_a_cut_off_file_is_an_error_when_its_end_is_reached(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"a.{extension}"
+    if extension == "tif":  # the directory stands first, as some programs write it
+        Image.fromarray(samples(3, 8)).save(path)
+    else:
+        write(Picture(samples(3, 8)), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(FinescaleError, match=rf"a\.{extension}: damaged or cut off"):  # noqa: PT012
+        strips = open_strips(path)
+        for y in range(0, 611, 47):
+            strips.rows(y, y + 47)
+
+
+# -- writing
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_written_strips_are_the_picture(tmp_path: Path, extension: str, channels: int, bits: int) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "words"
+    pixels = samples(channels, bits)
+    layout = layout_of(pixels, exif=exif.tobytes(), resolution=(300.0, 300.0))
+    with StripWriter(tmp_path / f"a.{extension}", layout) as out:
+        for y in range(0, SIZE[1], 90):
+            out.write(y, pixels[y : y + 90])
+    assert names(tmp_path) == [f"a.{extension}"]
+    got = read(tmp_path / f"a.{extension}")
+    np.testing.assert_array_equal(got.samples, pixels)
+    assert got.exif is not None
+    again = Image.Exif()
+    again.load(got.exif)
+    assert again[0x010E] == "words"
+    assert got.resolution == pytest.approx((300, 300), abs=0.02)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("tiled", [False, True])
+def test_bigtiff(tmp_path: Path, tiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Big(encoders.TiffEncoder):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.big = True
+
+    monkeypatch.setitem(encoders.ENCODERS, "tiff", Big)
+    monkeypatch.setattr(encoders, "_TILED_FROM", 1000 if tiled else 1 << 30)
+    exif = Image.Exif()
+    exif[0x010E] = "words"
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0comment"
+    original = Picture(samples(3, 16), exif=exif.tobytes())
+    write(original, tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").read_bytes()[:4] == b"MM\0+"
+    got = read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(got.pixels, original.pixels)
+    again = Image.Exif()
+    again.load(got.exif or b"")
+    assert again[0x010E] == "words"
+    assert again.get_ifd(0x8769)[0x9286] == b"ASCII\0\0\0comment"
+    write(Picture(original.pixels // 257 // 2), tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as image:  # Pillow reads what it can at 8 bits
+        assert image.size == SIZE
+
+
+def test_large_tiffs_are_bigtiff_and_tiled() -> None:
+    def encoder(width: int, height: int) -> encoders.TiffEncoder:
+        return encoders.TiffEncoder(None, Layout(width, height, 3))  # type: ignore[arg-type]
+
+    assert not encoder(1000, 1000).tiled
+    assert encoder(20_000, 20_000).tiled
+    assert not encoder(20_000, 20_000).big
+    assert encoder(40_000, 40_000).big
+
+
+def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
+    pixels = samples(3, 8)
+    with pytest.raises(KeyError), StripWriter(tmp_path / "a.png", layout_of(pixels)) as out:  # noqa: PT012
+        out.write(0, pixels[:400])
+        raise KeyError
+    with pytest.raises(ValueError, match="400 of 611 rows"), StripWriter(tmp_path / "a.png", layout_of(pixels)) as out:
+        out.write(0, pixels[:400])
+    assert names(tmp_path) == []
+
+
+def test_wrong_rows_are_refused(tmp_path: Path) -> None:
+    pixels = samples(3, 8)
+    for y, rows in ((10, pixels[10:20]), (0, pixels[:, :5]), (0, pixels.astype(np.uint16))):
+        with pytest.raises(ValueError, match="rows"), StripWriter(tmp_path / "a.png", layout_of(pixels)) as out:
+            out.write(y, rows)
+    with pytest.raises(UsageError, match=r"a\.jpg: JPEG cannot be written by strips"):
+        StripWriter(tmp_path / "a.jpg", layout_of(pixels))
+    (tmp_path / "a.png").touch()
+    with pytest.raises(FinescaleError, match="already exists"), StripWriter(tmp_path / "a.png", layout_of(pixels)):
+        pass
+    assert names(tmp_path) == ["a.png"]
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+@pytest.mark.parametrize("room", [10, 3000])
+def test_a_full_disk_leaves_nothing(tmp_path: Path, extension: str, room: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    path = tmp_path / f"a.{extension}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(FinescaleError) as caught, StripWriter(path, layout_of(noise)) as out:  # noqa: PT012
+            for y in range(64):
+                out.write(y, noise[y : y + 1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value).startswith(f"{path}: cannot be written (")
+    assert names(tmp_path) == []
+
+
+# -- resuming
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_resumed_after_a_kill_equals_uninterrupted(tmp_path: Path, extension: str) -> None:
+    pixels = samples(3, 16)
+    np.save(tmp_path / "pixels.npy", pixels)
+    with StripWriter(tmp_path / f"whole.{extension}", layout_of(pixels), resume="job") as out:
+        out.write(0, pixels)
+    path = tmp_path / f"a.{extension}"
+    code = (
+        "import os, signal, sys, numpy as np\n"
+        "from finescale.images import encoders, strips\n"
+        "encoders._BLOCK, encoders._TILED_FROM, encoders._TILE = 1 << 16, 1000, 64\n"
+        "pixels = np.load(sys.argv[1])\n"
+        "layout = encoders.Layout(pixels.shape[1], pixels.shape[0], 3, 16)\n"
+        "with strips.StripWriter(sys.argv[2], layout, resume='job') as out:\n"
+        "    for y in range(0, 600, 50):\n"
+        "        out.write(y, pixels[y : y + 50])\n"
+        "        if y == 350:\n"
+        "            out._file.write(b'half a block')\n"
+        "            out._file.flush()\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "pixels.npy"), str(path)], env=environment)
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    with StripWriter(path, layout_of(pixels), resume="job") as out:
+        assert 300 <= out.rows <= 400
+        for y in range(out.rows - 7, SIZE[1], 50):
+            out.write(y, pixels[y : y + 50])
+    assert path.read_bytes() == (tmp_path / f"whole.{extension}").read_bytes()
+    assert names(tmp_path) == [f"a.{extension}", "pixels.npy", f"whole.{extension}"]
+
+
+def interrupted(path: Path, pixels: NDArray[Any], key: str) -> None:
+    with pytest.raises(KeyboardInterrupt), StripWriter(path, layout_of(pixels), resume=key) as out:  # noqa: PT012
+        out.write(0, pixels[:400])
+        raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_another_job_starts_anew(tmp_path: Path) -> None:
+    pixels, path = samples(3, 8), tmp_path / "a.png"
+    for key, layout in (("other", layout_of(pixels)), ("job", replace(layout_of(pixels), icc=None, resolution=(1, 1)))):
+        interrupted(path, pixels, "job")
+        with StripWriter(path, layout, resume=key, overwrite=True) as out:
+            assert out.rows == 0
+            out.write(0, pixels)
+        np.testing.assert_array_equal(read(path).pixels, pixels)
+        path.unlink()
+    interrupted(path, pixels, "job")
+    (tmp_path / ".a.png.part").unlink()  # the journal alone is worth nothing
+    with StripWriter(path, layout_of(pixels), resume="job") as out:
+        assert out.rows == 0
+        out.write(0, pixels)
+    np.testing.assert_array_equal(read(path).pixels, pixels)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_torn_journal_costs_only_its_last_line(tmp_path: Path) -> None:
+    pixels, path = samples(1, 8), tmp_path / "a.tif"
+    interrupted(path, pixels, "job")
+    journal = tmp_path / ".a.tif.part.journal"
+    journal.write_bytes(journal.read_bytes()[:-5])
+    with StripWriter(path, layout_of(pixels), resume="job") as out:
+        assert 0 < out.rows < 400
+        out.write(0, pixels)
+    np.testing.assert_array_equal(read(path).pixels, pixels)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses this by itself")
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    pixels, path = samples(1, 8), tmp_path / "a.tif"
+    with StripWriter(path, layout_of(pixels), resume="job") as out:
+        with pytest.raises(FinescaleError, match="another process"), StripWriter(path, layout_of(pixels), resume="job"):
+            pass
+        out.write(0, pixels)
+    np.testing.assert_array_equal(read(path).pixels, pixels)
