@@ -9,6 +9,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="listen at this port (default: a free one)")
     parser.add_argument("--token", help="requests must carry it (default: none on this machine only, else a new one)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    work = parser.add_argument_group("how it works")
+    work.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    work.add_argument(
+        "--engine", default="auto", choices=["auto", "torch", "openvino", "onnx"], help="what computes (default: auto)"
+    )
+    work.add_argument(
+        "--precision", default="auto", choices=["auto", "float32", "bfloat16", "int8"], help="(default: auto)"
+    )
+    work.add_argument(
+        "--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)"
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-upload", type=float, default=100, metavar="MIB", help="of a file (default: %(default)g)")
     limits.add_argument(
@@ -35,5 +46,6 @@ def run(args: argparse.Namespace) -> int:
         waiting=args.queue,
         keep=args.keep * 60,
     )
-    serve(args.host, args.port, token=args.token, browser=not args.no_browser, limits=limits)
+    settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "tile")}
+    serve(args.host, args.port, token=args.token, browser=not args.no_browser, limits=limits, settings=settings)
     return 0

@@ -197,9 +197,11 @@ async def preview(request: Request) -> Response:
         raise HTTPException(404)
     target = job.folder / f"preview-{which}.png"
     limits = _jobs(request).limits
-    await run_in_threadpool(
-        studio.preview, job.result if which == "result" else job.source, target, PREVIEW_SIDE, limits.result_pixels
-    )
+    file = job.result if which == "result" else job.source
+    try:
+        await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, limits.result_pixels)
+    except FinescaleError as error:
+        raise _no_job() from error  # removed in this moment
     return FileResponse(target, media_type="image/png")
 
 

@@ -272,9 +272,10 @@ class Jobs:
                     shutil.rmtree(job.folder, ignore_errors=True)
                     continue
                 job.ended = time.monotonic()
-                job.source.unlink(missing_ok=error is not None)
                 job.error = error
-                if error is None:
+                if error is not None:
+                    job.source.unlink(missing_ok=True)
+                else:
                     job.progress = 1.0
                     self._typical += (job.seconds - self._typical) / 4
                 job.state = State.DONE if error is None else State.FAILED

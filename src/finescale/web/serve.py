@@ -11,8 +11,10 @@ import sys
 import tempfile
 import threading
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.web.jobs import Jobs, Limits
@@ -25,6 +27,7 @@ def serve(
     token: str | None = None,
     browser: bool = True,
     limits: Limits | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> None:
     """Serves the page until it is stopped by a signal (Ctrl+C, SIGTERM, a closed terminal).
 
@@ -34,6 +37,7 @@ def serve(
         token: that every request must carry.
         browser: opens the page, where this machine has a screen.
         limits: what is accepted, see `Limits`.
+        settings: of the networks, see `finescale.inference.upscale.Upscaler`.
 
     Raises:
         UsageError: the token is too short, or the address is not one of this machine.
@@ -61,7 +65,7 @@ def serve(
     from finescale.web.studio import Studio
 
     limits = limits or Limits()
-    jobs = Jobs(Studio(limits), limits, folder)
+    jobs = Jobs(Studio(limits, settings or {}), limits, folder)
     app = application(jobs, token=token, hosts=host_headers(host, port) if loopback else None, port=port)
 
     class Server(uvicorn.Server):  # type: ignore[misc]

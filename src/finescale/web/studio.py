@@ -1,8 +1,9 @@
 """What the worker does with a job: read, enlarge, write; keeps the network it used last."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyvips
 
@@ -21,18 +22,20 @@ class Studio:
 
     Args:
         limits: a picture is refused again by its pixels while it is decoded.
+        settings: of the networks, see `finescale.inference.upscale.Upscaler`.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, settings: Mapping[str, Any]) -> None:
         self.limits = limits
-        self._networks = Networks()
+        self.settings = settings
+        self._networks = Networks(**settings)
 
     def __call__(self, order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
         """See `finescale.web.jobs.Work`."""
         progress(0.0)
         picture = files.read(source, max_pixels=self.limits.pixels)
         if self._networks.network != order.network:
-            self._networks = Networks(order.network)
+            self._networks = Networks(order.network, **self.settings)
         enlarged = self._networks.picture(picture, order.size, progress)
         files.write(enlarged, result, format=order.format)
 

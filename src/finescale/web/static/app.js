@@ -285,12 +285,16 @@ function failed(item, error) {
   draw(item);
 }
 
-function cancel(item) {
+function reset(item) {
   item.abort?.abort();
-  if (item.job) api.remove(item.job.id);
   Object.assign(item, { state: "ready", job: null, error: null });
-  say(`${item.name} is cancelled.`);
   draw(item);
+}
+
+function cancel(item) {
+  if (item.job) api.remove(item.job.id);
+  reset(item);
+  say(`${item.name} is cancelled.`);
 }
 
 function discard(item) {
@@ -350,8 +354,11 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dragging");
   add(event.dataTransfer.files);
 });
-window.addEventListener("pagehide", (event) => {
-  if (!event.persisted) for (const item of items) if (item.job) api.remove(item.job.id);
+window.addEventListener("pagehide", () => {
+  for (const item of items) if (item.job) api.remove(item.job.id);
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) for (const item of items) if (item.job || isBusy(item)) reset(item); // back from the history
 });
 
 // ---- appearance ----

@@ -1,0 +1,396 @@
+"""The HTTP API as scripts meet it: a real server in a process of its own, real clients."""
+
+import io
+import json
+import re
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import numpy as np
+import pytest
+from openapi_spec_validator import validate
+from PIL import Image
+from tests.web.conftest import SETTINGS, Server, running, until
+
+from finescale.images import files
+from finescale.inference.upscale import Networks
+from finescale.web.assets import OPENAPI
+
+
+def png(width: int = 12, height: int = 10, mode: str = "RGB") -> bytes:
+    """A noisy picture; with transparency, if any, that is not constant."""
+    channels = len(mode)
+    pixels = np.random.default_rng(3).integers(0, 256, (height, width, channels), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def submit(client: httpx.Client, data: bytes | None = None, name: str = "cat.png", **fields: str) -> httpx.Response:
+    return client.post("/api/jobs", files={"picture": (name, png() if data is None else data)}, data=fields)
+
+
+def slow(client: httpx.Client) -> dict[str, Any]:
+    """A job that is running and will be for some seconds, in 16 tiles."""
+    job = submit(client, png(190, 190), network="rcan", scale="4")
+    assert job.status_code == 202, job.text
+    path = f"/api/jobs/{job.json()['id']}"
+    until(lambda: client.get(path).json()["state"] == "running")
+    return dict(job.json())
+
+
+def events(client: httpx.Client, identity: str) -> Iterator[dict[str, Any]]:
+    with client.stream("GET", f"/api/jobs/{identity}/events") as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        for line in reply.iter_lines():
+            if line.startswith("data: "):
+                yield json.loads(line[6:])
+
+
+def finished(client: httpx.Client, reply: httpx.Response) -> dict[str, Any]:
+    """The last state of a submitted job."""
+    assert reply.status_code == 202, reply.text
+    return list(events(client, reply.json()["id"]))[-1]
+
+
+def test_submit_follow_fetch_and_delete(
+    client: httpx.Client, server: Server, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reply = submit(client, scale="4")
+    job = finished(client, reply)
+    path = reply.headers["location"]
+    assert (job["state"], job["progress"], job["error"]) == ("done", 1, None)
+    assert (job["source"], job["name"]) == ({"width": 12, "height": 10}, "cat.png")
+    result = client.get(f"{path}/result")
+    assert result.headers["content-type"] == "image/png"
+    assert 'filename="cat_x4.png"' in result.headers["content-disposition"]
+    assert job["result"]["bytes"] == len(result.content)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(weights))
+    expected = Networks("sa-rcan-light", **SETTINGS).picture(files.read(png()), (48, 40))
+    difference = files.read(result.content).pixels.astype(int) - expected.pixels
+    assert abs(difference).max() <= 1
+    assert [entry.name for entry in server.folders()[0].glob("*")] == [job["id"]]
+    assert client.delete(path).status_code == 204
+    assert client.get(path).status_code == client.get(f"{path}/result").status_code == 404
+    assert not list(server.folders()[0].iterdir())
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "name"),
+    [
+        ({"scale": "1.5"}, (18, 15), "cat_x1.5.png"),
+        ({"width": "30"}, (30, 25), "cat_30w.png"),
+        ({"fit": "100x20", "format": "jpg"}, (24, 20), "cat_fit100x20.jpg"),
+        ({"format": "avif", "network": "sa-rcan-light"}, (48, 40), "cat_x4.avif"),
+    ],
+)
+def test_sizes_and_formats(client: httpx.Client, fields: dict[str, str], size: tuple[int, int], name: str) -> None:
+    job = finished(client, submit(client, **fields))
+    data = client.get(f"/api/jobs/{job['id']}/result").content
+    assert (job["result"]["width"], job["result"]["height"]) == files.probe(data)[:2] == size
+    assert job["result"]["name"] == name
+    assert files.probe(data).format == job["result"]["format"]
+    client.delete(f"/api/jobs/{job['id']}")
+
+
+def test_progress_is_told_in_rising_steps(client: httpx.Client) -> None:
+    told = list(events(client, slow(client)["id"]))
+    steps = [job["progress"] for job in told]
+    assert steps == sorted(steps)
+    assert any(0 < step < 1 for step in steps), steps
+    assert told[-1]["state"] == "done"
+    unfinished = [job["seconds_left"] for job in told if 0 < job["progress"] < 1]
+    assert all(left > 0 for left in unfinished)
+    client.delete(f"/api/jobs/{told[-1]['id']}")
+
+
+def test_cancelling_a_running_job_stops_it_and_leaves_nothing(client: httpx.Client, server: Server) -> None:
+    job = slow(client)
+    assert client.get(f"/api/jobs/{job['id']}/result").status_code == 409
+    last: list[dict[str, Any]] = []
+    with server.client() as other:
+        follower = threading.Thread(target=lambda: last.extend(events(other, job["id"])))
+        follower.start()
+        until(lambda: last)
+        assert client.delete(f"/api/jobs/{job['id']}").status_code == 204
+        follower.join(20)
+    assert last[-1]["state"] == "cancelled"
+    assert client.get(f"/api/jobs/{job['id']}").status_code == 404
+    assert finished(client, submit(client))["state"] == "done"  # the worker lives on
+    folder = server.folders()[0]
+    assert job["id"] not in [entry.name for entry in folder.iterdir()]
+
+
+def test_previews_are_pngs_of_eight_bits(client: httpx.Client) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 9), 40000, np.uint16)).save(buffer, "TIFF")
+    job = finished(client, submit(client, buffer.getvalue(), "grey.tif"))
+    assert job["result"]["format"] == "tiff"
+    for which, width in (("source", 9), ("result", 36)):
+        reply = client.get(f"/api/jobs/{job['id']}/preview/{which}")
+        found = files.probe(reply.content)
+        assert (reply.headers["content-type"], found.width, found.bits) == ("image/png", width, 8)
+    assert abs(int(files.read(client.get(f"/api/jobs/{job['id']}/preview/source").content).pixels[0, 0, 0]) - 156) <= 1
+    assert client.get(f"/api/jobs/{job['id']}/preview/else").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"scale": "0"}, "scale must be above 0"),
+        ({"scale": "nan"}, "scale must be above 0"),
+        ({"scale": "large"}, "scale must be a number"),
+        ({"scale": "2", "width": "9"}, "not scale and width"),
+        ({"fit": "1920"}, "fit is a box"),
+        ({"width": "-3"}, "width must be a whole number"),
+        ({"width": "900"}, "16 times"),
+        ({"format": "gif"}, "one of png, jpeg"),
+        ({"format": "../x"}, "one of png, jpeg"),
+        ({"network": "rcann"}, "no trained weights for a network 'rcann'"),
+        ({"network": "../../etc/passwd"}, "no trained weights"),
+        ({"sacle": "2"}, "did you mean 'scale'?"),
+    ],
+)
+def test_impossible_requests_are_told_in_one_sentence(client: httpx.Client, fields: dict[str, str], part: str) -> None:
+    reply = submit(client, **fields)
+    assert reply.status_code == 400
+    assert part in reply.json()["error"].replace("Scale", "scale").replace("Fit", "fit").replace("Width", "width")
+    assert reply.json()["error"][-1] in ".?"
+
+
+def test_requests_without_a_picture(client: httpx.Client) -> None:
+    assert client.post("/api/jobs", data={"scale": "2"}).status_code == 415
+    assert client.post("/api/jobs", files={"other": ("a.png", png())}).status_code == 400
+    assert client.post("/api/jobs", files={"scale": ("a.png", png())}).status_code == 400
+    assert client.post("/api/jobs", files=[("picture", ("a", png()))] * 2).status_code == 400
+    broken = {"content-type": "multipart/form-data"}
+    assert client.post("/api/jobs", content=b"no boundary", headers=broken).status_code == 400
+    for method, path, status in (("PUT", "/api/jobs", 405), ("GET", "/api/nothing", 404), ("GET", "/api/jobs/x", 404)):
+        reply = client.request(method, path)
+        assert reply.status_code == status
+        assert reply.json()["error"].endswith(".")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG whose header promises many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(3000))) + chunk(b"IEND", b"")
+    )
+
+
+def test_too_large_is_refused_before_decoding(client: httpx.Client, server: Server) -> None:
+    reply = submit(client, bomb(50_000, 50_000))
+    assert reply.status_code == 413
+    assert "50000 x 50000 pixels" in reply.json()["error"]
+    reply = submit(client, bomb(900, 900), scale="4")  # allowed itself, but not its result
+    assert reply.status_code == 413
+    assert "3600 x 3600" in reply.json()["error"]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_too_many_bytes_are_refused(client: httpx.Client, server: Server, announced: bool) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a"\r\n\r\n'
+
+    def body() -> Iterator[bytes]:
+        yield head
+        for _ in range(20):
+            yield bytes(100_000)
+        yield b"\r\n--b--\r\n"
+
+    content = b"".join(body()) if announced else body()
+    reply = client.post("/api/jobs", content=content, headers={"content-type": "multipart/form-data; boundary=b"})
+    assert reply.status_code == 413
+    assert "larger than the 1 MiB" in reply.json()["error"]
+    assert not [entry for entry in server.folders()[0].iterdir() if entry.name.startswith("incoming")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x7fELF" + bytes(100),
+        b"#!/bin/sh\ntouch /tmp/owned\n",
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>',
+        b"%!PS\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+        b"<html><script>alert(1)</script></html>",
+        png()[:20],
+    ],
+    ids=["empty", "program", "script", "svg", "postscript", "html", "cut off"],
+)
+def test_what_is_no_picture_is_refused(client: httpx.Client, data: bytes) -> None:
+    reply = submit(client, data, "x.png")
+    assert reply.status_code == 415
+    assert reply.json()["error"] == "x.png: this is not a picture that can be read."
+
+
+def test_a_damaged_picture_fails_without_naming_the_servers_paths(client: httpx.Client, server: Server) -> None:
+    job = finished(client, submit(client, png(40, 40)[:-1500], "torn.png"))
+    assert job["state"] == "failed"
+    assert job["error"].startswith("torn.png: ")
+    assert str(server.temporary) not in json.dumps(job)
+    assert client.get(f"/api/jobs/{job['id']}/result").json()["error"] == job["error"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../etc/cron.d/x.png",
+        "C:\\Windows\\x.png",
+        "a\r\nSet-Cookie: b=c.png",
+        '"; rm -rf ~; ".png',
+        "\u202egnp.exe",
+    ],
+)
+def test_hostile_names_become_harmless(client: httpx.Client, server: Server, name: str) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="%s"\r\n\r\n%s\r\n--b--\r\n'
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"').replace("\r\n", "%0D%0A").encode()
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    job = finished(client, client.post("/api/jobs", content=body % (quoted, png()), headers=headers))
+    reply = client.get(f"/api/jobs/{job['id']}/result")
+    assert re.fullmatch(
+        r"attachment; filename=\"[^\"\\/]+\"; filename\*=UTF-8''[\w.%~-]+", reply.headers["content-disposition"]
+    )
+    assert "set-cookie" not in reply.headers
+    assert not {"/", "\\", '"', "\r", "\n", "\u202e"} & set(job["name"])
+    assert job["name"][0] != "."
+    inside = {path.name for path in (server.folders()[0] / job["id"]).iterdir()}
+    assert inside == {"source", "result"}
+    client.delete(f"/api/jobs/{job['id']}")
+
+
+def test_other_pages_in_the_same_browser_are_kept_out(client: httpx.Client, server: Server) -> None:
+    own = server.address.removeprefix("http://")
+    port = own.rpartition(":")[2]
+    for host in ("evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}", "127.0.0.1", ""):
+        assert client.get("/api/health", headers={"host": host}).status_code == 403, host
+    assert client.get("/api/health", headers={"host": f"localhost:{port}"}).status_code == 200
+    for headers in (
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": f"http://localhost:{port}"},  # not the host this request names
+        {"origin": f"http://{own}", "sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},  # another port of this machine
+    ):
+        assert client.delete("/api/jobs/none", headers=headers).status_code == 403, headers
+        assert client.post("/api/jobs", files={"picture": png()}, headers=headers).status_code == 403, headers
+    assert client.delete("/api/jobs/none", headers={"origin": f"http://{own}"}).status_code == 404
+
+
+def test_every_reply_carries_the_protective_headers(client: httpx.Client) -> None:
+    for path in ("/", "/static/app.js", "/api/health", "/api/nothing"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert "access-control-allow-origin" not in headers
+    page = client.get("/").text
+    assert not re.search(r"\son\w+=|style=|javascript:|(src|href)=\"(https?:)?//", page)
+    assert client.get("/static/../app.py").status_code == client.get("/static/%2e%2e/app.py").status_code == 404
+
+
+def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
+    document = client.get("/api/openapi.json").json()
+    assert document == json.loads(OPENAPI.read_text())
+    validate(document)
+
+    def matches(value: object, schema: str) -> None:
+        jsonschema.validate(value, {"$ref": f"#/components/schemas/{schema}", "components": document["components"]})
+
+    reply = submit(client)
+    matches(reply.json(), "Job")
+    matches(finished(client, reply), "Job")
+    matches(client.get("/api/health").json(), "Health")
+    matches(client.get("/api/networks").json(), "Offer")
+    matches(client.get("/api/jobs/none").json(), "Problem")
+    offered = client.get("/api/networks").json()
+    assert offered["networks"][0] == {
+        "name": "sa-rcan-light",
+        "summary": offered["networks"][0]["summary"],
+        "scales": [2, 4],
+    }
+    assert document["components"]["schemas"]["Order"]["properties"]["format"]["enum"] == offered["formats"]
+    for path, methods in document["paths"].items():
+        for method in methods.keys() & {"get", "post", "delete"}:
+            answer = client.request(method, path.replace("{id}", "none").replace("{which}", "source"))
+            assert str(answer.status_code) in methods[method]["responses"], (path, method)
+
+
+def test_a_small_server_full_expiring_and_ended_by_a_signal(weights: Path, tmp_path: Path) -> None:
+    with running(weights, tmp_path, "--queue", "1", "--keep", "0.02") as server, server.client() as client:
+        job = finished(client, submit(client))
+        folder = server.folders()[0]
+        assert folder.stat().st_mode & 0o077 == 0
+        assert 0 <= job["expires"] <= 2
+        until(lambda: not list(folder.iterdir()), 10)  # nobody asks for it: it goes by itself
+        assert client.get(f"/api/jobs/{job['id']}").status_code == 404
+
+        first = slow(client)
+        second = submit(client).json()
+        assert (second["state"], second["position"]) == ("waiting", 1)
+        refused = submit(client)
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 600
+        assert client.get("/api/health").json()["waiting"] == 1
+        client.delete(f"/api/jobs/{second['id']}")
+        assert submit(client).status_code == 202
+
+        last: list[dict[str, Any]] = []
+        follower = threading.Thread(target=lambda: last.extend(events(client, first["id"])))
+        follower.start()
+        until(lambda: list(folder.iterdir()))
+        assert server.stop() == 0  # while a job runs, one waits and somebody listens
+        follower.join(10)
+        assert not follower.is_alive()
+        assert server.folders() == []
+
+
+def test_beyond_loopback_a_token_is_required(weights: Path, tmp_path: Path) -> None:
+    with running(weights, tmp_path, "--host", "0.0.0.0") as server, server.client() as client:
+        token = server.token
+        assert token is not None
+        assert len(token) >= 32
+        for path in ("/", "/api/health", "/api/networks", "/api/openapi.json", "/api/jobs/x"):
+            assert client.get(path).status_code == 401, path
+        assert submit(client).status_code == 401
+        assert client.get("/static/style.css").status_code == 200
+        asked = client.get("/", headers={"accept": "text/html"})
+        assert (asked.status_code, 'name="token"' in asked.text) == (401, True)
+        for wrong in ("wrong", token[:-1], token + "x", "é"):
+            headers = {"authorization": f"Bearer {wrong}".encode()}
+            assert client.get("/api/health", headers=headers).status_code == 401
+        assert client.get("/?token=wrong").status_code == 401
+        assert client.get(f"/api/health?token={token}").status_code == 401  # only the page's own link
+        assert client.get("/api/health", headers={"authorization": f"bearer {token}"}).status_code == 200
+        link = client.get(f"/?token={token}")
+        assert (link.status_code, link.headers["location"]) == (303, "/")
+        cookie = link.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=lax" in cookie
+        assert client.get("/").status_code == 200  # the cookie is kept by the client
+        reply = submit(client)
+        assert finished(client, reply)["state"] == "done"
+        stranger = {"origin": "http://evil.example"}
+        assert client.delete(reply.headers["location"], headers=stranger).status_code == 403
+
+
+def test_requests_that_make_no_sense_are_refused_at_the_start(weights: Path) -> None:
+    from finescale.errors import UsageError
+    from finescale.web.serve import serve
+
+    with pytest.raises(UsageError, match="16 to 200"):
+        serve(token="short")
+    with pytest.raises(UsageError, match="cannot listen"):
+        serve(host="203.0.113.7")
+    with pytest.raises(UsageError, match="cannot listen"):
+        serve(port=700_000)

@@ -1,0 +1,277 @@
+"""The page as people meet it: in a real browser, by mouse, touch and keyboard."""
+
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.web.conftest import Server, until
+
+from finescale.images import files
+
+pytest.importorskip("selenium", reason="selenium is not installed")
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+if not CHROMIUM or not DRIVER:
+    pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(chromium: webdriver.Chrome, server: Server) -> Iterator[webdriver.Chrome]:
+    """The page, freshly opened; afterwards the browser must have complained about nothing unexpected."""
+    width_of_a_desk(chromium)
+    chromium.get(server.address)
+    until(lambda: chromium.find_elements(By.CSS_SELECTOR, "#network option"))
+    yield chromium
+    complaints = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
+    assert [message for message in complaints if "/api/jobs" not in message] == []
+
+
+def width_of_a_desk(browser: webdriver.Chrome) -> None:
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def as_phone(browser: webdriver.Chrome) -> None:
+    metrics = {"width": 375, "height": 750, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def dark(browser: webdriver.Chrome) -> None:
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    """Two pictures and a file that only says it is one."""
+    rng = np.random.default_rng(5)
+    found = [tmp_path / name for name in ("first.png", "second.jpg", "broken.png")]
+    for path in found[:2]:
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    found[2].write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return found
+
+
+def one(page: webdriver.Chrome, identity: str) -> WebElement:
+    return page.find_element(By.ID, identity)
+
+
+def choose(page: webdriver.Chrome, paths: list[Path]) -> None:
+    one(page, "files").send_keys("\n".join(map(str, paths)))
+    until(lambda: len(page.find_elements(By.CLASS_NAME, "item")) >= len(paths))
+    until(lambda: page.execute_script("return [...document.querySelectorAll('.thumb')].every(t => t.complete)"))
+
+
+def enlarge(page: webdriver.Chrome) -> None:
+    until(lambda: one(page, "go").is_enabled())
+    one(page, "go").click()
+    until(lambda: not any(bar.is_displayed() for bar in page.find_elements(By.CLASS_NAME, "bar")))
+
+
+def states(page: webdriver.Chrome) -> list[str]:
+    return [state.text for state in page.find_elements(By.CLASS_NAME, "state")]
+
+
+def split(page: webdriver.Chrome) -> int:
+    return int(one(page, "knob").get_attribute("aria-valuenow") or -1)
+
+
+def shown(page: webdriver.Chrome, identity: str) -> bool:
+    """Whether a picture has arrived and is more than an empty frame."""
+    script = "const i = document.getElementById(arguments[0]); return i.complete && i.naturalWidth"
+    return bool(page.execute_script(script, identity))
+
+
+def test_choose_enlarge_compare_and_download(page: webdriver.Chrome, pictures: list[Path], downloads: Path) -> None:
+    assert not one(page, "go").is_enabled()
+    choose(page, pictures[:2])
+    assert one(page, "go").text == "Enlarge 2 pictures"
+    assert "first.png · 40 × 30" in one(page, "caption").text
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
+    enlarge(page)
+    assert all(state.startswith("80 × 60") for state in states(page)), states(page)
+    until(lambda: shown(page, "before") and shown(page, "after"))
+    assert not one(page, "go").is_enabled()  # everything asked for is there
+
+    knob = one(page, "knob")
+    assert split(page) == 50
+    knob.send_keys(Keys.ARROW_LEFT * 5)
+    assert split(page) == 40
+    clip = page.execute_script("return getComputedStyle(document.getElementById('after-layer')).clipPath")
+    width = page.execute_script("return document.getElementById('canvas').clientWidth")
+    assert abs(float(clip.split()[-1].rstrip("px)")) / width - 0.4) < 0.01
+    knob.send_keys(Keys.END)
+    assert (split(page), knob.get_attribute("aria-valuetext")) == (100, "100 % before, 0 % after")
+    knob.send_keys(Keys.HOME)
+    ActionChains(page).move_to_element(one(page, "view")).click_and_hold().move_by_offset(60, 0).release().perform()
+    assert 50 < split(page) < 75  # by mouse
+
+    zoom = lambda: int(one(page, "zoom-value").text.split()[0])  # noqa: E731
+    before = zoom()
+    one(page, "zoom-in").click()
+    assert zoom() > before
+    one(page, "view").send_keys("0")
+    assert zoom() == before
+    one(page, "zoom-real").click()
+    assert zoom() == 100
+
+    one(page, "download-current").click()
+    result = until(lambda: next(downloads.glob("first_x2.png"), None))
+    until(lambda: not list(downloads.glob("*.crdownload")))
+    assert files.probe(result)[:2] == (80, 60)
+
+
+def test_by_touch(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    as_phone(page)
+    choose(page, pictures[:1])
+    enlarge(page)
+    box: dict[str, float] = page.execute_script(
+        "const v = document.getElementById('view'); v.scrollIntoView(); const b = v.getBoundingClientRect();"
+        "return {x: b.left, y: b.top, width: b.width, height: b.height}"
+    )
+    middle = box["y"] + box["height"] / 2
+
+    def touch(kind: str, *shares: float) -> None:
+        points = [{"x": box["x"] + box["width"] * share, "y": middle, "id": i} for i, share in enumerate(shares)]
+        page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 0.5)
+    touch("touchMove", 0.4)
+    touch("touchMove", 0.25)
+    touch("touchEnd")
+    assert 20 < split(page) < 30
+    width = "return document.getElementById('canvas').clientWidth"
+    before = page.execute_script(width)
+    touch("touchStart", 0.45, 0.55)
+    touch("touchMove", 0.3, 0.7)
+    touch("touchEnd")
+    assert page.execute_script(width) > 2 * before  # two fingers zoom
+    overflow = page.execute_script("return document.documentElement.scrollWidth - innerWidth")
+    assert overflow <= 0
+
+
+def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
+    choose(page, [pictures[2]])
+    enlarge(page)
+    assert one(page, "notice").text == "broken.png: this is not a picture that can be read."
+    assert one(page, "notice").get_attribute("role") == "alert"
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(2 << 20))
+    one(page, "files").send_keys(str(large))
+    until(lambda: "larger than the" in one(page, "notice").text)
+    text = tmp_path / "notes.txt"
+    text.write_text("no picture")
+    one(page, "files").send_keys(str(text))
+    until(lambda: "Only pictures" in one(page, "notice").text)
+    page.find_element(By.CLASS_NAME, "remove").click()
+    assert page.switch_to.active_element.get_attribute("id") == "files"
+
+
+def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver.Chrome, server: Server) -> None:
+    script = """
+        const [kind, done] = arguments;
+        const canvas = Object.assign(document.createElement("canvas"), { width: 230, height: 230 });
+        const context = canvas.getContext("2d");
+        context.fillRect(10, 10, 30, 30);
+        canvas.toBlob((blob) => {
+          const data = new DataTransfer();
+          data.items.add(new File([blob], `${kind}.png`, { type: "image/png" }));
+          const name = kind === "drop" ? "dataTransfer" : "clipboardData";
+          const make = kind === "drop" ? DragEvent : ClipboardEvent;
+          document.dispatchEvent(new make(kind, { [name]: data, bubbles: true, cancelable: true }));
+          done();
+        });
+    """
+    before = set(server.folders()[0].iterdir())
+    for kind in ("drop", "paste"):
+        page.execute_async_script(script, kind)
+    assert [name.text for name in page.find_elements(By.CLASS_NAME, "name")] == ["drop.png", "paste.png"]
+    page.execute_script("document.querySelector('#network').value = 'rcan'")
+    page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
+    one(page, "width").send_keys("900")
+    until(lambda: one(page, "go").is_enabled())
+    one(page, "go").click()
+    until(lambda: any("before it" in state or "Next" in state or "Enlarging" in state for state in states(page)))
+    for button in page.find_elements(By.CLASS_NAME, "remove"):
+        assert (button.get_attribute("aria-label") or "").startswith("Cancel")
+        button.click()
+    assert states(page) == ["230 × 230", "230 × 230"]
+    until(lambda: set(server.folders()[0].iterdir()) <= before)
+
+
+def test_leaving_the_page_removes_its_pictures(page: webdriver.Chrome, server: Server, pictures: list[Path]) -> None:
+    before = set(server.folders()[0].iterdir())
+    choose(page, pictures[:1])
+    enlarge(page)
+    assert set(server.folders()[0].iterdir()) - before
+    page.get("about:blank")
+    until(lambda: not set(server.folders()[0].iterdir()) - before)
+    page.back()
+    until(lambda: not states(page) or states(page) == ["40 × 30"])
+    assert not page.find_elements(By.CSS_SELECTOR, ".download:not([hidden])")
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core, which looks for what keeps people out."""
+    folder = tmp_path_factory.mktemp("axe")
+    if not shutil.which("npm"):
+        pytest.skip("axe-core comes from npm, which is not installed")
+    got = subprocess.run(["npm", "pack", "--silent", "axe-core@4"], cwd=folder, capture_output=True, timeout=60)
+    if got.returncode:
+        pytest.skip("axe-core cannot be fetched with npm here")
+    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as archive:
+        file = archive.extractfile("package/axe.min.js")
+        assert file is not None
+        return file.read().decode()
+
+
+def test_axe_finds_nothing(page: webdriver.Chrome, axe: str, pictures: list[Path]) -> None:
+    def violations() -> list[str]:
+        page.execute_script(axe)
+        found: dict[str, Any] = page.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+        assert len(found["passes"]) > 10
+        return [f"{v['id']}: {[node['html'] for node in v['nodes']]}" for v in found["violations"]]
+
+    assert violations() == []
+    choose(page, [pictures[0], pictures[2]])
+    page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
+    one(page, "width").send_keys("100")
+    enlarge(page)
+    until(lambda: one(page, "notice").is_displayed())
+    assert violations() == []
+    dark(page)
+    assert violations() == []
+    page.find_element(By.CLASS_NAME, "pick").click()
+    as_phone(page)
+    assert violations() == []
