@@ -8,6 +8,7 @@ from PIL import Image
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
+from finescale.evaluation.arrays import to_tensor
 from finescale.evaluation.benchmark import Contender, check_names, contender, run, score_picture
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure
@@ -106,7 +107,7 @@ def test_nothing_to_run_is_an_error(folder: Path, tmp_path: Path, monkeypatch: p
 
 def test_a_perfect_network_scores_infinity(folder: Path) -> None:
     high = sets.mod_crop(sets.read_rgb(folder / "2.png"), 2)
-    score = score_picture(Contender("oracle", lambda _: sets.to_tensor(high)), folder / "2.png", 2)
+    score = score_picture(Contender("oracle", lambda _: to_tensor(high)), folder / "2.png", 2)
     assert score.psnr == math.inf
 
 

@@ -30,7 +30,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=window,
         default=argparse.SUPPRESS,
         metavar="N|global",
-        help="attention and norms look at squares of N low-resolution pixels, or at the whole picture, as in papers (default: 48)",
+        help="statistics over squares of N pixels of the small picture (default: 48), or over all of it, as papers do",
     )
 
 

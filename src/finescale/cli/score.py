@@ -29,13 +29,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores and prints."""
-    from finescale.evaluation import lpips, scoring, tables
+    from finescale.evaluation import scoring, tables
     from finescale.images.files import check_free
 
     if args.json:
         check_free(args.json, args.overwrite)
     pairs = scoring.match(args.hr, args.sr, args.scale)
-    perceptual = lpips.find(args.perceptual) if args.perceptual else None
+    perceptual = None
+    if args.perceptual:
+        from finescale.evaluation import lpips  # torch takes two seconds
+
+        perceptual = lpips.find(args.perceptual)
     distance = None if isinstance(perceptual, scoring.Unavailable) else perceptual
     scores = [scoring.score_pair(pair, args.scale, distance) for pair in tables.tracked(pairs, "scoring")]
     if args.json:

@@ -14,6 +14,7 @@ from torch import Tensor
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation import sets
+from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.metrics import Pixels, Plane, luma, psnr, shave, ssim
 from finescale.evaluation.scoring import Distance, Score, Unavailable, as_json, perceptual_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure
@@ -21,6 +22,7 @@ from finescale.images.resize import Border, resize
 from finescale.inference.engines.pytorch import pick_device
 from finescale.inference.upscale import Upscaler
 from finescale.networks.catalogue import ALIASES, NETWORKS
+from finescale.networks.complexity import count
 from finescale.weights import store
 from finescale.weights.files import read_header, sha256
 
@@ -142,12 +144,14 @@ def contender(name: str, scale: int, *, settings: Mapping[str, Any] | None = Non
     if name == "nearest":
         return Contender(name, lambda low: low.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
     network = store.load(name, scale)
-    path = Path(name) if Path(name).is_file() and name not in NETWORKS else store.find(name, scale)
+    named = name in NETWORKS or name in ALIASES
+    path = store.find(name, scale) if named else Path(name)
+    cost = count(network)
     return Contender(
-        path.stem if path is not None and name not in NETWORKS and name not in ALIASES else name,
+        name if named else Path(name).stem,
         Upscaler(network, **{"engine": "torch", "precision": "float32", **(settings or {})}).enlarge,
-        sum(parameter.numel() for parameter in network.parameters()),
-        None,
+        cost.parameters,
+        cost.macs,
         path,
         sha256(path) if path else None,
     )
@@ -176,9 +180,9 @@ def score_picture(entrant: Contender, path: Path, scale: int, distance: Distance
         if entrant.name == PAPERS_BICUBIC:
             planes = [shave(plane, scale) for plane in papers_bicubic(high, scale)]
             return Score(path.stem, psnr(*planes), ssim(*planes))
-        low = sets.downscale(high, scale)
+        low = downscale(high, scale)
         start = time.perf_counter()
-        enlarged = sets.to_pixels(entrant.enlarge(low))
+        enlarged = to_pixels(entrant.enlarge(low))
         seconds = time.perf_counter() - start
         return score_pixels(path.stem, enlarged, high, scale, distance=distance, seconds=seconds)
     except UsageError as error:

@@ -22,9 +22,9 @@ from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.evaluation.arrays import to_tensor
 from finescale.evaluation.metrics import Pixels
 from finescale.evaluation.scoring import Unavailable
-from finescale.evaluation.sets import to_tensor
 
 _LINEAR_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
 _VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")

@@ -1,5 +1,6 @@
 """Plots of a benchmark run: PSNR against parameters and against seconds, published networks beside ours."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from finescale.errors import FinescaleError
 from finescale.evaluation import published
 from finescale.evaluation.benchmark import REFERENCES, Run
 from finescale.evaluation.scoring import means
+from finescale.evaluation.tables import count
 from finescale.images.files import new_file
 
 if TYPE_CHECKING:
@@ -89,14 +91,18 @@ def by_seconds(run: Run, name: str) -> list[Point]:
 def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwrite: bool) -> None:
     matplotlib = require()
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     best = max(point.psnr for point in points)
     points = [point for point in points if point.ours or point.psnr > best - _SHOWN]
     style = {"svg.hashsalt": "finescale", "svg.fonttype": "path", "font.size": 9, "axes.edgecolor": THEIRS}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+        figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value) if value >= 1000 else f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
         for ours, colour, size in ((False, THEIRS, 26), (True, OURS, 54)):
             some = [point for point in points if point.ours == ours]
             axes.scatter(
@@ -112,7 +118,7 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
         axes.set_ylabel("PSNR on luma, dB", color=INK)
         axes.grid(True, color="#e5e7eb", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(0.12, 0.08)
+        axes.margins(0.1, 0.1)
         axes.legend(loc="lower right", frameon=False)
         figure.draw_without_rendering()
         _label(axes, points)
@@ -130,26 +136,31 @@ def _label(axes: "Axes", points: Sequence[Point]) -> None:
     taken = [(x - 4 * unit, y - 4 * unit, x + 4 * unit, y + 4 * unit) for x, y in dots]
     left, bottom, right, top = axes.bbox.extents
     for point, (x, y) in sorted(zip(points, dots), key=lambda item: not item[0].ours):
-        width, height = 5.0 * unit * len(point.name), 9 * unit
+        name = point.name if point.ours else point.name.partition(" (")[0]
+        width, height = (6.2 if point.ours else 4.8) * unit * len(name), (10 if point.ours else 8.5) * unit
         choices = []
-        for distance in (7, 14, 22):
+        for distance in (6, 9, 13, 18, 24, 31, 39):
             d = distance * unit
-            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7)):
-                x0 = x + dx * d - (width if dx < 0 else width / 2 if dx == 0 else 0)
-                y0 = y + dy * d - height / 2
+            for angle in range(0, 360, 15):
+                dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+                x0 = x + dx * d - width * (1 - dx) / 2
+                y0 = y + dy * d - height * (1 - dy) / 2
                 box = (x0, y0, x0 + width, y0 + height)
                 outside = (
                     max(0, left - x0) + max(0, x0 + width - right) + max(0, bottom - y0) + max(0, y0 + height - top)
                 )
                 covered = sum(_overlap(box, other) for other in taken)
-                choices.append((covered + 20 * outside * unit + distance, box, dx))
-        _, box, _ = min(choices, key=lambda choice: choice[0])
+                choices.append((covered + 20 * outside * unit + 2 * distance, box, distance))
+        _, box, distance = min(choices, key=lambda choice: choice[0])
         taken.append(box)
         axes.annotate(
-            point.name,
+            name,
             (point.x, point.psnr),
             xytext=((box[0] - x) / unit, (box[1] - y) / unit),
             textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": "#d1d5db", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+            if distance > 13
+            else None,
             color=OURS if point.ours else "#4b5563",
             fontsize=9 if point.ours else 8,
             fontweight="bold" if point.ours else "normal",

@@ -83,9 +83,9 @@ def source(row: Published) -> Source:
     return _file().sources[row.source]
 
 
-def compared(scale: int, sets: Sequence[str]) -> list[Published]:
-    """The quoted rows that have a figure for at least one of these sets."""
-    return [row for row in rows(scale, measured=False) if any(name in row.figures for name in sets)]
+def compared(scale: int, sets: Sequence[str], *, measured: bool = False) -> list[Published]:
+    """The quoted rows, or the measured ones, that have a figure for at least one of these sets."""
+    return [row for row in rows(scale, measured=measured) if any(name in row.figures for name in sets)]
 
 
 def pair(row: Published, name: str) -> str:

@@ -115,30 +115,35 @@ def _texts(scale: int) -> tuple[str, str, str, str]:
 
 
 def _published(run: Run) -> list[str]:
-    """The published rows and their sources, where there are any for these sets."""
-    rows = published.compared(run.scale, run.sets)
-    if not rows:
-        return []
-    order = list(dict.fromkeys(row.source for row in rows))
-    lines = [
-        [
-            row.network,
-            count(row.parameters),
-            *(published.pair(row, name) or "-" for name in run.sets),
-            row.training or "-",
-            f"[{order.index(row.source) + 1}]",
+    """The published rows for these sets, those measured with published weights, and the sources of both."""
+    quoted, measured = (published.compared(run.scale, run.sets, measured=kind) for kind in (False, True))
+    order = list(dict.fromkeys(row.source for row in (*quoted, *measured)))
+
+    def line(row: published.Published, *more: str) -> list[str]:
+        figures = (published.pair(row, name) or "-" for name in run.sets)
+        return [row.network, count(row.parameters), *figures, *more, f"[{order.index(row.source) + 1}]"]
+
+    parts = []
+    head = ["network", "parameters", *run.sets]
+    if quoted:
+        lines = [line(row, row.training or "-") for row in quoted]
+        parts += ["## Published figures", _table([*head, "training set", "source"], lines)]
+    if measured:
+        lines = [line(row, _number(row.seconds), _number(row.memory_mib)) for row in measured]
+        parts += [
+            "## Small networks with their own published weights",
+            "Seconds and MiB are for 320 x 180 pixels on the machine that the source names, not on ours.",
+            _table([*head, "seconds", "MiB", "source"], lines),
         ]
-        for row in rows
-    ]
-    notes = []
-    for number, key in enumerate(order, start=1):
-        source = published.sources()[key]
-        notes.append(f"{number}. {source.title}" + (f", <{source.url}>" if source.url else ""))
-    return [
-        "## Published figures",
-        _table(["network", "parameters", *run.sets, "training set", "source"], lines),
-        "\n".join(notes),
-    ]
+    if order:
+        origins = [published.sources()[key] for key in order]
+        notes = [f"{i}. {s.title}" + (f", <{s.url}>" if s.url else "") for i, s in enumerate(origins, start=1)]
+        parts += ["## Sources", "\n".join(notes)]
+    return parts
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

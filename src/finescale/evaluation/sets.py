@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation.metrics import Pixels
 from finescale.images.files import READABLE, read
 from finescale.images.picture import to_8_bit
-from finescale.images.resize import Border, resize
 
 # Where collections keep the originals inside a set's folder.
 _INNER = ("HR", "original", "GTmod12", "GT", "image_SRF_4")
@@ -117,18 +114,3 @@ def mod_crop(pixels: Pixels, multiple: int) -> Pixels:
     if min(height, width) < multiple:
         raise UsageError(f"a picture of {width} x {height} cannot be cropped to a multiple of {multiple}")
     return pixels[: height - height % multiple, : width - width % multiple]
-
-
-def to_tensor(pixels: Pixels) -> Tensor:
-    """(H, W, 3) uint8 array -> (3, H, W) uint8 tensor, a copy."""
-    return torch.tensor(pixels).permute(2, 0, 1).contiguous()
-
-
-def to_pixels(picture: Tensor) -> Pixels:
-    """(3, H, W) uint8 tensor on any device -> (H, W, 3) uint8 array."""
-    return picture.permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-def downscale(high: Pixels, scale: int, border: Border = "replicate") -> Tensor:
-    """The protocol's low-resolution picture: (sH, sW, 3) -> (3, H, W) uint8; the sides must be multiples of `scale`."""
-    return resize(to_tensor(high), scale=1 / scale, border=border)

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
 from finescale.evaluation import published
-from finescale.evaluation.benchmark import Row, Run
 from finescale.evaluation.scoring import Distance, Score, Unavailable, means
+
+if TYPE_CHECKING:
+    from finescale.evaluation.benchmark import Row, Run
 
 T = TypeVar("T")
 Perceptual = Distance | Unavailable | None
@@ -50,14 +52,14 @@ def decibels(value: float) -> str:
     return "∞" if value == float("inf") else f"{value:.3f}"
 
 
-def count(value: int | None) -> str:
+def count(value: float | None) -> str:
     """A number of parameters or operations with K, M or G; "-" for none."""
     if value is None:
         return "-"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
         if value >= size:
             return f"{value / size:.3g} {unit}"
-    return str(value)
+    return f"{value:g}"
 
 
 def show_scores(scores: Sequence[Score], scale: int, perceptual: Perceptual) -> None:
@@ -89,7 +91,7 @@ def distance_cells(value: float | None, perceptual: Perceptual) -> list[str]:
     return ["no weights" if isinstance(perceptual, Unavailable) else "-" if value is None else f"{value:.4f}"]
 
 
-def show_run(run: Run) -> None:
+def show_run(run: "Run") -> None:
     """Prints a benchmark run with the published figures beneath it, and which networks had no weights."""
     table = Table(title=f"x{run.scale}: PSNR dB / SSIM on luma", title_justify="left")
     for i, heading in enumerate((*headings(run), "weights")):
@@ -119,7 +121,7 @@ def show_run(run: Run) -> None:
         screen.print(run.distance.reason, style="yellow", highlight=False)
 
 
-def cells(row: Row, run: Run) -> list[str]:
+def cells(row: "Row", run: "Run") -> list[str]:
     """A row's cells: name, parameters, MACs, figures of every set, perceptual distances, seconds, MiB."""
     averages = [means(row.scores[name]) for name in run.sets]
     result = [row.name, count(row.parameters), count(row.macs)]
@@ -132,7 +134,7 @@ def cells(row: Row, run: Run) -> list[str]:
     return result
 
 
-def headings(run: Run) -> list[str]:
+def headings(run: "Run") -> list[str]:
     """The headings of `cells`."""
     distances = [f"{run.distance.label} {name}" for name in run.sets] if run.distance else []
     return ["network", "parameters", "MACs", *run.sets, *distances, *(["seconds", "MiB"] if run.timed_size else [])]

@@ -1,12 +1,12 @@
 """PSNR-Y of a network in training, by the published protocol, on pictures it does not see."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from finescale.evaluation import sets
+from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.metrics import psnr_y
 from finescale.images.resize import resize
 
@@ -24,14 +24,14 @@ class Validation:
         limit: at most so many pictures, evenly spread over the set.
     """
 
-    def __init__(self, name: str, *, scale: int, device: torch.device, limit: int | None = None) -> None:
+    def __init__(self, name: str, scale: int, device: torch.device, limit: int | None = None) -> None:
         found = sets.find(name)
         files = found.pictures
         if limit is not None and limit < len(files):
             files = tuple(files[i * len(files) // limit] for i in range(limit))
         self.name, self.scale = found.name, scale
         self.high = [sets.mod_crop(sets.read_rgb(Path(file)), scale) for file in files]
-        self.low = [sets.downscale(high, scale).to(device) for high in self.high]
+        self.low = [downscale(high, scale).to(device) for high in self.high]
 
     def __call__(self, network: nn.Module) -> tuple[float, list[Tensor]]:
         """Mean PSNR-Y in dB of a network in evaluation mode, and samples: bicubic, network, original side by side."""
@@ -40,10 +40,10 @@ class Validation:
             output = network(torch.stack([self.low[i] for i in batch]).float().div(255))
             pixels = output.float().mul(255).add(0.5).floor().clamp(0, 255).to(torch.uint8)
             for i, picture in zip(batch, pixels):
-                scores[i] = psnr_y(sets.to_pixels(picture), self.high[i], self.scale)
+                scores[i] = psnr_y(to_pixels(picture), self.high[i], self.scale)
                 if i < _SAMPLES:
                     bicubic = resize(self.low[i].cpu(), scale=self.scale)
-                    row = torch.cat([bicubic, picture.cpu(), sets.to_tensor(self.high[i])], dim=2)
+                    row = torch.cat([bicubic, picture.cpu(), to_tensor(self.high[i])], dim=2)
                     samples.append(row.float().div(255))
         return sum(scores) / len(scores), samples
 

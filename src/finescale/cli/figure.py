@@ -1,0 +1,66 @@
+"""`finescale figure`: a comparison figure as in papers."""
+
+import argparse
+from pathlib import Path
+
+from finescale.cli.bench import add_settings, names, settings
+
+
+def numbers(text: str, count: int, form: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas or an x."""
+    parts = text.replace("x", ",").split(",")
+    if len(parts) != count or not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected {form} in whole pixels, not '{text}'")
+    return tuple(int(part) for part in parts)
+
+
+def box(text: str) -> tuple[int, ...]:
+    """X,Y,W,H."""
+    return numbers(text, 4, "X,Y,W,H")
+
+
+def size(text: str) -> tuple[int, ...]:
+    """WxH."""
+    return numbers(text, 2, "WxH")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    add = parser.add_argument
+    add("picture", type=Path, metavar="PICTURE", help="the original, which is shrunk and enlarged again")
+    add("--networks", type=names, required=True, metavar="A,B,...", help="networks, weight files, bicubic, nearest")
+    add(
+        "--box",
+        type=box,
+        action="append",
+        metavar="X,Y,W,H",
+        help="what to show, in pixels of the original; repeatable",
+    )
+    add("--auto", type=int, metavar="N", help="choose N boxes: where the networks differ most")
+    add("--size", type=size, metavar="WxH", help="size of the chosen boxes")
+    add("--scale", type=int, choices=(2, 3, 4), default=4)
+    add("--hr", type=Path, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .pdf or .svg")
+    add("--overwrite", action="store_true", help="replace an existing figure")
+    add_settings(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Enlarges, chooses and draws."""
+    from finescale.errors import UsageError
+    from finescale.evaluation import benchmark, figure
+    from finescale.images.files import check_free
+
+    if not args.box and not args.auto:
+        raise UsageError("say what to show: --box X,Y,W,H, or --auto N")
+    check_free(args.output, args.overwrite)
+    benchmark.check_names(args.networks, args.scale)
+    chosen = settings(args)
+    contenders = [benchmark.contender(name, args.scale, settings=chosen) for name in args.networks]
+    scene = figure.scene(args.picture, contenders, args.scale, high=args.hr)
+    boxes = [figure.Box(*given) for given in args.box or []]
+    if args.auto:
+        boxes += figure.telling_boxes(scene, args.auto, args.size)
+    figure.draw(scene, boxes, args.output, overwrite=args.overwrite)
+    print(args.output, *(f"{b.left},{b.top},{b.width},{b.height}" for b in boxes))
+    return 0

@@ -1,0 +1,165 @@
+"""The verbs as people type them: exit code, what they print and leave behind; one in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finescale.cli.main import main
+from finescale.networks.catalogue import build
+from finescale.weights.files import save
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Originals, enlarged pictures and a weight file."""
+    folder = tmp_path_factory.mktemp("place")
+    generator = np.random.default_rng(0)
+    for name in ("hr", "sr"):
+        (folder / name).mkdir()
+    for name in ("one", "two"):
+        high = generator.integers(0, 256, (50, 66, 3)).astype(np.uint8)
+        Image.fromarray(high).save(folder / "hr" / f"{name}.png")
+        near = np.clip(high[:48, :64].astype(int) + generator.integers(-9, 10, (48, 64, 3)), 0, 255)
+        Image.fromarray(near.astype(np.uint8)).save(folder / "sr" / f"{name}_x4.png")
+    torch.manual_seed(0)
+    save(
+        build("rcan", scale=4, channels=4, groups=1, blocks=1, reduction=2, tail="direct"), folder / "tiny.safetensors"
+    )
+    return folder
+
+
+HIDDEN = ("FINESCALE_DATA", "FINESCALE_WEIGHTS", "FINESCALE_WEIGHTS_URL")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def finescale(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs a command line in this process, in the folder `place`."""
+    for name in HIDDEN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(place / "cache"))
+    monkeypatch.chdir(place)
+    torch.set_num_threads(1)
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["finescale", *arguments])
+        try:
+            code = main(arguments)
+        except SystemExit as leaving:  # argparse
+            code = int(leaving.code or 0)
+        printed = capfd.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run
+
+
+def test_score(finescale: Callable[..., Done], tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    done = finescale("score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json", str(file), "--perceptual")
+    assert done.returncode == 0, done.stderr
+    assert "mean of 2" in done.stdout
+    assert "no weights" in done.stdout
+    assert "lpips_v0.1_squeeze.pth" in done.stdout.replace("\n", "")
+    found = json.loads(file.read_text())
+    assert [row["name"] for row in found["pictures"]] == ["one", "two"]
+    assert 30 < found["psnr"] < 40
+    assert f"{found['psnr']:.3f}" in done.stdout
+    again = finescale("score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json", str(file))
+    assert again.returncode == 1
+    assert "already exists" in again.stderr
+
+
+def test_a_process_of_its_own(place: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in HIDDEN} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "finescale", "score", "--scale", "4", "--hr", "hr", "--sr"]
+    good, bad = (
+        subprocess.run([*command, sr], capture_output=True, text=True, cwd=place, env=environment, check=False)
+        for sr in ("sr", "nowhere")
+    )
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "mean of 2" in good.stdout
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr == "finescale: nowhere: there is no such file or folder\n"
+
+
+def test_score_lists_what_has_no_partner(finescale: Callable[..., Done], tmp_path: Path) -> None:
+    (tmp_path / "sr").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "sr" / "one.png")
+    done = finescale("score", "--hr", "hr", "--sr", str(tmp_path / "sr"), "--scale", "4")
+    assert done.returncode == 1
+    assert done.stderr.startswith("finescale: the pictures do not pair up; without a partner in ")
+    assert done.stderr.endswith(": two.png\n")
+    assert done.stdout == ""
+
+
+def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
+    file = tmp_path / "b.json"
+    networks = "bicubic,bicubic-y,tiny.safetensors,rcan"
+    options = ("--sets", "hr", "--scale", "4", "--repeats", "1", "--json", str(file), "--report", str(tmp_path / "r"))
+    done = finescale("bench", "--networks", networks, *options)
+    assert done.returncode == 1, "one network has no weights"
+    assert "left out: there are no trained weights for rcan x4" in done.stdout
+    found = json.loads(file.read_text())
+    assert [row["name"] for row in found["networks"]] == ["bicubic", "bicubic-y", "tiny", "rcan"]
+    assert found["command"].startswith("finescale bench --networks bicubic,")
+    assert found["networks"][2]["macs"] > 0
+    assert (tmp_path / "r" / "results-x4.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("bench", "--networks", "bicubik", "--sets", "hr"),
+            "'bicubik' is neither a network nor a weight file; did you",
+        ),
+        (("bench", "--networks", "bicubic", "--sets", "Set6"), "there is no set or folder 'Set6'"),
+        (("bench", "--networks", "tiny.safetensors", "--sets", "hr", "--scale", "2"), "enlarges x4, not x2"),
+        (("bench", "--networks", "tiny.safetensors", "--sets", "hr", "--engine", "abacus"), "'abacus' is not one of"),
+        (("bench", "--networks", "bicubic", "--sets", "hr", "--scale", "5"), "invalid choice"),
+        (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png"), "say what to show"),
+        (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png", "--box", "1,2,3"), "expected X,Y,W,H"),
+        (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png", "--box", "60,0,20,20"), "is not inside"),
+    ],
+)
+def test_requests_that_make_no_sense(
+    finescale: Callable[..., Done], place: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    before = sorted(path.name for path in place.iterdir())
+    done = finescale(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_figure(finescale: Callable[..., Done], tmp_path: Path) -> None:
+    file = tmp_path / "f.png"
+    done = finescale(
+        "figure", "hr/one.png", "--networks", "bicubic,tiny.safetensors", "--auto", "2", "--size", "16x12",
+        "--box", "0,0,20,20", "-o", str(file),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.split()
+    assert shown[:2] == [str(file), "0,0,20,20"]
+    assert len(shown) == 4
+    with Image.open(file) as image:
+        assert image.width > 1000

@@ -1,0 +1,123 @@
+import csv
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from finescale.errors import FinescaleError
+from finescale.evaluation import plots, report
+from finescale.evaluation.benchmark import Row, Run
+from finescale.evaluation.scoring import Score, Unavailable
+from finescale.evaluation.speed import Speed
+
+LIGHT = Row(
+    "sa-rcan-light",
+    429_000,
+    1_040_000_000,
+    "weights/sa-rcan-light-x4.safetensors",
+    "ab" * 32,
+    {"Set5": [Score("baby", 33.5, 0.91, 0.2, 0.1), Score("bird", 35.5, 0.93, 0.1, 0.1)]},
+    Speed(0.51, 612.4, (320, 180), 3),
+)
+BICUBIC = Row("bicubic", scores={"Set5": [Score("baby", 31.78, 0.8575), Score("bird", 30.18, 0.8730)]})
+MISSING = Row("rcan", missing="there are no trained weights for rcan x4")
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run(
+        scale=4,
+        sets=["Set5"],
+        rows=[BICUBIC, LIGHT, MISSING],
+        distance=Unavailable("LPIPS", "LPIPS needs its linear layers"),
+        settings={"ensemble": True},
+        command="finescale bench --networks bicubic,sa-rcan-light,rcan --sets Set5",
+        machine={"device": "a processor", "threads": 2},
+        timed_size=(320, 180),
+        date="2026-01-01 00:00 UTC",
+    )
+
+
+def test_the_whole_report(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    folder = tmp_path / "deep" / "results"
+    report.check(folder, 4, ["Set5"])
+    written = report.write(run, folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in written)
+    assert {path.name for path in written} == {
+        "results-x4.md",
+        "results-x4.csv",
+        "results-x4.json",
+        "pictures-x4.md",
+        "psnr-parameters-x4-Set5.svg",
+        "psnr-seconds-x4-Set5.svg",
+    }
+    page = (folder / "results-x4.md").read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (folder / link).is_file(), link
+    found = json.loads((folder / "results-x4.json").read_text())
+    assert found["networks"][1]["sets"]["Set5"]["psnr"] == 34.5
+    with pytest.raises(FinescaleError, match="already exists"):
+        report.check(folder, 4, ["Set5"])
+    report.check(folder, 4, ["Set5"], overwrite=True)
+    before = (folder / "psnr-parameters-x4-Set5.svg").read_bytes()
+    report.write(run, folder, overwrite=True)
+    assert (folder / "psnr-parameters-x4-Set5.svg").read_bytes() == before, "the same plot is the same file"
+
+
+def test_markdown_has_everything(run: Run) -> None:
+    page = report.markdown(run)
+    assert "| sa-rcan-light | 429 K | 1.04 G | 34.500 / 0.9200 | no weights | 0.51 | 612 |" in page
+    assert "| RCAN | 15.6 M | 32.63 / 0.9002 | DIV2K | [1] |" in page
+    assert "Left out:\n\n- there are no trained weights for rcan x4" in page
+    assert "LPIPS needs its linear layers" in page
+    assert f"SHA-256 `{'ab' * 32}`" in page
+    assert run.command in page
+    assert "settings: ensemble True" in page
+    for line in page.splitlines():  # every row of a table has as many cells as its heading
+        if line.startswith("| network"):
+            columns = line.count("|")
+        if line.startswith("|"):
+            assert line.count("|") == columns, line
+    sources = {int(n) for n in re.findall(r"\| \[(\d+)\] \|", page)}
+    assert sources == {int(n) for n in re.findall(r"^(\d+)\. ", page, re.MULTILINE)}
+
+
+def test_csv_has_means_and_pictures(run: Run) -> None:
+    lines = list(csv.DictReader(io.StringIO(report.csv(run))))
+    assert [(line["network"], line["picture"]) for line in lines] == [
+        ("bicubic", "mean"),
+        ("bicubic", "baby"),
+        ("bicubic", "bird"),
+        ("sa-rcan-light", "mean"),
+        ("sa-rcan-light", "baby"),
+        ("sa-rcan-light", "bird"),
+    ]
+    assert float(lines[3]["psnr"]) == 34.5
+    assert lines[0]["parameters"] == ""
+    assert lines[3]["sha256"] == "ab" * 32
+
+
+def test_every_picture(run: Run) -> None:
+    assert "| bird | 30.180 / 0.8730 | 35.500 / 0.9300 |" in report.pictures(run)
+
+
+def test_points_of_the_plots(run: Run) -> None:
+    by_parameters = {point.name: point for point in plots.by_parameters(run, "Set5")}
+    assert by_parameters["sa-rcan-light"] == plots.Point("sa-rcan-light", 429_000, 34.5, True)
+    assert by_parameters["RCAN"] == plots.Point("RCAN", 15_600_000, 32.63, False)
+    assert "bicubic" not in by_parameters
+    by_seconds = {point.name: point for point in plots.by_seconds(run, "Set5")}
+    assert by_seconds["sa-rcan-light"].x == 0.51
+    assert by_seconds["IMDN"].x == 0.97
+    assert "RCAN" not in by_seconds
+
+
+def test_without_matplotlib_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(FinescaleError, match=r"pip install 'finescale\[report\]'"):
+        report.check(tmp_path / "r", 4, ["Set5"])
+    assert not (tmp_path / "r").exists()
