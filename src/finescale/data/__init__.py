@@ -1,0 +1,1 @@
+"""Data sets, the packed store, and random crops from it."""

@@ -1,65 +1,109 @@
-"""Random aligned crops, flipped and turned, gathered on the device the store lies on."""
+"""Random aligned crops, flipped and turned, gathered on the device the pictures lie on.
+
+A crop under one of the eight flips and turns is the same picture read with other strides: mirrored columns count down,
+turned ones swap rows and columns. So cutting, flipping and turning a batch is a single gather of bytes by index.
+"""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from finescale.data.store import Store
+from finescale.errors import FinescaleError
+
+Where = Literal["auto", "device", "memory"]
 
 
 class Crops:
     """Draws batches of aligned low- and high-resolution crops from a store.
 
     Pictures are drawn in proportion to the number of crop positions they offer, so every position is equally likely.
+    All randomness comes from one generator on the CPU, so the same seed gives the same crops on every device.
 
     Args:
         store: the packed store.
         scale: which low-resolution pictures.
         patch: side of the low-resolution crop.
-        device: where the pictures lie and the crops are gathered.
-        seed: of the generator; its state is `state()`.
+        device: where the batches are wanted.
+        seed: of the generator; `generator.get_state()` is the position in the data.
+        where: the pictures lie in the "device"'s memory, or in the computer's "memory" (mapped from the disk); "auto"
+            takes the device if they fill no more than half of what is free there.
+        share: (i, n): give only the i-th of n equal parts of every batch; the n parts together are the batch that a
+            single process would have drawn.
     """
 
-    def __init__(self, store: Store, *, scale: int, patch: int, device: torch.device, seed: int) -> None:
-        self.scale, self.device = scale, device
-        self.high, self.low = (store.flat(s).to(device) for s in (1, scale))
+    def __init__(
+        self,
+        store: Store,
+        *,
+        scale: int,
+        patch: int,
+        device: torch.device,
+        seed: int,
+        where: Where = "auto",
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.scale, self.device, self.share = scale, device, share
+        self.resident = _resident(store.size() + store.size(scale), device, where)
+        home = device if self.resident else torch.device("cpu")
+        self.high, self.low = (store.flat(s).to(home) for s in (1, scale))
         self.sizes = torch.tensor([[i.height // scale, i.width // scale, i.offset // scale**2] for i in store.items])
         self.generator = torch.Generator().manual_seed(seed)
         self.set_patch(patch)
 
     def set_patch(self, patch: int) -> None:
-        """Changes the side of the crops; pictures smaller than it are left out."""
+        """Changes the side of the crops; pictures smaller than it are left out.
+
+        Raises:
+            FinescaleError: no picture is that large.
+        """
         self.patch = patch
         places = (self.sizes[:, 0] - patch + 1).clamp(min=0) * (self.sizes[:, 1] - patch + 1).clamp(min=0)
         if not places.any():
-            raise ValueError(f"no picture of the store holds a crop of {patch} x {patch}")
+            raise FinescaleError(f"no picture of the store holds a low-resolution crop of {patch} x {patch}")
         self.places = places.double().cumsum(0)
 
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        """(count, 3, P, P) and (count, 3, sP, sP) float32 in [0, 1]."""
+        """This process's part of the next `count` crops: (N, 3, P, P) and (N, 3, sP, sP), float32 in [0, 1].
+
+        Both are channels-last in memory, on `device`; N = count / share[1].
+        """
         draw = torch.rand(4, count, generator=self.generator, dtype=torch.float64)
+        index, of = self.share
+        draw = draw[:, index * count // of : (index + 1) * count // of]
         picture = torch.searchsorted(self.places, draw[0] * self.places[-1], right=True).clamp(max=len(self.sizes) - 1)
         height, width, offset = self.sizes[picture].unbind(1)
         top = (draw[1] * (height - self.patch + 1)).long()
         left = (draw[2] * (width - self.patch + 1)).long()
         turn = (draw[3] * 8).long()
-        result = []
-        for flat, s in ((self.low, 1), (self.high, self.scale)):
-            crops = self._gather(flat, offset * s * s, width * s, top * s, left * s, self.patch * s)
-            result.append(self._turn(crops, turn).float().div_(255))
-        return result[0], result[1]
+        return (
+            self._gather(self.low, offset, width, top, left, turn, 1),
+            self._gather(self.high, offset, width, top, left, turn, self.scale),
+        )
 
-    def _gather(self, flat: Tensor, offset: Tensor, width: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-        start = (offset + (top * width + left) * 3).to(self.device, non_blocking=True)
-        stride = (width * 3).to(self.device, non_blocking=True)
-        row = torch.arange(side, device=self.device)
-        column = torch.arange(side * 3, device=self.device)
-        index = start[:, None, None] + row[None, :, None] * stride[:, None, None] + column[None, None, :]
-        return flat[index].unflatten(2, (side, 3)).permute(0, 3, 1, 2)
+    def _gather(
+        self, flat: Tensor, offset: Tensor, width: Tensor, top: Tensor, left: Tensor, turn: Tensor, s: int
+    ) -> Tensor:
+        """Crops of `flat`, whose pictures are s times the size of those that offset, width, top and left speak of."""
+        side, width = self.patch * s, width * s
+        start = offset * s * s + (top * s * width + left * s) * 3
+        right, down = torch.full_like(width, 3), width * 3  # bytes to the next pixel of a row and of a column
+        mirrored, upside_down, transposed = turn & 1 > 0, turn & 2 > 0, turn & 4 > 0
+        start = start + mirrored * right * (side - 1) + upside_down * down * (side - 1)
+        right, down = torch.where(mirrored, -right, right), torch.where(upside_down, -down, down)
+        right, down = torch.where(transposed, down, right), torch.where(transposed, right, down)
+        places = torch.stack((start, down, right))[..., None, None, None].to(flat.device, non_blocking=True)
+        step = torch.arange(side, device=flat.device)
+        index = places[0] + step[:, None, None] * places[1] + step[None, :, None] * places[2]  # (N, side, side, 1)
+        crops = flat[index + torch.arange(3, device=flat.device)]
+        if crops.device != self.device:
+            crops = crops.pin_memory().to(self.device, non_blocking=True)
+        return crops.permute(0, 3, 1, 2).float().div_(255)
 
-    @staticmethod
-    def _turn(crops: Tensor, turn: Tensor) -> Tensor:
-        """Each crop under one of the eight flips and turns: bit 0 mirrors, bit 1 turns upside down, bit 2 transposes."""
-        turn = turn.to(crops.device)[:, None, None, None]
-        crops = torch.where(turn & 1 > 0, crops.flip(3), crops)
-        crops = torch.where(turn & 2 > 0, crops.flip(2), crops)
-        return torch.where(turn & 4 > 0, crops.transpose(2, 3), crops)
+
+def _resident(size: int, device: torch.device, where: Where) -> bool:
+    """Whether `size` bytes of pictures are to lie in the device's own memory."""
+    if device.type == "cpu" or where != "auto":
+        return device.type != "cpu" and where == "device"
+    return size <= torch.cuda.mem_get_info(device)[0] // 2

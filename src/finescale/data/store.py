@@ -1,25 +1,31 @@
 """The packed store: every picture of a training set in one memory-mapped file per scale.
 
-A store is a folder: `index.json` (names, sizes, offsets), `hr.bin` (uint8, each picture (H, W, 3), one after another)
-and for every scale `xS.bin` with the exact-bicubic low-resolution pictures in the same order.
+A store is a folder: `index.json` (names, sizes, offsets, licence), `hr.bin` (uint8, each picture (H, W, 3), one after
+another) and for every scale `xS.bin` with the exact-bicubic low-resolution pictures in the same order.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, UsageError
 from finescale.images.resize import resize
 
 MULTIPLE = 12  # every picture is cropped to multiples of 12, so that x2, x3 and x4 share one high-resolution file
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"})
+INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -38,23 +44,46 @@ class Store:
     Attributes:
         items: the pictures.
         scales: the scales it has low-resolution pictures for.
+        licence: of the pictures, as given when it was packed.
+
+    Raises:
+        FinescaleError: it is not a store, or its files do not have the sizes its index gives.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         try:
-            index = json.loads((self.folder / "index.json").read_text())
-        except (OSError, ValueError) as error:
-            raise FinescaleError(f"{self.folder} is not a packed store: {error}") from error
-        self.items = [Item(**item) for item in index["items"]]
-        self.scales: list[int] = index["scales"]
+            index = json.loads((self.folder / INDEX).read_text())
+            self.items = [Item(**item) for item in index["items"]]
+            self.scales: list[int] = index["scales"]
+        except FileNotFoundError as error:
+            raise FinescaleError(
+                f"{self.folder}: not a packed store (make one with: finescale data prepare FOLDER -o {self.folder})"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FinescaleError(f"{self.folder}: not a packed store ({error})") from error
+        self.licence: str = index.get("licence", "")
+        for scale in (1, *self.scales):
+            path = _binary(self.folder, scale)
+            have, want = path.stat().st_size if path.exists() else -1, self.size(scale)
+            if have != want:
+                raise FinescaleError(f"{path}: damaged store, the file has {max(have, 0)} bytes and should have {want}")
+
+    @property
+    def megapixels(self) -> float:
+        """Of all high-resolution pictures."""
+        return sum(item.height * item.width for item in self.items) / 1e6
+
+    def size(self, scale: int = 1) -> int:
+        """Bytes of all pictures at one scale (1: high resolution)."""
+        return sum(3 * (item.height // scale) * (item.width // scale) for item in self.items)
 
     def flat(self, scale: int = 1) -> Tensor:
         """All bytes of one scale (1: high resolution) as a memory-mapped uint8 tensor (N,)."""
         if scale != 1 and scale not in self.scales:
-            raise FinescaleError(f"{self.folder} has no pictures at scale {scale}, only {self.scales}")
-        path = self.folder / ("hr.bin" if scale == 1 else f"x{scale}.bin")
-        return torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+            raise FinescaleError(f"{self.folder}: has no pictures for x{scale}, only for {self._named_scales()}")
+        path = _binary(self.folder, scale)
+        return torch.from_file(str(path), shared=False, size=self.size(scale), dtype=torch.uint8)
 
     def picture(self, i: int, scale: int = 1) -> Tensor:
         """Picture i at a scale: (3, H / scale, W / scale) uint8."""
@@ -62,45 +91,158 @@ class Store:
         h, w, start = item.height // scale, item.width // scale, item.offset // scale**2
         return self.flat(scale)[start : start + 3 * h * w].reshape(h, w, 3).permute(2, 0, 1)
 
+    def _named_scales(self) -> str:
+        return ", ".join(f"x{scale}" for scale in self.scales)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of one picture file: its name, and why it was left out (None: it is in the store)."""
+
+    name: str
+    problem: str | None = None
+
+
+def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
+    """Names and paths of all picture files in folders and their subfolders, sorted; a file stands for itself.
+
+    Raises:
+        UsageError: there is no such folder, or nothing in it.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder.is_file():
+            inside = [folder]
+        elif folder.is_dir():
+            inside = sorted(
+                path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
+            )
+        else:
+            raise UsageError(f"{folder}: there is no such folder")
+        for path in inside:
+            name = path.name if path == folder else path.relative_to(folder).as_posix()
+            found[name if name not in found else path.as_posix()] = path
+    if not found:
+        raise UsageError(f"{', '.join(map(str, folders))}: holds no pictures")
+    return list(found.items())
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """A picture file as (H, W, 3) uint8: upright, grey in three equal channels, 16 bit rounded to 8, no alpha.
+
+    Raises:
+        FinescaleError: it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16-bit grey
+                grey = ((np.asarray(upright).astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, 2)
+            return np.asarray(upright.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise FinescaleError(f"{path}: cannot be read as a picture ({error})") from error
+
 
 def prepare(
-    pictures: Sequence[Path],
+    pictures: Sequence[tuple[str, Path]],
     folder: Path,
     scales: Sequence[int],
-    read: Callable[[Path], np.ndarray[Any, np.dtype[np.uint8]]],
-    root: Path | None = None,
-) -> Iterator[str]:
-    """Packs picture files into a store; yields each name when it is done.
+    *,
+    read: Callable[[Path], NDArray[np.uint8]] = read_rgb,
+    workers: int = 1,
+    licence: str = "",
+    overwrite: bool = False,
+) -> Iterator[Packed]:
+    """Packs picture files into a store, yielding what became of each; a bad file does not stop the rest.
+
+    Written beside `folder` under a temporary name and put in place when complete. The store's bytes do not depend on
+    `workers`.
 
     Args:
-        pictures: files.
-        folder: the store to make; written under temporary names and put in place at the end.
+        pictures: names and files, see `find_pictures`.
+        folder: the store to make.
         scales: scales to make low-resolution pictures for, of 2, 3 and 4.
-        read: gives (H, W, 3) uint8.
-        root: names are relative to this folder.
+        read: gives (H, W, 3) uint8; raises FinescaleError for a bad file.
+        workers: processes that decode and shrink.
+        licence: of the pictures; told in every weight file trained on them.
+        overwrite: replace a store that is there.
+
+    Raises:
+        UsageError: `folder` is there, or a scale is not 2, 3 or 4.
+        FinescaleError: not one picture could be packed, or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    names = {scale: folder / ("hr.bin" if scale == 1 else f"x{scale}.bin") for scale in (1, *scales)}
-    files = {scale: open(f"{path}.part", "wb") for scale, path in names.items()}
-    items: list[dict[str, object]] = []
+    wanted = sorted(set(scales))
+    if not wanted or not set(wanted) <= {2, 3, 4}:
+        raise UsageError(f"a store is made for the scales 2, 3 and 4, not {', '.join(map(str, scales)) or 'none'}")
+    if folder.exists() and not overwrite:
+        raise UsageError(f"{folder}: is already there (--overwrite replaces it)")
+    if folder.exists() and not (folder / INDEX).is_file():
+        raise UsageError(f"{folder}: is there and is not a packed store, so it is not replaced")
+    return _pack(pictures, folder, wanted, read, workers, licence)
+
+
+def _pack(
+    pictures: Sequence[tuple[str, Path]],
+    folder: Path,
+    scales: Sequence[int],
+    read: Callable[[Path], NDArray[np.uint8]],
+    workers: int,
+    licence: str,
+) -> Iterator[Packed]:
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    items: list[Item] = []
     offset = 0
+    work = partial(_shrink, scales=scales, read=read)
     try:
-        for path in pictures:
-            pixels = read(path)
-            height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])
-            if min(height, width) < MULTIPLE:
-                continue
-            high = torch.from_numpy(np.ascontiguousarray(pixels[:height, :width])).permute(2, 0, 1)
-            for scale, file in files.items():
-                low = high if scale == 1 else resize(high, scale=1 / scale)
-                file.write(low.permute(1, 2, 0).contiguous().numpy().tobytes())
-            name = str(path.relative_to(root)) if root else path.name
-            items.append({"name": name, "height": height, "width": width, "offset": offset})
-            offset += 3 * height * width
-            yield name
+        part.mkdir(parents=True)
+        with ExitStack() as stack:
+            files = [stack.enter_context(open(_binary(part, scale), "wb")) for scale in (1, *scales)]
+            results: Iterable[tuple[list[NDArray[np.uint8]], str | None]]
+            paths = [path for _, path in pictures]
+            if workers > 1:
+                results = stack.enter_context(ProcessPoolExecutor(workers)).map(work, paths, chunksize=4)
+            else:
+                results = map(work, paths)
+            for (name, _), (planes, problem) in zip(pictures, results):
+                if problem is None:
+                    for file, plane in zip(files, planes):
+                        file.write(plane.tobytes())
+                    height, width = planes[0].shape[:2]
+                    items.append(Item(name, height, width, offset))
+                    offset += 3 * height * width
+                yield Packed(name, problem)
+        if not items:
+            raise FinescaleError(f"{folder}: not one of {len(pictures)} pictures could be packed")
+        index: dict[str, Any] = {"scales": list(scales), "licence": licence, "items": [asdict(item) for item in items]}
+        (part / INDEX).write_text(json.dumps(index))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(part, folder)
+    except OSError as error:
+        raise FinescaleError(f"{folder}: the store could not be written ({error.strerror})") from error
     finally:
-        for file in files.values():
-            file.close()
-    for path in names.values():
-        os.replace(f"{path}.part", path)
-    (folder / "index.json").write_text(json.dumps({"scales": sorted(scales), "items": items}))
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _shrink(
+    path: Path, scales: Sequence[int], read: Callable[[Path], NDArray[np.uint8]]
+) -> tuple[list[NDArray[np.uint8]], str | None]:
+    """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
+    torch.set_num_threads(1)
+    try:
+        pixels = read(path)
+    except FinescaleError as error:
+        return [], str(error)
+    height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])
+    if min(height, width) < MULTIPLE:
+        return [], f"{path}: too small, {pixels.shape[1]} x {pixels.shape[0]}"
+    high = torch.tensor(pixels[:height, :width]).permute(2, 0, 1)
+    lows = [resize(high, scale=1 / scale) for scale in scales]
+    return [plane.permute(1, 2, 0).contiguous().numpy() for plane in (high, *lows)], None
+
+
+def _binary(folder: Path, scale: int) -> Path:
+    return folder / ("hr.bin" if scale == 1 else f"x{scale}.bin")

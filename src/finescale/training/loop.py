@@ -1,115 +1,366 @@
-"""The training loop: a budget in minutes, a schedule by the share of it that is spent, averaged weights."""
+"""The training loop.
 
-import json
+One step: draw crops, enlarge them in bfloat16, compare in float32, step Adam, update the averaged weights. Everything
+else happens at ticks, about twice a second: the clock is read, the loss is fetched from the device, and the run is
+validated, saved or stopped. Between ticks the device is never waited for.
+"""
+
 import math
-import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from finescale.data.crops import Crops
+from finescale.errors import FinescaleError
+from finescale.training import checkpoints, groups, parallel, schedule
+from finescale.training.amounts import Amount
+from finescale.training.average import Average
+from finescale.training.parallel import Spread, World
+from finescale.training.recipe import Recipe
+from finescale.training.schedule import Moment
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+# Gives PSNR-Y in dB, and sample pictures (3, H, W) in [0, 1]; comes from the room of evaluation, above this one.
+Validate = Callable[[nn.Module], tuple[float, Sequence[Tensor]]]
+
+_TICK = 0.5  # seconds
+_TOO_MANY = 100  # steps in a row without a finite gradient end the run
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Learning rate as a function of the share of the budget that is spent: warm-up, flat, cosine decay to zero."""
+@dataclass
+class Progress:
+    """Where a run is.
 
-    rate: float = 1e-3
-    warmup: float = 0.02
-    decay_from: float = 0.3
-
-    def at(self, spent: float) -> float:
-        if spent < self.warmup:
-            return self.rate * max(spent, 1e-4) / self.warmup
-        if spent < self.decay_from:
-            return self.rate
-        done = min(1.0, (spent - self.decay_from) / (1 - self.decay_from))
-        return self.rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def fit(
-    network: nn.Module,
-    crops: Crops,
-    *,
-    out: Path,
-    minutes: float,
-    batch: int = 16,
-    schedule: Schedule | None = None,
-    average: float = 0.999,
-    clip: float = 1.0,
-    validate: Callable[[nn.Module], float] | None = None,
-    every: float = 300.0,
-) -> nn.Module:
-    """Trains with L1 and Adam for a budget of minutes of training time; gives the averaged network.
-
-    Saves `out`/state.pt every `every` seconds and goes on from it where there is one.
+    Attributes:
+        step: steps done.
+        seconds: time spent, over all sittings.
+        loss: running mean.
+        psnr: of the last validation, dB.
+        best: of all validations.
+        skipped: steps that were not taken because the gradient was not finite.
+        rate: learning rate of the last step.
+        per_second: steps per second of late.
+        spent: share of the budget.
     """
-    schedule = schedule or Schedule()
-    device = next(network.parameters()).device
-    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.rate, betas=(0.9, 0.99), fused=True)
-    averaged = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(average), use_buffers=True
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    state = out / "state.pt"
-    spent, step, skipped = 0.0, 0, 0
-    if state.exists():
-        saved = torch.load(state, map_location=device, weights_only=True)
-        network.load_state_dict(saved["network"])
-        averaged.load_state_dict(saved["averaged"])
-        optimiser.load_state_dict(saved["optimiser"])
-        crops.generator.set_state(saved["generator"].cpu())
-        spent, step = saved["spent"], saved["step"]
 
-    def save() -> None:
-        part = out / "state.pt.part"
-        torch.save(
-            {
-                "network": network.state_dict(),
-                "averaged": averaged.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "generator": crops.generator.get_state(),
-                "spent": spent,
-                "step": step,
-            },
-            part,
-        )
-        os.replace(part, state)
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = math.nan
+    psnr: float = math.nan
+    best: float = -math.inf
+    skipped: int = 0
+    rate: float = 0.0
+    per_second: float = math.nan
+    spent: float = 0.0
 
-    (out / "schedule.json").write_text(json.dumps(asdict(schedule) | {"batch": batch, "minutes": minutes}))
-    budget, saved_at, running, before = minutes * 60, spent, 0.0, time.monotonic()
-    while spent < budget:
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.at(spent / budget)
-        low, high = crops.batch(batch)
-        low = low.to(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
-            output = network(low)
-        loss = nn.functional.l1_loss(output.float(), high)
-        optimiser.zero_grad(set_to_none=True)
+
+class Observer(Protocol):
+    """Somebody who is told how a run goes; only in the first process."""
+
+    def tick(self, progress: Progress) -> None:
+        """About twice a second."""
+
+    def validated(self, progress: Progress, samples: Sequence[Tensor]) -> None:
+        """After a validation."""
+
+    def said(self, text: str) -> None:
+        """Something worth a line."""
+
+    def close(self) -> None:
+        """The run ends."""
+
+
+class Training:
+    """A run in progress.
+
+    Args:
+        network: on the world's device.
+        crops: where batches come from.
+        recipe: what to do.
+        objective: (output, target) -> loss, both (B, 3, H, W) float32.
+        world: the processes.
+        out: folder of the checkpoints.
+        validate: scores a network (given with the averaged weights, in evaluation mode); None: no validation.
+        observers: are told how it goes.
+        notes: plain values that are kept in every checkpoint.
+        on_best: given the averaged weights when a validation is the best so far; in the first process.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        crops: Crops,
+        recipe: Recipe,
+        objective: Objective,
+        *,
+        world: World,
+        out: Path,
+        validate: Validate | None = None,
+        observers: Sequence[Observer] = (),
+        notes: dict[str, Any] | None = None,
+        on_best: Callable[[Progress, dict[str, Tensor]], None] | None = None,
+    ) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.crops, self.recipe, self.objective, self.world, self.out = crops, recipe, objective, world, out
+        self.validate, self.notes, self.on_best = validate, notes or {}, on_best
+        self.observers = observers if world.first else ()
+        self.progress = Progress()
+        self.stop_requested = False
+        self._started = time.monotonic()
+        self._tick_step, self._tick_length = 0, 1
+        self._took: dict[str, float] = {}  # seconds that a validation and a checkpoint take
+        compile_network(self.network, recipe.compile)
+        self.members = groups.assign(self.network, recipe.groups)
+        self.network.train()
+        groups.freeze(self.members, self._moment())
+        self.spread = Spread(self.network, recipe.parallel, world)
+        if self.spread.sharded:  # the parameters are other objects now
+            self.members = groups.assign(self.network, recipe.groups)
+        self.optimiser = groups.optimiser(self.members, recipe.optimiser)
+        self.average = Average(self.network, recipe.optimiser.average)
+        self._losses = torch.zeros(2, device=world.device)  # sum, and how many
+        self._skipped = torch.zeros(2, device=world.device)  # in all, and in a row
+
+    # The run
+
+    def run(self) -> bool:
+        """Trains until the budget is spent or a stop is requested; whether it is spent.
+
+        Raises:
+            FinescaleError: nothing but non-finite gradients for a hundred steps, or a checkpoint cannot be written.
+        """
+        self._started = time.monotonic() - self.progress.seconds
+        self._tick_step = self.progress.step
+        validated = saved = (self.progress.seconds, self.progress.step)
+        while not self.finished:
+            self.step()
+            if self.progress.step - self._tick_step < self._tick_length and not self._spent_all_steps:
+                continue
+            stop = self._tick()
+            now = (self.progress.seconds, self.progress.step)
+            better = False
+            if self.validate and (
+                self.finished or (not stop and self._due(self.recipe.validate_every, validated, now))
+            ):
+                better, validated = self._validate(), now
+            if stop or better or self.finished or self._due(self.recipe.save_every, saved, now):
+                self.save(best=better)
+                saved = now
+            if stop:
+                break
+        return self.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent."""
+        return self.progress.spent >= 1
+
+    def step(self) -> None:
+        """One step of training; counts itself."""
+        recipe, now = self.recipe, self._moment()
+        if groups.freeze(self.members, now):
+            self.spread.renew()
+        late = recipe.data.late_patch is not None and now.spent >= recipe.data.late_from
+        patch = recipe.data.late_patch if late and recipe.data.late_patch else recipe.data.patch
+        if patch != self.crops.patch:
+            self.crops.set_patch(patch)
+        self.progress.rate = recipe.optimiser.rate * schedule.factor(recipe.schedule, now)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.progress.rate * group["multiple"]
+
+        low, high = self.crops.batch(recipe.data.batch)
+        with self.autocast():
+            output = self.spread.engine(low)
+        loss = self.objective(output.float(), high)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), clip)
-        if math.isfinite(float(norm)):
-            optimiser.step()
-            averaged.update_parameters(network)
+        self._apply(loss.detach())
+        self.progress.step += 1
+
+    def _apply(self, loss: Tensor) -> None:
+        """Takes the optimiser's step unless the gradient is not finite; without waiting for the device."""
+        parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        norm = parallel.whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip or math.inf))
+        bad = (~torch.isfinite(norm)).float()
+        if self.spread.sharded:
+            if not bad:
+                self.optimiser.step()
+        else:  # fused Adam leaves everything as it is where this is 1; it is how PyTorch's gradient scaler skips steps
+            self.optimiser.found_inf = bad  # type: ignore[attr-defined]
+            self.optimiser.step()
+        self.average.update()
+        self._skipped[0] += bad
+        self._skipped[1] = (self._skipped[1] + bad) * bad
+        self._losses += torch.stack((torch.where(bad > 0, 0, loss), 1 - bad))
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within it the network computes in the recipe's precision."""
+        if self.recipe.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.world.device.type, torch.bfloat16)
+
+    # Time
+
+    def _moment(self) -> Moment:
+        """The moment of the next step; between ticks the clock is not read but continued at the speed of late."""
+        progress = self.progress
+        budget = self.recipe.budget
+        steps = budget.steps(self.recipe.epoch)
+        if steps is not None:
+            spent = progress.step / steps
         else:
-            skipped += 1
-        step += 1
-        running += (float(loss.detach()) - running) / min(step, 100)
-        now = time.monotonic()
-        spent, before = spent + now - before, now
-        if step % 100 == 0:
-            print(f"step {step} {spent / 60:.1f}/{minutes:g} min loss {running:.5f} skipped {skipped}", flush=True)
-        if spent - saved_at > every or spent >= budget:
-            saved_at = spent
-            save()
-            if validate is not None:
-                averaged.eval()
-                print(f"step {step} validation {validate(averaged.module):.3f} dB", flush=True)
-            before = time.monotonic()
-    return averaged.module
+            since = (progress.step - self._tick_step) / progress.per_second if progress.per_second > 0 else 0.0
+            # the last validation and checkpoint belong to the budget, so steps end a little earlier
+            spent = (progress.seconds + since) / max(budget.value - sum(self._took.values()), budget.value / 2)
+        return Moment(min(1.0, spent), progress.step, self.recipe.epoch)
+
+    @property
+    def _spent_all_steps(self) -> bool:
+        steps = self.recipe.budget.steps(self.recipe.epoch)
+        return steps is not None and self.progress.step >= steps
+
+    def _tick(self) -> bool:
+        """Reads the clock and the losses, the same in all processes; whether a stop was requested in any."""
+        progress = self.progress
+        total, count = self._losses.tolist()  # waits for the device
+        self._losses.zero_()
+        seconds, stop = self.world.agree(time.monotonic() - self._started, float(self.stop_requested))
+        steps = progress.step - self._tick_step
+        pace = steps / max(seconds - progress.seconds, 1e-9)
+        progress.per_second = pace if math.isnan(progress.per_second) else 0.8 * progress.per_second + 0.2 * pace
+        progress.seconds, self._tick_step = seconds, progress.step
+        self._tick_length = max(1, min(200, int(_TICK * progress.per_second)))
+        progress.spent = self._moment().spent
+        if count:
+            mean = self.world.mean(torch.tensor(total / count))
+            weight = 1.0 if math.isnan(progress.loss) else 1 - 0.99**steps
+            progress.loss = mean if weight == 1 else progress.loss + weight * (mean - progress.loss)
+        skipped, in_a_row = map(int, self._skipped.tolist())
+        if skipped > progress.skipped:
+            self._say(f"{skipped - progress.skipped} steps were skipped: their gradient was not finite")
+            progress.skipped = skipped
+        if in_a_row >= _TOO_MANY:
+            raise FinescaleError(
+                f"the gradient was not finite for {in_a_row} steps in a row, so the run was stopped at step "
+                f"{progress.step}; a lower optimiser.rate may help"
+            )
+        for observer in self.observers:
+            observer.tick(progress)
+        return bool(stop)
+
+    @staticmethod
+    def _due(every: Amount, last: tuple[float, int], now: tuple[float, int]) -> bool:
+        if every.unit == "seconds":
+            return now[0] - last[0] >= every.value
+        return now[1] - last[1] >= (every.steps(1000) or 1)
+
+    # Validation and checkpoints
+
+    def _validate(self) -> bool:
+        """Scores the averaged weights; whether they are the best so far."""
+        assert self.validate is not None
+        started, progress = time.monotonic(), self.progress
+        self.network.eval()
+        with self.average.applied(), torch.no_grad(), self.autocast():
+            psnr, samples = self.validate(self.network)
+        (progress.psnr,) = self.world.agree(psnr)
+        better = progress.psnr > progress.best
+        if better:
+            progress.best = progress.psnr
+            state = self.averaged_state()
+            if self.on_best and self.world.first:
+                self.on_best(progress, state)
+        self.network.train()
+        groups.freeze(self.members, self._moment(), again=True)
+        for observer in self.observers:
+            observer.validated(progress, samples)
+        self._mark_time("validation", started)
+        return better
+
+    def _mark_time(self, what: str, started: float) -> None:
+        """Time that is not steps: it counts in the budget and stays out of the speed."""
+        self._took[what], self.progress.seconds = self.world.agree(
+            time.monotonic() - started, time.monotonic() - self._started
+        )
+
+    def averaged_state(self) -> dict[str, Tensor]:
+        """A copy of the averaged weights, whole; a collective call."""
+        with self.average.applied():
+            return {name: value.clone() for name, value in self.spread.network_state().items()}
+
+    def save(self, *, best: bool = False) -> None:
+        """Writes a checkpoint of everything; a collective call, one writer."""
+        started = time.monotonic()
+        state = {
+            "recipe": self.recipe.resolved(),
+            "notes": self.notes,
+            "network": self.spread.network_state(),
+            "average": self.averaged_state(),
+            "updates": self.average.updates,
+            "optimiser": self.spread.optimiser_state(self.optimiser),
+            "crops": self.crops.generator.get_state(),
+            "generators": _generators(self.world.device),
+            "progress": dict(vars(self.progress)),
+            "skipped_in_a_row": float(self._skipped[1]),
+        }
+        if self.world.first:
+            checkpoints.save(self.out, state, best=best)
+        self._mark_time("checkpoint", started)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from what `save` wrote, exactly."""
+        self.spread.load_network(state["average"])
+        self.average.updates = state["updates"]
+        for name, mean in self.average.mean.items():
+            mean.copy_(self.average.live[name])
+        self.spread.load_network(state["network"])
+        self.progress = Progress(**state["progress"])
+        self._tick_step = self.progress.step
+        groups.freeze(self.members, self._moment())
+        self.spread.load_optimiser(self.optimiser, state["optimiser"])
+        self.crops.generator.set_state(state["crops"])
+        _set_generators(state["generators"], self.world.device)
+        self._skipped[0], self._skipped[1] = self.progress.skipped, state["skipped_in_a_row"]
+        # a longer budget brings the run back to an earlier share
+        self.progress.spent = self._moment().spent
+        self.spread.renew()
+
+    def request_stop(self) -> None:
+        """Saves and ends at the next tick; safe to call from a signal handler."""
+        self.stop_requested = True
+
+    def _say(self, text: str) -> None:
+        for observer in self.observers:
+            observer.said(text)
+
+
+def compile_network(network: nn.Module, how: str) -> None:
+    """Compiles a network in place; its parameters keep their names.
+
+    Compiling the repeated block alone gives nearly the speed of the whole in a fraction of the time, since all blocks
+    share one compiled function.
+    """
+    if how == "off":
+        return
+    parts = parallel.repeated_blocks(network) if how == "blocks" else [network]
+    for part in parts or [network]:
+        part.compile()
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _set_generators(states: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -1,0 +1,35 @@
+"""`finescale data`: public data sets, and pictures packed to train on."""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the two things to do."""
+    what = parser.add_subparsers(dest="what", metavar="prepare|get", required=True)
+    prepare = what.add_parser("prepare", help="pack pictures into a store to train on")
+    prepare.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures, in subfolders too")
+    prepare.add_argument("-o", "--out", type=Path, required=True, metavar="STORE", help="the store to make")
+    prepare.add_argument("--scales", default="2,3,4", help="scales to make low-resolution pictures for (2,3,4)")
+    prepare.add_argument(
+        "--licence", default="", metavar="TEXT", help="of the pictures; told in weights trained on them"
+    )
+    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    prepare.add_argument("--overwrite", action="store_true", help="replace a store that is there")
+    get = what.add_parser("get", help="download public data sets from their homes")
+    get.add_argument("names", nargs="*", metavar="NAME", help="such as DIV2K or Set5; none: list them")
+    get.add_argument(
+        "-o", "--out", type=Path, metavar="DIR", help="folder for the sets (default: the user's data folder)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepares or gets."""
+    if args.what == "prepare":
+        from finescale.data.screen import prepare
+
+        return prepare(args.folders, args.out, args.scales, args.licence, args.workers, args.overwrite)
+    from finescale.data.screen import get
+
+    return get(args.names, args.out)

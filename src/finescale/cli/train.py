@@ -1,0 +1,62 @@
+"""`finescale train`: trains a network by a recipe."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("recipe", type=Path, help="a TOML file, see recipes/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a key of the recipe, such as optimiser.rate=2e-4; may be repeated",
+    )
+    parser.add_argument("--budget", metavar="AMOUNT", help="how long to train: 20m, 2h, 300k (steps), '30 epochs'")
+    parser.add_argument("--schedule", metavar="NAME", help="fast or mission, in place of the recipe's own")
+    parser.add_argument("--data", metavar="STORE", help="the packed store to train on")
+    parser.add_argument("--validation", metavar="SET", help="a folder of pictures, or a set's name, to validate on")
+    parser.add_argument("--warm-start", metavar="FILE", help="start from weights of another scale, size or precision")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--no-board", action="store_true", help="write no TensorBoard files")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and how long it would take")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, and says what came of it."""
+    from finescale.evaluation.validation import Validation
+    from finescale.training.recipe import load
+    from finescale.training.run import describe, train
+
+    shortcuts = {
+        "budget": args.budget,
+        "data.train": args.data,
+        "data.validation": args.validation,
+        "warm_start": args.warm_start,
+    }
+    named = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    recipe = load(args.recipe, [*args.overrides, *named], schedule=args.schedule)
+    if args.dry_run:
+        print(describe(recipe, args.device))
+        return 0
+    out = args.out or Path("runs") / args.recipe.stem
+    outcome = train(
+        recipe, out, resume=args.resume, device=args.device, make_validation=Validation, board=not args.no_board
+    )
+    if outcome is None:
+        return 0
+    step, minutes = outcome.progress.step, outcome.progress.seconds / 60
+    if outcome.weights:
+        print(f"{outcome.weights}: trained in {step} steps and {minutes:.1f} minutes")
+    else:
+        print(
+            f"{out}: stopped at step {step} and saved; go on with: finescale train {args.recipe} --out {out} --resume",
+            file=sys.stderr,
+        )
+    return 0

@@ -1,0 +1,95 @@
+"""Packing and downloading with a bar on the screen and a sentence at the end."""
+
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finescale.data import download, store
+from finescale.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, workers: int, overwrite: bool) -> int:
+    """Packs all pictures of some folders; 1 if some were left out.
+
+    Raises:
+        UsageError, FinescaleError: see `finescale.data.store`.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    try:
+        wanted = [int(word) for word in scales.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--scales {scales}: should be such as 2,3,4") from error
+    if workers < 1:
+        raise UsageError(f"--workers {workers}: should be 1 or more")
+    pictures = store.find_pictures(folders)
+    started, left_out = time.monotonic(), 0
+    packing = store.prepare(pictures, out, wanted, workers=workers, licence=licence, overwrite=overwrite)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("packing", total=len(pictures))
+        for packed in packing:
+            bar.advance(task)
+            if packed.problem:
+                left_out += 1
+                print(f"finescale: left out: {packed.problem}", file=sys.stderr)
+    made = store.Store(out)
+    size = (made.size() + sum(made.size(scale) for scale in made.scales)) / 2**20
+    print(
+        f"{out}: {len(made.items)} pictures, {made.megapixels:.1f} megapixels, {size:.0f} MiB, "
+        f"{time.monotonic() - started:.0f} s" + (f"; {left_out} left out" if left_out else "")
+    )
+    return 1 if left_out else 0
+
+
+def get(names: Sequence[str], out: Path | None) -> int:
+    """Downloads sets by name, or lists them.
+
+    Raises:
+        UsageError: an unknown name.
+        FinescaleError: see `finescale.data.download`.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    sources = download.sources()
+    if not names:
+        for source in sources.values():
+            size = f"{source.size / 2**20:,.0f} MiB" if source.size else "size unknown"
+            print(f"{source.name:14} {source.pictures:5} pictures  {size:>14}  {source.about}")
+        return 0
+    wanted: list[download.Source] = []
+    for name in names:
+        # "DIV2K" means both of its parts
+        matches = [
+            s for key, s in sources.items() if key.lower() == name.lower() or key.lower().startswith(f"{name.lower()}_")
+        ]
+        if not matches:
+            raise UsageError(f"there is no data set '{name}'{nearest(name, sources)} (known: {', '.join(sources)})")
+        wanted += matches
+    folder = out or download.datasets_folder()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    for source in wanted:
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            report = partial(_show, bar, bar.add_task(source.name, total=source.size))
+            place = download.get(source, folder, progress=report)
+        print(f"{place}: {source.about}")
+        for remark in download.remarks(source, place):
+            print(f"finescale: {remark}", file=sys.stderr)
+    return 0
+
+
+def _show(bar: "Progress", task: "TaskID", done: int, total: int | None) -> None:
+    bar.update(task, completed=done, total=total)

@@ -1,0 +1,63 @@
+"""The moving average of a network's weights: what is validated and shipped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+class Average:
+    """Exponential moving average of the parameters and running statistics; other buffers are copied.
+
+    The decay warms up as (1 + n) / (10 + n), so that the random start is soon forgotten. On sharded networks every
+    process averages its own shards.
+
+    Args:
+        network: whose weights are averaged.
+        decay: of the past per update; 0 keeps the weights themselves.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+        self.live = {name: _local(tensor) for name, tensor in tensors.items()}
+        self.mean = {name: tensor.clone() for name, tensor in self.live.items()}
+        # Averages of unit vectors (spectral normalisation) or counters would be neither, so they are copied.
+        parameters = {name for name, _ in network.named_parameters()}
+        blended = [n for n in self.live if n in parameters or n.endswith(("running_mean", "running_var"))]
+        self._blended = [self.mean[n] for n in blended], [self.live[n] for n in blended]
+        copied = [n for n in self.live if n not in set(blended)]
+        self._copied = [self.mean[n] for n in copied], [self.live[n] for n in copied]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the network's weights of now."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(*self._blended, 1 - decay)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within it, the network has the averaged weights; afterwards exactly its own again."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, mean in self.mean.items():
+            live = self.live[name]
+            kept = live.clone()
+            live.copy_(mean)
+            mean.copy_(kept)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The tensor itself, or this process's shard of it; shares its memory."""
+    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()

@@ -1,0 +1,71 @@
+"""What a run costs and how fast it goes: operations, the device's measured peak, memory, seconds per step."""
+
+import copy
+import time
+
+import torch
+from torch import Tensor, nn
+
+from finescale.networks.base import Network
+from finescale.networks.complexity import count
+
+
+def step_flops(network: Network, patch: int) -> float:
+    """Floating-point operations of one crop's forward and backward pass (three times the forward pass's)."""
+    return 6.0 * count(copy.deepcopy(network).to("meta"), (patch, patch)).macs
+
+
+def measured_peak(device: torch.device, precision: str) -> float:
+    """FLOP/s of large matrix products on a device, the best of a few; takes a fraction of a second."""
+    size = 8192 if device.type == "cuda" else 1024
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    generator = torch.Generator(device).manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(6):
+        started = _now(device)
+        a @ b
+        best = max(best, 2 * size**3 / (_now(device) - started))
+    return best
+
+
+def activation_bytes(network: Network, batch: int, patch: int) -> int:
+    """Bytes of what one step keeps for its backward pass in float32; bf16 needs about half. Nothing is computed."""
+    ghost = copy.deepcopy(network).to("meta").train()
+    kept: dict[int, int] = {}
+    holders: list[Tensor] = []  # keeps the tensors alive, so that no address is used twice
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if not isinstance(tensor, nn.Parameter):
+            kept[storage._cdata] = storage.nbytes()
+            holders.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        ghost(torch.zeros(batch, 3, patch, patch, device="meta"))
+    return sum(kept.values())
+
+
+def seconds_per_step(network: Network, batch: int, patch: int, device: torch.device, precision: str) -> float:
+    """Measured on random pictures; on the CPU with a single crop, times the batch.
+
+    The network's buffers and gradients are left as they were.
+    """
+    probe = copy.deepcopy(network).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    crops = batch if device.type == "cuda" else 1
+    x = torch.rand(crops, 3, patch, patch, device=device).contiguous(memory_format=torch.channels_last)
+    times = []
+    for _ in range(4 if device.type == "cuda" else 2):
+        started = _now(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            y = probe(x)
+        y.float().abs().mean().backward()
+        times.append(_now(device) - started)
+    return min(times) * batch / crops
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,202 @@
+"""One process or many: PyTorch's own distributed engine, started by `torchrun`.
+
+Every process draws the same crops and takes its part of each batch; gradients are averaged, so the run equals one
+process with the whole batch. The first process alone writes files and keeps the clock.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from finescale.errors import UsageError
+
+Kind = Literal["ddp", "fsdp"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of a run.
+
+    Attributes:
+        rank: its number.
+        size: how many there are.
+        device: what it computes on.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def agree(self, *values: float) -> list[float]:
+        """The largest of all processes' values, place by place."""
+        if self.size == 1:
+            return list(values)
+        agreed = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX)
+        return agreed.tolist()
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of a number over all processes."""
+        if self.size == 1:
+            return float(value)
+        total = value.detach().double().cpu()
+        dist.all_reduce(total)
+        return float(total) / self.size
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the first process, in all of them; an exception there is raised everywhere."""
+        if self.size == 1:
+            return make()
+        box: list[Any] = [None, None]
+        if self.first:
+            try:
+                box[0] = make()
+            except Exception as error:
+                box[1] = error
+        dist.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise box[1]
+        result: T = box[0]
+        return result
+
+    def close(self) -> None:
+        """Leaves the group of processes."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join(device: str) -> World:
+    """Joins the processes that `torchrun` started, or stands alone.
+
+    Args:
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    size, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"--device {device}: there is no such kind of device") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {device}: training runs on cpu or cuda")
+    if chosen.type == "cuda":
+        count = torch.cuda.device_count()
+        chosen = torch.device("cuda", local if size > 1 else chosen.index or 0)
+        if chosen.index is None or chosen.index >= count:
+            raise UsageError(f"--device {device}: PyTorch finds {count} CUDA devices on this machine")
+        torch.cuda.set_device(chosen)
+    if size > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+        return World(dist.get_rank(), dist.get_world_size(), chosen)
+    return World(0, 1, chosen)
+
+
+class Spread:
+    """A network over the processes of a world: what to call in training, and its whole state.
+
+    Args:
+        network: on the world's device; with "fsdp" its parameters become shards.
+        kind: "ddp" keeps a copy of the weights in every process, "fsdp" a part.
+        world: the processes.
+    """
+
+    def __init__(self, network: nn.Module, kind: Kind, world: World) -> None:
+        self.network, self.world = network, world
+        self.sharded = kind == "fsdp" and world.size > 1
+        if self.sharded:
+            for block in repeated_blocks(network):
+                fully_shard(block)
+            fully_shard(network)
+        self.engine: nn.Module = network
+        self.renew()
+
+    def renew(self) -> None:
+        """To be called when other parameters than before want gradients."""
+        if self.world.size > 1 and not self.sharded:
+            self.engine = self.network  # lets go of the old hooks first
+            ids = [self.world.device] if self.world.device.type == "cuda" else None
+            self.engine = DistributedDataParallel(self.network, device_ids=ids, gradient_as_bucket_view=True)
+
+    def network_state(self) -> dict[str, Any]:
+        """All weights and buffers, whole, on the CPU where sharded; a collective call."""
+        if not self.sharded:
+            return self.network.state_dict()
+        return get_model_state_dict(self.network, options=_WHOLE)
+
+    def load_network(self, state: dict[str, Any]) -> None:
+        """Takes what `network_state` gave."""
+        if self.sharded:
+            set_model_state_dict(self.network, state, options=StateDictOptions(full_state_dict=True))
+        else:
+            self.network.load_state_dict(state)
+
+    def optimiser_state(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """All of the optimiser's state, whole; a collective call."""
+        if not self.sharded:
+            return optimiser.state_dict()
+        return dict(get_optimizer_state_dict(self.network, optimiser, options=_WHOLE))
+
+    def load_optimiser(self, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Takes what `optimiser_state` gave."""
+        if self.sharded:
+            options = StateDictOptions(full_state_dict=True)
+            set_optimizer_state_dict(self.network, optimiser, state, options=options)
+        else:
+            optimiser.load_state_dict(state)
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor of one process from a sharded one; others as they are."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def repeated_blocks(network: nn.Module, least: int = 4) -> list[nn.Module]:
+    """The outermost modules whose class occurs at least `least` times and that hold other modules.
+
+    These are a network's own unit of repetition, such as RCAN's residual blocks.
+    """
+    kinds = [type(module) for module in network.modules() if _is_block(module)]
+    found: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            if _is_block(child) and kinds.count(type(child)) >= least:
+                found.append(child)
+            else:
+                visit(child)
+
+    visit(network)
+    return found
+
+
+def _is_block(module: nn.Module) -> bool:
+    plain = type(module).__module__.startswith("torch.nn")
+    return not plain and any(True for _ in module.children()) and any(True for _ in module.parameters())

@@ -1,0 +1,310 @@
+"""What to train and how: a TOML file read into typed, frozen models.
+
+A recipe says only what differs from its base: `extends = "fast"` (or another name of `BASES`, or another file) takes
+everything else from there. An unknown key, a wrong type or an impossible value is an error that names the key.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from finescale.errors import UsageError, nearest
+from finescale.training.amounts import AmountField, Moment, parse
+
+SCHEDULES = ("fast", "mission")
+BASES = ("fast", "fast-unet", "mission", "mission-unet")  # the files of bases/: a schedule, and what U-Nets add to it
+
+
+_HERE = Path(__file__).parent
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+
+class Data(_Strict):
+    """The pictures.
+
+    Attributes:
+        train: a packed store (see `finescale data prepare`).
+        validation: a folder of pictures (or a set's name) to validate on; empty: no validation.
+        validation_pictures: at most so many of them, evenly spread.
+        where: the pictures lie in the "device"'s memory or in the computer's "memory"; "auto" decides by size.
+        batch: crops per step, over all processes.
+        patch: side of the low-resolution crops.
+        late_patch: their side from `late_from` on.
+        late_from: share of the budget.
+    """
+
+    train: str = "stores/train"
+    validation: str = ""
+    validation_pictures: int = Field(default=20, ge=1)
+    where: Literal["auto", "device", "memory"] = "auto"
+    batch: int = Field(default=16, ge=1)
+    patch: int = Field(default=48, ge=8)
+    late_patch: int | None = Field(default=None, ge=8)
+    late_from: float = Field(default=0.7, ge=0, le=1)
+
+
+class Schedule(_Strict):
+    """The learning rate over the run, as a multiple of `optimiser.rate`.
+
+    Attributes:
+        kind: "decay": a warm-up, a flat part that a longer budget prolongs, and a decay to zero at the end of the
+            budget; "halving": halved again and again, as the mission did.
+        warmup: end of the linear warm-up from 0.
+        decay_from: where the decay starts (a share of the budget).
+        shape: of the decay.
+        halve_every: how often the rate is halved.
+    """
+
+    kind: Literal["decay", "halving"] = "decay"
+    warmup: Moment = 0.02
+    decay_from: float = Field(default=0.3, ge=0, lt=1)
+    shape: Literal["cosine", "linear", "square root"] = "cosine"
+    halve_every: AmountField = parse("200k")
+
+    @field_validator("halve_every")
+    @classmethod
+    def _in_steps(cls, value: Any) -> Any:
+        if value.unit == "seconds":
+            raise ValueError("should be in steps or epochs, not a time")
+        return value
+
+
+class Optimiser(_Strict):
+    """The optimiser, and the average of the weights that is validated and shipped.
+
+    Attributes:
+        kind: "adam", or "muon" for the matrices between features and Adam for the rest.
+        rate: peak learning rate.
+        betas: of Adam.
+        epsilon: of Adam.
+        clip: largest norm of the gradient; 0: no clipping.
+        average: decay of the moving average of the weights per step; 0: none.
+    """
+
+    kind: Literal["adam", "muon"] = "adam"
+    rate: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    epsilon: float = Field(default=1e-8, gt=0)
+    clip: float = Field(default=1.0, ge=0)
+    average: float = Field(default=0.999, ge=0, lt=1)
+
+    @field_validator("betas", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Group(_Strict):
+    """Parameters that are trained at their own rate or later than others; the first group that matches counts.
+
+    Attributes:
+        match: start of the parameters' names; "" matches all.
+        rate: multiple of the learning rate.
+        frozen_until: not trained (its norms in evaluation mode) before this moment.
+    """
+
+    match: str
+    rate: float = Field(default=1.0, gt=0)
+    frozen_until: Moment = 0.0
+
+
+class Recipe(_Strict):
+    """Everything about a training run.
+
+    Attributes:
+        network: name in the catalogue.
+        scale: 2, 3 or 4.
+        arguments: of the network's class, over those of the catalogue.
+        encoder: file of the encoder's pretrained weights, "imagenet" to find or download the published ones, or empty
+            for random ones (U-Nets only).
+        warm_start: weight file to start from; empty: none.
+        budget: how long to train.
+        epoch: steps that count as one epoch.
+        seed: of everything random.
+        loss: weight of every loss by name, see `finescale.training.losses`.
+        perception: the VGG of the content and style losses: "vgg16", "vgg19" or "vgg19-normalised".
+        perception_file: its weights; empty: the published ones, found or downloaded.
+        precision: of the network's arithmetic; weights, losses and the optimiser are always float32. "auto" is bf16
+            where the device is fast in it.
+        compile: "blocks" compiles the repeated block once, "whole" the network.
+        parallel: on several processes: copies ("ddp") or parts ("fsdp") of the weights on each.
+        validate_every, save_every: intervals.
+    """
+
+    network: str
+    scale: Literal[2, 3, 4]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    encoder: str = ""
+    warm_start: str = ""
+    budget: AmountField = parse("20m")
+    epoch: int = Field(default=1000, ge=1)
+    seed: int = Field(default=0, ge=0)
+    loss: dict[str, float] = Field(default_factory=lambda: {"l1": 1.0})
+    perception: Literal["vgg16", "vgg19", "vgg19-normalised"] = "vgg16"
+    perception_file: str = ""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    compile: Literal["off", "blocks", "whole"] = "off"
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    validate_every: AmountField = parse("2m")
+    save_every: AmountField = parse("5m")
+    data: Data = Data()
+    schedule: Schedule = Schedule()
+    optimiser: Optimiser = Optimiser()
+    groups: tuple[Group, ...] = ()
+
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Recipe":
+        if not self.loss or any(weight < 0 for weight in self.loss.values()) or not any(self.loss.values()):
+            raise ValueError("loss: needs at least one loss with a weight above 0, and none below")
+        if self.parallel == "fsdp" and (self.optimiser.kind == "muon" or any(g.frozen_until for g in self.groups)):
+            raise ValueError("parallel: 'fsdp' goes neither with muon nor with groups that are frozen at first")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the run and of its weight file."""
+        return f"{self.network}-x{self.scale}"
+
+    def resolved(self) -> dict[str, Any]:
+        """All values, defaults included, as plain JSON values; `Recipe` reads them back."""
+        return self.model_dump(mode="json")
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, schedule: str | None = None) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        path: a TOML file.
+        schedule: take the base of this schedule ("fast" or "mission") in place of the one the recipe names.
+        overrides: "key=value" with dots for tables ("optimiser.rate=2e-4"); values as in TOML, quotes optional.
+
+    Raises:
+        UsageError: the file is not there or not TOML, or a key or value is wrong; one sentence.
+    """
+    if schedule not in (None, *SCHEDULES):
+        raise UsageError(f"there is no schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")
+    values = _read(path, (), schedule)
+    for override in overrides:
+        _set(values, override)
+    return parse_recipe(values, str(path))
+
+
+def parse_recipe(values: Mapping[str, Any], source: str) -> Recipe:
+    """Checks plain values, as a checkpoint or a TOML file holds them.
+
+    Raises:
+        UsageError: naming `source`, the key and the reason.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {_sentence(error)}") from None
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The resolved recipe as TOML."""
+    top, tables = [], []
+    for key, value in recipe.resolved().items():
+        if isinstance(value, Mapping):
+            lines = [f"{k} = {_toml(v)}" for k, v in value.items() if v is not None]
+            tables.append("\n".join([f"[{key}]", *lines]))
+        elif key == "groups":
+            tables += ["\n".join(["[[groups]]", *(f"{k} = {_toml(v)}" for k, v in group.items())]) for group in value]
+        else:
+            top.append(f"{key} = {_toml(value)}")
+    return "\n\n".join(["\n".join(top), *tables]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+def _read(path: Path, chain: tuple[Path, ...], schedule: str | None) -> dict[str, Any]:
+    """A recipe's values over those of the recipes it extends."""
+    if path.resolve() in chain:
+        raise UsageError(f"{path}: extends itself")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise UsageError(f"{path}: cannot be read ({reason})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not a TOML file ({error})") from error
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UsageError(f"{path}: extends should be a name or a file, not {base!r}")
+    if base in BASES:
+        name = base if schedule is None else base.replace(base.partition("-")[0], schedule)
+        return _merge(_read(_HERE / "bases" / f"{name}.toml", (), None), values)
+    if not base.endswith(".toml"):
+        raise UsageError(f"{path}: extends '{base}', which is neither a file nor one of {', '.join(BASES)}")
+    return _merge(_read(path.parent / base, (*chain, path.resolve()), schedule), values)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key, except those whose keys are free (`loss`): they replace."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "loss":
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set {override}: should be key=value")
+    *tables, last = key.strip().split(".")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for table in tables:
+        inner = values.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"--set {override}: '{table}' is not a table")
+        values = inner
+    values[last] = value
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first of pydantic's findings, as one sentence that names the key."""
+    finding = error.errors()[0]
+    where = [str(part) for part in finding["loc"]]
+    key, kind, given = ".".join(where), finding["type"], finding["input"]
+    if kind == "extra_forbidden":
+        return f"there is no key '{key}'{nearest(where[-1], _fields(where[:-1]))}"
+    if kind == "missing":
+        return f"the key '{key}' is missing"
+    reason = str(finding["msg"]).removeprefix("Value error, ")
+    reason = reason.removeprefix("Input ")
+    if kind == "value_error":
+        return f"{key}: {reason}" if key else reason
+    return f"{key}: {reason}, not {given!r}"
+
+
+def _fields(where: Sequence[str]) -> list[str]:
+    """Keys of the table at `where`."""
+    tables: dict[str, type[_Strict]] = {"data": Data, "schedule": Schedule, "optimiser": Optimiser, "groups": Group}
+    return list((tables[where[0]] if where else Recipe).model_fields)

@@ -1,0 +1,356 @@
+"""A whole run: from a recipe to a weight file, with everything on the way."""
+
+import platform
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finescale import __version__
+from finescale.backbones import catalogue as backbones
+from finescale.data.crops import Crops
+from finescale.data.store import Store
+from finescale.errors import UsageError
+from finescale.inference.engines.pytorch import fast_bfloat16
+from finescale.networks import catalogue
+from finescale.networks.base import Network
+from finescale.networks.unet import UNet
+from finescale.training import checkpoints, groups, losses, measure, warm_start
+from finescale.training.loop import Objective, Observer, Progress, Training, Validate
+from finescale.training.parallel import World, join
+from finescale.training.recipe import Recipe, to_toml
+from finescale.training.report import Board, Screen, Speed, clock
+from finescale.weights import files
+
+# (set or folder, scale, device, at most so many pictures) -> what scores a network; the room of evaluation makes it.
+MakeValidation = Callable[[str, int, torch.device, int], Validate]
+
+# What may differ between a run and its continuation.
+_FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_start"}
+_PATHS = ("train", "validation")
+_FREE_DATA = {*_PATHS, "where", "validation_pictures"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        progress: where it is.
+        weights: the weight file, if the budget is spent.
+        out: the run's folder.
+    """
+
+    progress: Progress
+    weights: Path | None
+    out: Path
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    make_validation: MakeValidation | None = None,
+    screen: bool = True,
+    board: bool = True,
+) -> Outcome | None:
+    """Trains by a recipe until its budget is spent or a signal (SIGINT, SIGTERM) stops it; both leave a checkpoint.
+
+    Args:
+        recipe: what to do.
+        out: folder of the run: checkpoints, `best.safetensors`, and at the end `NETWORK-xSCALE.safetensors`.
+        resume: go on from the last checkpoint in `out`; start if there is none.
+        device: see `finescale.training.parallel.join`.
+        make_validation: see `MakeValidation`; None: no validation.
+        screen: tell how it goes on standard error.
+        board: write TensorBoard files, if tensorboard is installed.
+
+    Returns:
+        How it ended; None in processes other than the first.
+
+    Raises:
+        UsageError, FinescaleError: the recipe cannot be followed, or the run cannot go on; one sentence.
+    """
+    world = join(device)
+    try:
+        outcome = _train(recipe, out, resume, world, make_validation, screen, board)
+    finally:
+        world.close()
+    return outcome if world.first else None
+
+
+def _train(
+    recipe: Recipe,
+    out: Path,
+    resume: bool,
+    world: World,
+    make_validation: MakeValidation | None,
+    screen: bool,
+    board: bool,
+) -> Outcome:
+    if not resume and checkpoints.present(out):
+        raise UsageError(f"{out}: already holds a run (--resume goes on with it, --out NAME starts another)")
+    if recipe.data.batch % world.size:
+        raise UsageError(f"data.batch: {recipe.data.batch} crops cannot be shared equally by {world.size} processes")
+    recipe = with_precision(recipe, world.device)
+    saved = world.from_first(lambda: checkpoints.read_last(out)) if resume else None
+    if saved is not None:
+        _check_same(recipe, saved["recipe"], out)
+    torch.manual_seed(recipe.seed)
+    if world.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    network, said = make_network(recipe, fresh=saved is None)
+    store = Store(recipe.data.train)
+    crops = Crops(
+        store,
+        scale=recipe.scale,
+        patch=recipe.data.patch,
+        device=world.device,
+        seed=recipe.seed,
+        where=recipe.data.where,
+        share=(world.rank, world.size),
+    )
+    validate = None
+    if recipe.data.validation and make_validation:
+        data = recipe.data
+        validate = make_validation(data.validation, recipe.scale, world.device, data.validation_pictures)
+    speed = Speed(
+        recipe,
+        measure.step_flops(network, recipe.data.patch),
+        measure.measured_peak(world.device, recipe.precision) * world.size,
+    )
+    observers = _observers(recipe, out, speed, screen, board) if world.first else []
+    facts: dict[str, Any] = {"data": _data_facts(store), "device": _device_name(world), "torch": str(torch.__version__)}
+    facts |= {"finescale": __version__, "commit": _commit()}
+
+    def keep_best(progress: Progress, state: dict[str, Tensor]) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        files.save(network, out / "best.safetensors", notes=_notes(recipe, progress, facts), state=state)
+
+    training = Training(
+        network.to(world.device),
+        crops,
+        recipe,
+        _objective(recipe, world.device),
+        world=world,
+        out=out,
+        validate=validate,
+        observers=observers,
+        notes=facts,
+        on_best=keep_best,
+    )
+    try:
+        if saved is not None:
+            training.restore(saved)
+            said.append(
+                f"going on from step {training.progress.step}, {training.progress.spent:.1%} of {recipe.budget}"
+            )
+        del saved
+        for line in said:
+            for observer in observers:
+                observer.said(line)
+        with _stopped_by_signals(training):
+            finished = training.run()
+    finally:
+        for observer in observers:
+            observer.close()
+    weights = None
+    if finished:
+        weights = out / f"{recipe.name}.safetensors"
+        state = training.averaged_state()
+        if world.first:
+            out.mkdir(parents=True, exist_ok=True)
+            files.save(network, weights, notes=_notes(recipe, training.progress, facts), state=state)
+    return Outcome(training.progress, weights, out)
+
+
+def describe(recipe: Recipe, device: str = "auto") -> str:
+    """What `train` would do: the resolved recipe, the optimiser's groups, memory and time; nothing is trained.
+
+    Raises:
+        UsageError, FinescaleError: as `train`.
+    """
+    world = join(device)
+    recipe = with_precision(recipe, world.device)
+    network, said = make_network(recipe, fresh=True)
+    members = groups.assign(network, recipe.groups)
+    lines = [to_toml(recipe), f"# {recipe.network} x{recipe.scale} on {_device_name(world)}", *(f"# {s}" for s in said)]
+    for member in members:
+        name = member.group.match or ("all parameters" if len(members) == 1 else "the rest")
+        late = f", from {member.group.frozen_until} of the run on" if member.group.frozen_until else ""
+        rate = recipe.optimiser.rate * member.group.rate
+        lines.append(f"# {name}: {member.count:,} parameters at a rate of up to {rate:g}{late}")
+    data = recipe.data
+    parameters = sum(member.count for member in members)
+    patch = max(data.patch, data.late_patch or 0)
+    kept = measure.activation_bytes(network, data.batch, patch) * (0.55 if recipe.precision == "bf16" else 1)
+    pictures = 0
+    if Path(data.train).exists():
+        store = Store(data.train)
+        pictures = store.size() + store.size(recipe.scale)
+        lines.append(f"# {len(store.items)} pictures, {store.megapixels:.0f} megapixels in {data.train}")
+    else:
+        lines.append(f"# {data.train}: not there yet")
+    memory = 20 * parameters + kept + pictures  # weights, gradients, two moments and the average, 4 bytes each
+    lines.append(
+        f"# memory: about {memory / 2**30:.1f} GiB ({20 * parameters / 2**30:.2f} weights and optimiser, "
+        f"{kept / 2**30:.2f} activations, {pictures / 2**30:.2f} pictures)"
+    )
+    seconds = measure.seconds_per_step(network, data.batch, data.patch, world.device, recipe.precision)
+    steps = recipe.budget.steps(recipe.epoch)
+    if steps is None:
+        amount = f"{recipe.budget.value / seconds:,.0f} steps in {clock(recipe.budget.value)}"
+    else:
+        amount = f"{steps:,} steps in {clock(steps * seconds)}"
+    lines.append(f"# time: {seconds:.3g} s a step (measured, uncompiled), so about {amount}")
+    return "\n".join(lines)
+
+
+def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
+    """The recipe's network on the CPU, and what is to be said of it.
+
+    Args:
+        recipe: names it.
+        fresh: give it its pretrained encoder or its warm start, if it has any.
+    """
+    if "scale" in recipe.arguments:
+        raise UsageError("arguments: the scale is a key of its own")
+    network = catalogue.build(recipe.network, scale=recipe.scale, **recipe.arguments)
+    if not any(True for _ in network.parameters()):
+        raise UsageError(f"network: {recipe.network} has nothing to train")
+    said: list[str] = []
+    if recipe.encoder:
+        if not isinstance(network, UNet) or network.pretrained_kind is None:
+            raise UsageError(f"encoder: {recipe.network} has no encoder with published weights")
+        if fresh:
+            path = None if recipe.encoder == "imagenet" else Path(recipe.encoder)
+            found = backbones.find(network.pretrained_kind, path, download=True)
+            assert found is not None
+            network.load_encoder(backbones.read_state(found))
+            said.append(f"the encoder starts from {found}")
+    if recipe.warm_start and fresh:
+        taken = warm_start.apply(network, warm_start.read(Path(recipe.warm_start)), recipe.warm_start)
+        said.append(f"started from {recipe.warm_start}: {taken}")
+    return network, said
+
+
+def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with "auto" precision decided for a device."""
+    if recipe.precision != "auto":
+        return recipe
+    return recipe.model_copy(update={"precision": "bf16" if fast_bfloat16(device) else "float32"})
+
+
+def _objective(recipe: Recipe, device: torch.device) -> Objective:
+    """The recipe's weighted sum of losses, on the device."""
+    perceptual = any(name in losses.PERCEPTUAL for name in recipe.loss)
+    file = Path(recipe.perception_file) if recipe.perception_file else None
+    vgg = losses.perception(recipe.perception, file, download=True) if perceptual else None
+    mix: Objective = losses.Mix(recipe.loss, vgg).to(device)
+    return mix
+
+
+def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
+    """Refuses to go on with a run by another recipe, naming the key."""
+    now = recipe.resolved()
+    pairs = {key: (before.get(key), now[key]) for key in now if key not in {*_FREE, "data"}}
+    pairs |= {f"data.{k}": (before["data"].get(k), v) for k, v in now["data"].items() if k not in _FREE_DATA}
+    for table in ("schedule", "optimiser"):
+        del pairs[table]
+        pairs |= {f"{table}.{key}": (before[table].get(key), value) for key, value in now[table].items()}
+    for key, (old, new) in pairs.items():
+        if old != new:
+            raise UsageError(
+                f"{out}: this run was started with {key} = {old!r}, not {new!r} (--out NAME starts another)"
+            )
+
+
+def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: bool) -> list[Observer]:
+    observers: list[Observer] = [Screen(recipe.name, speed)] if screen else []
+    if board:
+        try:
+            observers.append(Board(out / "board", speed))
+        except ImportError:
+            for observer in observers:
+                observer.said("tensorboard is not installed, so no curves are written (pip install 'finescale[train]')")
+    return observers
+
+
+@contextmanager
+def _stopped_by_signals(training: Training) -> Iterator[None]:
+    """SIGINT and SIGTERM make the run save and end; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if training.stop_requested:
+            raise KeyboardInterrupt
+        training.request_stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _notes(recipe: Recipe, progress: Progress, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a weight file says of how it came to be."""
+    resolved = recipe.resolved()
+    for table, keys in ((resolved, ("encoder", "warm_start", "perception_file")), (resolved["data"], _PATHS)):
+        table.update({key: Path(table[key]).name for key in keys})  # where things lay is nobody else's business
+    notes: dict[str, Any] = {
+        **facts,
+        "budget": str(recipe.budget),
+        "steps": progress.step,
+        "minutes": round(progress.seconds / 60, 2),
+        "recipe": resolved,
+    }
+    if progress.psnr > 0:
+        notes["validation"] = {"set": Path(recipe.data.validation).name, "psnr_y": round(progress.psnr, 4)}
+    return notes
+
+
+def _data_facts(store: Store) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "store": store.folder.resolve().name,
+        "pictures": len(store.items),
+        "megapixels": round(store.megapixels, 1),
+    }
+    return facts | ({"licence": store.licence} if store.licence else {})
+
+
+def _device_name(world: World) -> str:
+    if world.device.type == "cuda":
+        name = torch.cuda.get_device_name(world.device)
+    else:
+        name = f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+    return name if world.size == 1 else f"{world.size} x {name}"
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from, with "+" if its files were changed; None outside of one."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here.parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

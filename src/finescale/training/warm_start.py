@@ -1,0 +1,98 @@
+"""Starting from the weights of another scale, another size of network, or a half-precision file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finescale.backbones.catalogue import read_state
+from finescale.errors import FinescaleError
+from finescale.training import checkpoints
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a warm start did: names of tensors taken as they are, taken after resizing, and left as they were."""
+
+    same: list[str]
+    resized: list[str]
+    left: list[str]
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.same)} tensors taken"]
+        for word, names in (("resized", self.resized), ("left", self.left)):
+            if names:
+                more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+                parts.append(f"{len(names)} {word} ({', '.join(names[:3])}{more})")
+        return ", ".join(parts)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The weights in a weight file, a checkpoint (its averaged weights) or a foreign `.pth` file.
+
+    Raises:
+        FinescaleError: it cannot be read, or holds something else.
+    """
+    if path.suffix == ".ckpt":
+        state: dict[str, Tensor] = checkpoints.read(path)["average"]
+        return state
+    return read_state(path)
+
+
+@torch.no_grad()
+def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the file") -> Taken:
+    """Takes what fits of `state` into a network, in place.
+
+    A tensor of the same name and shape is taken (any precision). A convolution before a pixel shuffle of another factor
+    has its sub-kernels interpolated over the finer or coarser grid. Otherwise the part that both have is taken, from
+    the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only unchanged.
+
+    Raises:
+        FinescaleError: nothing fits.
+    """
+    own = network.state_dict()
+    taken = Taken([], [], [])
+    for name, mine in own.items():
+        theirs = state.get(name)
+        if theirs is not None and theirs.shape == mine.shape:
+            mine.copy_(theirs)
+            taken.same.append(name)
+        elif theirs is not None and name.rpartition(".")[2] not in ("_u", "_v") and _fit(mine, theirs):
+            taken.resized.append(name)
+        else:
+            taken.left.append(name)
+    if not taken.same and not taken.resized:
+        raise FinescaleError(f"{source}: holds no weights that this network could start from")
+    return taken
+
+
+def _fit(mine: Tensor, theirs: Tensor) -> bool:
+    """Fills `mine` from a tensor of another shape; False if nothing of it makes sense."""
+    if mine.ndim != theirs.ndim or not mine.is_floating_point() or mine.ndim == 0:
+        return False
+    theirs = theirs.to(mine)
+    shuffled = _reshuffle(theirs, mine.shape[0]) if mine.shape[1:] == theirs.shape[1:] else None
+    if shuffled is not None:
+        mine.copy_(shuffled)
+        return True
+    if mine.shape[2:] != theirs.shape[2:]:
+        return False
+    common = tuple(slice(0, min(a, b)) for a, b in zip(mine.shape, theirs.shape))
+    mine[common] = theirs[common]
+    return True
+
+
+def _reshuffle(theirs: Tensor, channels: int) -> Tensor | None:
+    """Weights (C s^2, ...) of a convolution before a pixel shuffle by s as (C S^2, ...) for S; None if they are not.
+
+    Only pictures leave a network by such a convolution at a scale of its own, so C is 3.
+    """
+    old, new = (round((n / 3) ** 0.5) for n in (theirs.shape[0], channels))
+    if 3 * old**2 != theirs.shape[0] or 3 * new**2 != channels or not {old, new} <= {2, 3, 4}:
+        return None
+    grid = theirs.reshape(3, old, old, -1).permute(0, 3, 1, 2)
+    resized = F.interpolate(grid, size=(new, new), mode="bilinear", align_corners=False)
+    return resized.permute(0, 2, 3, 1).reshape(channels, *theirs.shape[1:])
