@@ -52,7 +52,8 @@ def page(chromium: webdriver.Chrome, server: Server) -> Iterator[webdriver.Chrom
     chromium.get(server.address)
     until(lambda: chromium.find_elements(By.CSS_SELECTOR, "#network option"))
     yield chromium
-    complaints = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"]
+    log: list[dict[str, Any]] = chromium.get_log("browser")  # type: ignore[no-untyped-call]
+    complaints = [entry["message"] for entry in log if entry["level"] == "SEVERE"]
     assert [message for message in complaints if "/api/jobs" not in message] == []
 
 
@@ -136,7 +137,9 @@ def test_choose_enlarge_compare_and_download(page: webdriver.Chrome, pictures: l
     ActionChains(page).move_to_element(one(page, "view")).click_and_hold().move_by_offset(60, 0).release().perform()
     assert 50 < split(page) < 75  # by mouse
 
-    zoom = lambda: int(one(page, "zoom-value").text.split()[0])  # noqa: E731
+    def zoom() -> int:
+        return int(one(page, "zoom-value").text.split()[0])
+
     before = zoom()
     one(page, "zoom-in").click()
     assert zoom() > before

@@ -7,7 +7,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
-    parser.add_argument("shell", choices=SHELLS, help="your shell; load what is printed, see docs/page-and-api.md")
+    parser.add_argument("shell", choices=SHELLS, help="your shell, which loads what is printed")
 
 
 def run(args: argparse.Namespace) -> int:

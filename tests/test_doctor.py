@@ -1,0 +1,83 @@
+"""What the doctor says, and when it is content."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finescale import doctor
+from finescale.cli.main import main
+from finescale.networks.catalogue import build
+from finescale.weights.files import save
+from finescale.weights.header import sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one listed and one unlisted file of weights, searched first."""
+    for scale in (2, 4):
+        network = build("sa-rcan-light", scale=scale, channels=16, groups=1, blocks=1)
+        save(network, tmp_path / f"sa-rcan-light-x{scale}.safetensors", notes={"licence": "CC0-1.0"})
+    listed = tmp_path / "sa-rcan-light-x2.safetensors"
+    (tmp_path / "index.json").write_text(json.dumps({listed.name: {"sha256": sha256(listed)}}))
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    monkeypatch.delenv("FINESCALE_DATA", raising=False)
+    return tmp_path
+
+
+def test_it_knows_what_is_here(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["problems"] == []
+    assert found["devices"][0]["name"] == "cpu"
+    assert next(engine for engine in found["engines"] if engine["name"] == "torch")["works"]
+    assert {"png", "jpeg", "tiff"} <= set(found["formats"]["formats"])
+    weights = {(entry["network"], entry["scale"]): entry for entry in found["weights"]["found"]}
+    first, second = weights["sa-rcan-light", 2], weights["sa-rcan-light", 4]
+    assert (first["verified"], second["verified"]) == (True, False)
+    assert first["sha256"] == sha256(folder / "sa-rcan-light-x2.safetensors")
+    assert first["notes"]["licence"] == "CC0-1.0"
+    assert found["weights"]["searched"][0] == {"folder": str(folder), "exists": True}
+
+
+def test_a_changed_file_is_a_problem(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(folder / "sa-rcan-light-x2.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    assert main(["doctor"]) == 1
+    said = capsys.readouterr().out
+    assert "sa-rcan-light x2  damaged" in said
+    assert "its SHA-256 is not the one listed" in said.partition("Problems")[2]
+
+
+def test_a_broken_package_is_reported_and_the_rest_still_told(folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "openvino"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libsomething.so: cannot open')")
+    (tmp_path / "broken" / "openvino-9.9.dist-info").mkdir()
+    (tmp_path / "broken" / "openvino-9.9.dist-info" / "METADATA").write_text("Name: openvino\nVersion: 9.9\n")
+    path = os.pathsep.join([str(tmp_path / "broken"), *(entry for entry in sys.path if entry)])
+    done = subprocess.run(
+        [sys.executable, "-m", "finescale", "doctor"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "openvino: is installed but does not work (ImportError: libsomething.so: cannot open)" in done.stdout
+    assert "sa-rcan-light x4" in done.stdout
+
+
+def test_missing_extras_come_with_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements = ["torch>=2.9", 'openvino>=2025.3; extra == "fast"', 'no-such-thing>=1; extra == "web"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: requirements)
+    monkeypatch.setattr("finescale.doctor._version", lambda name: None if name == "no-such-thing" else "1")
+    extras = {extra["name"]: extra for extra in doctor._extras([])}
+    assert extras["fast"]["missing"] == []
+    assert extras["web"]["missing"] == ["no-such-thing"]
+    assert extras["web"]["install"] == "pip install 'finescale[web]'"
