@@ -14,6 +14,8 @@ VERBS = {
     "upscale": "enlarge pictures",
     "resize": "resize a picture bicubically, exactly as the benchmarks' files were made",
     "networks": "list the networks",
+    "train": "train a network by a recipe",
+    "data": "get public data sets, and pack pictures to train on",
     "score": "PSNR and SSIM of your pictures against originals",
     "bench": "run networks on benchmark sets and print the table",
     "figure": "draw a box of a picture from every network side by side, as in papers",
