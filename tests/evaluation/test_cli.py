@@ -113,7 +113,7 @@ def test_score_lists_what_has_no_partner(finescale: Callable[..., Done], tmp_pat
 def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
     file = tmp_path / "b.json"
     networks = "bicubic,bicubic-y,tiny.safetensors,rcan"
-    options = ("--sets", "hr", "--scale", "4", "--repeats", "1", "--json", str(file), "--report", str(tmp_path / "r"))
+    options = ("--sets", "hr", "--scale", "4", "--no-timing", "--json", str(file), "--report", str(tmp_path / "r"))
     done = finescale("bench", "--networks", networks, *options)
     assert done.returncode == 1, "one network has no weights"
     assert "left out: there are no trained weights for rcan x4" in done.stdout

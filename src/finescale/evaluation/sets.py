@@ -38,11 +38,12 @@ def pictures(folder: Path) -> list[Path]:
 
 def folders(data: Path | None = None) -> list[Path]:
     """Folders that may hold sets, first match wins: `data`, $FINESCALE_DATA, ./datasets, the user's data folder."""
+    from finescale.data.download import datasets_folder  # imports torch, which `score` does without
+
     named = os.environ.get("FINESCALE_DATA")
-    share = os.environ.get("XDG_DATA_HOME")
     roots = [data] if data else []
     roots += [Path(named)] if named else []
-    roots += [Path("datasets"), (Path(share) if share else Path.home() / ".local" / "share") / "finescale" / "datasets"]
+    roots += [Path("datasets"), datasets_folder()]
     inner = ("", "bench/HR", "bench", "HR", "val", "benchmark", "DIV2K")
     return [folder for root in roots for folder in (root / part for part in inner) if folder.is_dir()]
 

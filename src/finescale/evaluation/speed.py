@@ -1,18 +1,26 @@
-"""How long a network takes and how much memory it needs on this machine."""
+"""How long a network takes and how much memory it needs on this machine.
 
+Measured in a process of its own, `python -m finescale.evaluation.speed`: memory is not that of what ran before.
+"""
+
+import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from finescale.errors import FinescaleError
+from finescale.inference.engines.pytorch import pick_device
 
 SIZE = (320, 180)  # width, height of the picture that the published timings enlarge, to 1280 x 720 at x4
 
@@ -25,6 +33,40 @@ class Speed:
     memory: float | None
     size: tuple[int, int]
     repeats: int
+
+
+def measure_apart(
+    name: str, scale: int, settings: Mapping[str, Any], size: tuple[int, int] = SIZE, *, repeats: int = 3
+) -> Speed:
+    """Measures a contender in a fresh process with the same number of threads.
+
+    Args:
+        name, scale, settings: see `finescale.evaluation.benchmark.contender`.
+        size, repeats: see `measure`.
+
+    Raises:
+        FinescaleError: the process failed (memory ran out, say).
+    """
+    task = {"name": name, "scale": scale, "settings": dict(settings), "size": size, "repeats": repeats}
+    task["threads"] = torch.get_num_threads()
+    command = [sys.executable, "-m", "finescale.evaluation.speed", json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise FinescaleError(f"{name}: could not be timed ({reason[0]})")
+    found = json.loads(done.stdout)
+    return Speed(found["seconds"], found["memory"], size, repeats)
+
+
+def _main(task: dict[str, Any]) -> None:
+    """The other end of `measure_apart`."""
+    from finescale.evaluation.benchmark import contender
+
+    torch.set_num_threads(task["threads"])
+    device = pick_device(task["settings"].get("device", "auto"))
+    entrant = contender(task["name"], task["scale"], settings=task["settings"])
+    speed = measure(entrant.enlarge, tuple(task["size"]), device=device, repeats=task["repeats"])
+    print(json.dumps(asdict(speed)))
 
 
 def measure(
@@ -84,3 +126,7 @@ def _processor() -> str:
     return next(
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))
