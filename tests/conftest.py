@@ -2,8 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from finescale.networks.base import Network
 
 
 def find_shared_data() -> Path | None:
@@ -21,3 +26,65 @@ def shared_data() -> Path:
             "the test pictures are not here: set FINESCALE_DATA to the folder that holds bench/, train/, weights/"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four small pictures with smooth colours and edges, PNG."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate([(96, 120), (108, 84), (150, 97), (72, 72)]):
+        y, x = np.mgrid[:height, :width] / 24.0
+        waves = [np.sin(a * x + b * y + c) for a, b, c in rng.uniform(-3, 3, (3, 3))]
+        pixels = np.stack(waves, -1) * 60 + 128 + 50 * (np.hypot(x - 2, y - 2) < 1.5)[..., None]
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed store of `pictures` for x2, x3 and x4."""
+    from finescale.data import store
+
+    folder = tmp_path_factory.mktemp("stores") / "tiny"
+    list(store.prepare(store.find_pictures([pictures]), folder, (2, 3, 4)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with random weights of a tiny default network for x2 and x4, as `$FINESCALE_WEIGHTS` takes it."""
+    import torch
+
+    from finescale.networks.catalogue import DEFAULT
+    from finescale.weights.files import save
+
+    folder = tmp_path_factory.mktemp("weights")
+    for scale in (2, 4):
+        save(tiny_network(scale), folder / f"{DEFAULT}-x{scale}.safetensors", dtype=torch.float32)
+    return folder
+
+
+def tiny_network(scale: int = 2, **overrides: object) -> "Network":
+    """A small SA-RCAN whose attention is switched on, and which brightens and sharpens only a little."""
+    import torch
+
+    from finescale.layers.attention import SelfAttention
+    from finescale.networks.catalogue import DEFAULT, build
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        options = {"channels": 16, "groups": 1, "blocks": 2, "attention_reduction": 4, "reduction": 4}
+        network = build(DEFAULT, scale=scale, **{**options, **overrides}).eval()
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.gamma.data.fill_(0.5)
+    return network
+
+
+@pytest.fixture(scope="session")
+def compiled_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder for the session, as `$XDG_CACHE_HOME`: each tiny network is compiled once."""
+    return tmp_path_factory.mktemp("cache")

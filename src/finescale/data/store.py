@@ -203,7 +203,8 @@ def _pack(
             results: Iterable[tuple[list[NDArray[np.uint8]], str | None]]
             paths = [path for _, path in pictures]
             if workers > 1:
-                results = stack.enter_context(ProcessPoolExecutor(workers)).map(work, paths, chunksize=4)
+                pool = ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+                results = stack.enter_context(pool).map(work, paths, chunksize=4)
             else:
                 results = map(work, paths)
             for (name, _), (planes, problem) in zip(pictures, results):
@@ -231,7 +232,6 @@ def _shrink(
     path: Path, scales: Sequence[int], read: Callable[[Path], NDArray[np.uint8]]
 ) -> tuple[list[NDArray[np.uint8]], str | None]:
     """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
-    torch.set_num_threads(1)
     try:
         pixels = read(path)
     except FinescaleError as error:

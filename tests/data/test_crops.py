@@ -1,0 +1,78 @@
+"""Random crops are aligned, equally likely everywhere, and the same on any number of processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finescale.data.crops import Crops
+from finescale.data.store import Store
+from finescale.errors import FinescaleError
+
+CPU = torch.device("cpu")
+
+
+def crops(store: Path, *, scale: int = 2, patch: int = 8, seed: int = 0, share: tuple[int, int] = (0, 1)) -> Crops:
+    return Crops(Store(store), scale=scale, patch=patch, device=CPU, seed=seed, share=share)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_every_crop_is_a_piece_of_a_picture_and_aligned_with_its_partner(tiny_store: Path, scale: int) -> None:
+    packed = Store(tiny_store)
+    low, high = crops(tiny_store, scale=scale).batch(24)
+    assert low.shape == (24, 3, 8, 8)
+    assert high.shape == (24, 3, 8 * scale, 8 * scale)
+    found = set()
+    for a, b in zip((low * 255).round().byte(), (high * 255).round().byte()):
+        places = []
+        for turn in range(8):
+            x, y = _turned(a, turn), _turned(b, turn)
+            for i in range(len(packed.items)):
+                picture, large = packed.picture(i, scale), packed.picture(i)
+                windows = picture.unfold(1, 8, 1).unfold(2, 8, 1)
+                for top, left in (windows == x[:, None, None]).all(dim=(0, 3, 4)).nonzero().tolist():
+                    piece = large[:, top * scale : (top + 8) * scale, left * scale : (left + 8) * scale]
+                    places += [turn] if torch.equal(piece, y) else []
+        assert places
+        found.update(places)
+    assert len(found) == 8  # all flips and turns occur
+
+
+def _turned(x: torch.Tensor, turn: int) -> torch.Tensor:
+    x = x.transpose(1, 2) if turn & 4 else x
+    x = x.flip(2) if turn & 1 else x
+    return x.flip(1) if turn & 2 else x
+
+
+def test_every_position_is_equally_likely(tiny_store: Path) -> None:
+    # with crops as high as the smallest picture, the others are drawn in proportion to their positions
+    source = crops(tiny_store, patch=30)
+    sizes = [(item.height // 2, item.width // 2) for item in Store(tiny_store).items]
+    positions = torch.tensor([(h - 29) * (w - 29) for h, w in sizes], dtype=torch.float64)
+    drawn = torch.diff(source.places, prepend=torch.zeros(1, dtype=torch.float64))
+    assert torch.equal(drawn, positions)
+
+
+def test_the_parts_of_several_processes_are_the_batch_of_one(tiny_store: Path) -> None:
+    whole = crops(tiny_store)
+    parts = [crops(tiny_store, share=(i, 3)) for i in range(3)]
+    for _ in range(2):
+        low, high = whole.batch(6)
+        batches = [part.batch(6) for part in parts]
+        assert torch.equal(low, torch.cat([batch[0] for batch in batches]))
+        assert torch.equal(high, torch.cat([batch[1] for batch in batches]))
+
+
+def test_goes_on_where_it_was(tiny_store: Path) -> None:
+    first, second = crops(tiny_store), crops(tiny_store, seed=1)
+    first.batch(4)
+    second.generator.set_state(first.generator.get_state())
+    assert torch.equal(first.batch(4)[1], second.batch(4)[1])
+
+
+def test_too_large_a_crop(tiny_store: Path) -> None:
+    source = crops(tiny_store)
+    source.set_patch(40)  # only some pictures hold one
+    assert source.batch(4)[0].shape == (4, 3, 40, 40)
+    with pytest.raises(FinescaleError, match="80 x 80"):
+        source.set_patch(80)

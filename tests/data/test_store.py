@@ -1,0 +1,103 @@
+"""The packed store holds exactly the pictures and their exact-bicubic small versions, or is not there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finescale.data import store
+from finescale.data.store import Store
+from finescale.errors import FinescaleError, UsageError
+from finescale.images.resize import resize
+
+
+def test_holds_the_pixels_of_every_picture(pictures: Path, tiny_store: Path) -> None:
+    packed = Store(tiny_store)
+    assert [item.name for item in packed.items] == ["0.png", "1.png", "2.png", "3.png"]
+    for i, item in enumerate(packed.items):
+        original = np.asarray(Image.open(pictures / item.name))
+        cropped = original[: item.height, : item.width]
+        assert (item.height, item.width) == tuple(n // 12 * 12 for n in original.shape[:2])
+        assert np.array_equal(packed.picture(i).permute(1, 2, 0).numpy(), cropped)
+        for scale in (2, 3, 4):
+            low = resize(torch.tensor(cropped).permute(2, 0, 1), scale=1 / scale)
+            assert torch.equal(packed.picture(i, scale), low)
+
+
+def test_the_same_store_from_several_processes(pictures: Path, tiny_store: Path, tmp_path: Path) -> None:
+    list(store.prepare(store.find_pictures([pictures]), tmp_path / "s", (4, 2, 3), workers=2))
+    for name in ("hr.bin", "x2.bin", "x3.bin", "x4.bin", "index.json"):
+        assert (tmp_path / "s" / name).read_bytes() == (tiny_store / name).read_bytes()
+
+
+def test_a_bad_file_is_reported_and_the_rest_packed(pictures: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(pictures, mixed)
+    (mixed / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:200])
+    Image.new("RGB", (8, 80)).save(mixed / "small.png")
+    results = list(store.prepare(store.find_pictures([mixed]), tmp_path / "s", (2,)))
+    problems = {packed.name: packed.problem for packed in results if packed.problem}
+    assert set(problems) == {"broken.png", "small.png"}
+    assert "too small" in str(problems["small.png"])
+    assert len(Store(tmp_path / "s").items) == 4
+
+
+def test_nothing_is_left_of_a_store_that_was_not_finished(pictures: Path, tmp_path: Path) -> None:
+    packing = store.prepare(store.find_pictures([pictures]), tmp_path / "s", (2,))
+    next(packing)
+    assert not (tmp_path / "s").exists()
+    packing.close()  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_is_not_replaced_without_being_told(pictures: Path, tmp_path: Path) -> None:
+    found = store.find_pictures([pictures])
+    list(store.prepare(found, tmp_path / "s", (2,), licence="mine"))
+    with pytest.raises(UsageError, match="already there"):
+        store.prepare(found, tmp_path / "s", (2,))
+    list(store.prepare(found, tmp_path / "s", (3,), overwrite=True))
+    assert Store(tmp_path / "s").scales == [3]
+    (tmp_path / "other").mkdir()
+    with pytest.raises(UsageError, match="not a packed store"):
+        store.prepare(found, tmp_path / "other", (3,), overwrite=True)
+
+
+def test_damage_is_found_when_it_is_opened(tiny_store: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "s"
+    shutil.copytree(tiny_store, damaged)
+    with open(damaged / "x3.bin", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(FinescaleError, match=r"x3\.bin: damaged store"):
+        Store(damaged)
+    (damaged / "index.json").write_text(json.dumps({"items": [{"name": "a"}], "scales": [2]}))
+    with pytest.raises(FinescaleError, match="not a packed store"):
+        Store(damaged)
+    with pytest.raises(FinescaleError, match="finescale data prepare"):
+        Store(tmp_path / "nothing")
+
+
+def test_a_scale_it_lacks(tiny_store: Path, pictures: Path, tmp_path: Path) -> None:
+    list(store.prepare(store.find_pictures([pictures]), tmp_path / "s", (2,)))
+    with pytest.raises(FinescaleError, match="no pictures for x4, only for x2"):
+        Store(tmp_path / "s").flat(4)
+    with pytest.raises(UsageError, match="2, 3 and 4"):
+        store.prepare(store.find_pictures([pictures]), tmp_path / "t", (5,))
+
+
+def test_reads_grey_sixteen_bit_turned_and_transparent_pictures(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
+    Image.fromarray(ramp).save(tmp_path / "grey16.png")
+    grey = store.read_rgb(tmp_path / "grey16.png")
+    assert grey.shape == (6, 8, 3)
+    assert np.abs(grey[..., 0] - ramp / 257).max() <= 0.5
+    turned = Image.new("RGB", (8, 6))
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    assert store.read_rgb(tmp_path / "turned.jpg").shape == (8, 6, 3)
+    Image.new("RGBA", (8, 6), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert store.read_rgb(tmp_path / "clear.png")[0, 0].tolist() == [10, 20, 30]
