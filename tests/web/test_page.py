@@ -59,7 +59,7 @@ def page(chromium: webdriver.Chrome, server: Server) -> Iterator[webdriver.Chrom
 
 def width_of_a_desk(browser: webdriver.Chrome) -> None:
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    appearance(browser, "light")
 
 
 def as_phone(browser: webdriver.Chrome) -> None:
@@ -67,8 +67,10 @@ def as_phone(browser: webdriver.Chrome) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def dark(browser: webdriver.Chrome) -> None:
-    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+def appearance(browser: webdriver.Chrome, scheme: str) -> None:
+    """Light or dark; without transitions, in the middle of which colours would be measured."""
+    wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    features = [{"name": name, "value": value} for name, value in wanted.items()]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
@@ -273,7 +275,7 @@ def test_axe_finds_nothing(page: webdriver.Chrome, axe: str, pictures: list[Path
     enlarge(page)
     until(lambda: one(page, "notice").is_displayed())
     assert violations() == []
-    dark(page)
+    appearance(page, "dark")
     assert violations() == []
     page.find_element(By.CLASS_NAME, "pick").click()
     as_phone(page)

@@ -18,11 +18,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, nearest
@@ -44,7 +44,7 @@ class TooLarge(MultiPartException):
     """The body of a request is above the limit."""
 
 
-def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, port: int) -> Starlette:
+def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, port: int) -> ASGIApp:
     """The ASGI application around a queue; `token`, `hosts` and `port` as in `Guard`. Closes `jobs` when it ends."""
 
     @asynccontextmanager
@@ -66,12 +66,11 @@ def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, 
             Route("/api/jobs/{id}/preview/{which}", preview),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
-        middleware=[Middleware(Guard, token=token, hosts=hosts, port=port)],
-        exception_handlers={HTTPException: http_problem, Exception: unexpected},
+        exception_handlers={HTTPException: http_problem, ClientDisconnect: gone, Exception: unexpected},
         lifespan=lifespan,
     )
     app.state.jobs = jobs
-    return app
+    return Guard(app, token=token, hosts=hosts, port=port)
 
 
 async def http_problem(_: Request, error: Exception) -> Response:
@@ -82,6 +81,11 @@ async def http_problem(_: Request, error: Exception) -> Response:
     if sentence == HTTPStatus(error.status_code).phrase:  # the router's own
         sentence = usual.get(error.status_code, f"{sentence}.")
     return problem(error.status_code, sentence, dict(error.headers or {}))
+
+
+async def gone(_: Request, __: Exception) -> Response:
+    """The client left in the middle of its upload; nobody reads this."""
+    return problem(400, "The upload ended too early.")
 
 
 async def unexpected(_: Request, __: Exception) -> Response:
@@ -110,7 +114,7 @@ async def health(request: Request) -> Response:
 async def networks(request: Request) -> Response:
     """What can be asked for: networks with trained weights, formats and limits."""
     limits = _jobs(request).limits
-    found = await run_in_threadpool(studio.networks)
+    found = await run_in_threadpool(_trained)
     return JSONResponse(
         {
             "networks": [
@@ -347,11 +351,19 @@ def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
         incoming.unlink(missing_ok=True)
 
 
+def _trained() -> dict[str, list[int]]:
+    """Networks that can be used, with their scales; the default first."""
+    try:
+        return studio.networks()
+    except FinescaleError as error:
+        raise HTTPException(503, "Weights on this machine cannot be read; 'finescale doctor' shows which.") from error
+
+
 def _order(
     name: str, source: tuple[int, int], kind: str | None, values: Mapping[str, str], result_pixels: int
 ) -> Order:
     """Turns the fields of a request into an order."""
-    found = studio.networks()
+    found = _trained()
     if not found:
         raise HTTPException(
             503, "There are no trained weights on this machine; 'finescale doctor' shows where they go."

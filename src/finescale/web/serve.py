@@ -34,7 +34,7 @@ def serve(
     Args:
         host: address to listen at; beyond loopback a token is required, and made where none is given.
         port: 0 takes a free one.
-        token: that every request must carry.
+        token: that every request must carry; None: the environment's FINESCALE_TOKEN, if there is one.
         browser: opens the page, where this machine has a screen.
         limits: what is accepted, see `Limits`.
         settings: of the networks, see `finescale.inference.upscale.Upscaler`.
@@ -53,6 +53,7 @@ def serve(
         ) from error
     from finescale.web.app import application
 
+    token = token or os.environ.get("FINESCALE_TOKEN")
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{16,200}", token):
         raise UsageError("--token: takes 16 to 200 letters, digits and the signs . _ ~ -")
     loopback = is_loopback(host)

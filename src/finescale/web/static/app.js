@@ -185,6 +185,7 @@ function stateText(item) {
       return job.position > 1 ? `${job.position} pictures before it` : "Next in line";
     case "running":
       if (job.seconds_left === null) return "Enlarging";
+      if (job.progress === 1) return "Saving";
       return `${Math.round(job.progress * 100)} %, ${duration(job.seconds_left)} left`;
     case "done":
       return `${size(job.result.width, job.result.height)} · ${duration(job.seconds)}`;
