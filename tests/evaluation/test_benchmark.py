@@ -12,6 +12,7 @@ from finescale.evaluation.arrays import to_tensor
 from finescale.evaluation.benchmark import Contender, check_names, contender, run, score_picture
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure, measure_apart
+from finescale.images.resize import Border
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
 
@@ -65,6 +66,17 @@ def test_bicubic_to_the_last_digit(shared_data: Path, name: str, scale: int) -> 
 def test_the_papers_bicubic_row(shared_data: Path, scale: int) -> None:
     result = run(["bicubic-y"], [sets.find("Set5", shared_data)], scale, timed_size=None)
     assert round(means(result.rows[0].scores["Set5"])["psnr"], 3) == PAPERS[scale]
+
+
+def test_the_other_border_moves_the_third_digit(shared_data: Path) -> None:
+    found = sets.find("Set5", shared_data)
+    figures = []
+    borders: tuple[Border, ...] = ("replicate", "mirror")
+    for border in borders:
+        result = run(["bicubic"], [found], 4, timed_size=None, border=border)
+        assert result.settings["border"] == border
+        figures.append(means(result.rows[0].scores["Set5"])["psnr"])
+    assert 0 < abs(figures[0] - figures[1]) < 0.003
 
 
 def test_networks_references_and_missing_weights(

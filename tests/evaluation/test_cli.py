@@ -82,6 +82,9 @@ def test_score(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert [row["name"] for row in found["pictures"]] == ["one", "two"]
     assert 30 < found["psnr"] < 40
     assert f"{found['psnr']:.3f}" in done.stdout
+    assert json.loads(finescale("score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json", "-").stdout) == {
+        key: value for key, value in found.items() if key != "distance_missing"
+    }
     again = finescale("score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json", str(file))
     assert again.returncode == 1
     assert "already exists" in again.stderr

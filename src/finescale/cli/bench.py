@@ -55,9 +55,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sets", type=names, required=True, metavar="A,B,...", help="names such as Set5, or folders")
     parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
+    parser.add_argument(
+        "--border",
+        choices=("replicate", "mirror"),
+        default="replicate",
+        help="how shrinking goes over the edge: as RCAN's files were made (default), or as present-day MATLAB does",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="the folder that holds the sets")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write tables and plots into this folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here; -: print JSON, no table")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line for every network and set here")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--no-timing", action="store_true", help="do not measure seconds and memory")
@@ -72,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.images.files import check_free
 
     for file in (args.json, args.csv):
-        if file:
+        if file and file != scoring.STDOUT:
             check_free(file, args.overwrite)
     benchmark.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
@@ -86,11 +92,13 @@ def run(args: argparse.Namespace) -> int:
             settings=settings(args),
             distance=lpips.find(args.perceptual) if args.perceptual else None,
             timed_size=None if args.no_timing else speed.SIZE,
+            border=args.border,
             repeats=args.repeats,
             command=["finescale", *sys.argv[1:]],
             progress=progress,
         )
-    tables.show_run(result)
+    if args.json != scoring.STDOUT:
+        tables.show_run(result)
     if args.json:
         scoring.write_json(args.json, result.as_json(), overwrite=args.overwrite)
     if args.csv:

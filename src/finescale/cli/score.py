@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale", type=int, required=True, metavar="N", help="how much they were enlarged: border and crop follow it"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here too; -: print JSON, no table")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     add_perceptual(parser)
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.evaluation import scoring, tables
     from finescale.images.files import check_free
 
-    if args.json:
+    if args.json and args.json != scoring.STDOUT:
         check_free(args.json, args.overwrite)
     pairs = scoring.match(args.hr, args.sr, args.scale)
     perceptual = None
@@ -45,5 +45,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         content = {"scale": args.scale, **scoring.perceptual_json(perceptual), **scoring.as_json(scores)}
         scoring.write_json(args.json, content, overwrite=args.overwrite)
-    tables.show_scores(scores, args.scale, perceptual)
+    if args.json != scoring.STDOUT:
+        tables.show_scores(scores, args.scale, perceptual)
     return 0

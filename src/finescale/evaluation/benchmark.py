@@ -169,8 +169,10 @@ def papers_bicubic(high: Pixels, scale: int) -> tuple[Plane, Plane]:
     return enlarged.add(0.5).floor().clamp(0, 255).numpy(), original.add(0.5).floor().numpy()
 
 
-def score_picture(entrant: Contender, path: Path, scale: int, distance: Distance | None = None) -> Score:
-    """Shrinks, enlarges and scores one original.
+def score_picture(
+    entrant: Contender, path: Path, scale: int, distance: Distance | None = None, border: Border = "replicate"
+) -> Score:
+    """Shrinks, enlarges and scores one original; `border` is that of the shrinking.
 
     Raises:
         FinescaleError: the picture cannot be read or is too small.
@@ -181,7 +183,7 @@ def score_picture(entrant: Contender, path: Path, scale: int, distance: Distance
         if entrant.name == PAPERS_BICUBIC:
             planes = [shave(plane, scale) for plane in papers_bicubic(high, scale)]
             return Score(path.stem, psnr(*planes), ssim(*planes))
-        low = downscale(high, scale)
+        low = downscale(high, scale, border)
         start = time.perf_counter()
         enlarged = to_pixels(entrant.enlarge(low))
         seconds = time.perf_counter() - start
@@ -199,6 +201,7 @@ def run(
     distance: Distance | Unavailable | None = None,
     timed_size: tuple[int, int] | None = SIZE,
     repeats: int = 3,
+    border: Border = "replicate",
     command: Sequence[str] = (),
     progress: Callable[[str, str], None] | None = None,
 ) -> Run:
@@ -212,6 +215,7 @@ def run(
         distance: a perceptual distance to add.
         timed_size: low-resolution size (width, height) to time, None for no timing.
         repeats: timed runs, of which the median counts.
+        border: what stands for samples over the edge when the originals are shrunk.
         command: the command line, recorded.
         progress: called before each picture with the contender's name and the picture's.
 
@@ -238,7 +242,7 @@ def run(
             for path in one.pictures:
                 if progress:
                     progress(entrant.name, path.stem)
-                scores[one.name].append(score_picture(entrant, path, scale, judge))
+                scores[one.name].append(score_picture(entrant, path, scale, judge, border))
         timed = None
         if timed_size and entrant.name != PAPERS_BICUBIC:
             try:
@@ -263,7 +267,7 @@ def run(
         [one.name for one in picture_sets],
         rows,
         distance,
-        settings,
+        {**settings, "border": border},
         shlex.join(command),
         machine(device),
         timed_size,

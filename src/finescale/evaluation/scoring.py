@@ -13,6 +13,8 @@ from finescale.evaluation.metrics import Pixels, psnr_y, ssim_y
 from finescale.evaluation.sets import mod_crop, pictures, read_rgb
 from finescale.images.files import new_file
 
+STDOUT = Path("-")
+
 # What people append to names of originals and of results.
 _SUFFIX = re.compile(
     r"(?:[-_. ]*x\d|[-_. ]+(?:srf[-_]?\d|b[id]x\d|\dx|sr|hr|gt|rlt|bi|bd|out|output|result|groundtruth))+$"
@@ -99,7 +101,10 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Writes JSON as `write_text` does."""
+    """Writes JSON as `write_text` does; "-" is standard output."""
+    if path == STDOUT:
+        print(json.dumps(content, indent=1))
+        return
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", overwrite=overwrite)
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def folders(data: Path | None = None) -> list[Path]:
 
 
 def find(name: str, data: Path | None = None) -> PictureSet:
-    """A set by name, or any folder of pictures by its path.
+    """A set by name, or any folder of pictures by its path; a folder of that path comes first.
 
     Args:
         name: such as "Set5" (capitals, "-" and "_" do not matter), or a path.
@@ -59,7 +60,7 @@ def find(name: str, data: Path | None = None) -> PictureSet:
         UsageError: there is no such set, naming those there are.
         FinescaleError: it holds no pictures.
     """
-    if Path(name).is_dir() and (os.sep in name or "/" in name or not _named(name, data)):
+    if Path(name).is_dir():
         return _read(Path(name).resolve().name, Path(name))
     folder = _named(name, data)
     if folder is None:
@@ -80,8 +81,9 @@ def _plain(name: str) -> str:
 def _candidates(data: Path | None) -> Iterator[Path]:
     for folder in folders(data):
         for child in sorted(folder.iterdir()):
-            if child.is_dir() and (pictures(child) or any((child / inner).is_dir() for inner in _INNER)):
-                yield child
+            with suppress(OSError, FinescaleError):  # a folder that may not be read is no set
+                if child.is_dir() and (pictures(child) or any((child / inner).is_dir() for inner in _INNER)):
+                    yield child
 
 
 def _named(name: str, data: Path | None) -> Path | None:
