@@ -238,6 +238,7 @@ def test_palettes(tmp_path: Path) -> None:
     image.save(tmp_path / "plain.bmp")
     colours, holes = np.asarray(image.convert("RGB")), np.asarray(image) == 3
     for name in ("plain.png", "plain.bmp"):
+        assert probe(tmp_path / name).channels == 3
         np.testing.assert_array_equal(read(tmp_path / name).samples, colours)
     for name in ("clear.png", "clear.gif"):
         clear = read(tmp_path / name)
@@ -267,6 +268,25 @@ def test_cmyk_becomes_srgb(tmp_path: Path, extension: str) -> None:
     assert red[1:].max() < 80
     assert cyan[0] < 100 < cyan[1] < cyan[2]
     assert black.max() < 60
+
+
+def test_cmyk_goes_through_its_profile(tmp_path: Path) -> None:
+    inks = Image.fromarray(samples(4, 8, (64, 64)), mode="CMYK")
+    printer = bytes(pyvips.Operation.call("profile_load", "cmyk"))
+    inks.save(tmp_path / "plain.tif")
+    inks.save(tmp_path / "same.tif", icc_profile=printer)
+    inks.save(tmp_path / "wrong.tif", icc_profile=PROFILE)  # a profile for RGB says nothing about inks
+    plain = read(tmp_path / "plain.tif").pixels
+    for name in ("same.tif", "wrong.tif"):
+        np.testing.assert_array_equal(read(tmp_path / name).pixels, plain)
+    tags = (
+        struct.unpack_from(">4sII", printer, 132 + 12 * i) for i in range(struct.unpack_from(">I", printer, 128)[0])
+    )
+    start, size = next((start, size) for name, start, size in tags if name == b"A2B1")
+    table = slice(start + size // 4, start + size // 2)  # inks to colours: other colours for a part of the inks
+    changed = printer[: table.start] + bytes(255 - x for x in printer[table]) + printer[table.stop :]
+    inks.save(tmp_path / "other.tif", icc_profile=changed)
+    assert not np.array_equal(read(tmp_path / "other.tif").pixels, plain)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

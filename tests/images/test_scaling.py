@@ -10,7 +10,8 @@ import pytest
 from finescale.errors import UsageError
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
-from finescale.images.scaling import mod_crop, pairs, parse_box, parse_scale, resize_picture, target_size
+from finescale.images.scaling import mod_crop, pairs, resize_picture
+from finescale.images.sizes import parse_box, parse_scale, target_size
 
 
 def disc(colour: tuple[int, int, int], hidden: int, dtype: str = "uint8") -> Picture:

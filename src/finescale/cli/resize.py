@@ -29,7 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resizes every picture; a bad one does not stop the others."""
     from finescale.errors import FinescaleError, UsageError
-    from finescale.images.scaling import pairs, parse_box, parse_scale, resize_file
+    from finescale.images.scaling import pairs, resize_file
+    from finescale.images.sizes import parse_box, parse_scale
 
     scale = None if args.scale is None else parse_scale(args.scale)
     fit = None if args.fit is None else parse_box(args.fit)

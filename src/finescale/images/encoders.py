@@ -19,7 +19,7 @@ import numpy as np
 from finescale.images import exif as exif_blocks
 from finescale.images.picture import Samples
 
-_LEVEL = 6
+_LEVEL = 4  # 3 times as fast as the usual 6, and files 3 % larger
 _BLOCK = 1 << 20  # bytes of samples compressed at a time
 _TILE = 256
 _TILED_FROM = 1 << 26  # pixels from which a TIFF is tiled, so that viewers can show a part without the rest
@@ -94,6 +94,8 @@ class Encoder(ABC):
         self._waiting.append(rows)
         if sum(map(len, self._waiting)) >= self.block_rows:
             self._encode(last=False)
+        else:
+            self._waiting[-1] = rows.copy()  # the caller may use its memory again
 
     def finish(self) -> None:
         """Writes the rows that wait and what stands after the samples."""
@@ -104,7 +106,7 @@ class Encoder(ABC):
         rows = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting or [np.empty(0)])
         whole = len(rows) if last else len(rows) - len(rows) % self.block_rows
         pieces = (rows[y : min(y + self.block_rows, whole)] for y in range(0, whole, self.block_rows))
-        workers = os.cpu_count() or 1
+        workers = min(os.cpu_count() or 1, 8)
         with ThreadPoolExecutor(workers) as pool:
             while group := list(islice(pieces, 2 * workers)):
                 for piece, parts in zip(group, pool.map(self._compress, group), strict=True):
@@ -147,7 +149,7 @@ class PngEncoder(Encoder):
 
     def _compress(self, rows: Samples) -> list[bytes]:
         filtered = _filtered(rows)
-        deflate = zlib.compressobj(_LEVEL, wbits=-15)
+        deflate = zlib.compressobj(_LEVEL, wbits=-15, strategy=zlib.Z_FILTERED)
         return [deflate.compress(filtered) + deflate.flush(zlib.Z_SYNC_FLUSH), filtered]
 
     def _append(self, rows: int, parts: list[bytes]) -> Block:
@@ -208,15 +210,16 @@ class TiffEncoder(Encoder):
         return mark + struct.pack(self.tags.order + "HI", 42, 0)
 
     def _compress(self, rows: Samples) -> list[bytes]:
-        if self.tiled:
-            right, bottom = -rows.shape[1] % _TILE, _TILE - len(rows)
-            rows = np.pad(rows, ((0, bottom), (0, right), (0, 0)), mode="edge")
         step = _TILE if self.tiled else rows.shape[1]
         parts = []
         for x in range(0, rows.shape[1], step):
-            part = rows[:, x : x + step].copy()
-            part[:, 1:] -= rows[:, x : x + step - 1]
-            parts.append(zlib.compress(_in_order(part, self.tags.order), _LEVEL))
+            part = rows[:, x : x + step]
+            if self.tiled:
+                part = np.pad(part, ((0, _TILE - len(part)), (0, _TILE - part.shape[1]), (0, 0)), mode="edge")
+            steps = part.copy()
+            steps[:, 1:] -= part[:, :-1]
+            deflate = zlib.compressobj(_LEVEL, strategy=zlib.Z_FILTERED)
+            parts.append(deflate.compress(_in_order(steps, self.tags.order)) + deflate.flush())
         return parts
 
     def _append(self, rows: int, parts: list[bytes]) -> Block:

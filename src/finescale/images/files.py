@@ -36,6 +36,7 @@ from finescale.images.picture import (
 )
 
 log = logging.getLogger("finescale")
+logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its remarks are for those who set up logging
 
 # Extension -> format, for the formats that are written.
 FORMATS = {
@@ -154,7 +155,8 @@ class Opened:
         if self.pil is not None:
             turned = self.pil.getexif().get(exif_blocks.ORIENTATION, 1) >= 5
             size = self.pil.size[::-1] if turned else self.pil.size
-            return Info(*size, self.format, len(self.pil.getbands()), 8, self.frames)
+            channels = 3 if self.pil.mode == "P" else len(self.pil.getbands())
+            return Info(*size, self.format, channels, 8, self.frames)
         size = (self.image.width, self.image.height)
         channels = self.image.bands - self.cmyk
         bits = 8 if self.image.format == "uchar" else 16
@@ -440,4 +442,5 @@ def _damage(error: pyvips.Error) -> str:
     """What libvips said, in one line."""
     lines = [line.strip() for line in str(error).splitlines()[1:]]
     telling = [x for x in lines if x and "bad seek" not in x and not x.endswith("load error") and x[0] != "("]
-    return f"damaged or cut off ({telling[0] if telling else error.message})"
+    reason = telling[0] if telling else error.message
+    return f"{'of a kind that is not supported' if 'nsupported' in reason else 'damaged or cut off'} ({reason})"

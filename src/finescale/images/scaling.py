@@ -1,6 +1,5 @@
-"""Pictures of another size: exact bicubic for whole pictures, transparency included, and the sizes people ask for."""
+"""Pictures of another size: exact bicubic for whole pictures, transparency included."""
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +13,7 @@ from finescale.errors import UsageError
 from finescale.images.files import FORMATS, READABLE, check_free, read, write
 from finescale.images.picture import Picture, Samples
 from finescale.images.resize import Border, resize
-
-Size = tuple[int, int]
+from finescale.images.sizes import Size, target_size
 
 
 def resize_picture(
@@ -54,47 +52,6 @@ def resize_picture(
         colours[c][seen] = np.floor(ratio.clip(0, top) + 0.5)
     rounded = np.floor(alpha.clip(0, 1) * top + 0.5).astype(picture.alpha.dtype)
     return replace(picture, pixels=np.stack(colours, 2), alpha=rounded)
-
-
-def parse_scale(text: str) -> Fraction:
-    """A factor such as "3", "0.25" or "1/4".
-
-    Raises:
-        UsageError: it is no positive number.
-    """
-    try:
-        scale = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise UsageError(f"scale must be a number such as 3, 0.25 or 1/4, not '{text}'") from None
-    if scale <= 0:
-        raise UsageError(f"scale must be above 0, not {text}")
-    return scale
-
-
-def parse_box(text: str) -> Size:
-    """A size such as "1920x1080".
-
-    Raises:
-        UsageError: it is not two positive whole numbers.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and int(part) for part in parts):
-        raise UsageError(f"a size is WIDTHxHEIGHT, such as 1920x1080, not '{text}'")
-    return int(parts[0]), int(parts[1])
-
-
-def target_size(size: Size, *, width: int | None = None, height: int | None = None, fit: Size | None = None) -> Size:
-    """The size (width, height) that keeps the proportions of `size` and has a width, a height, or fits into a box."""
-    if sum(x is not None for x in (width, height, fit)) != 1:
-        raise UsageError("give one of width, height and fit")
-    if fit is not None:
-        ratio = min(Fraction(fit[0], size[0]), Fraction(fit[1], size[1]))
-    else:
-        ratio = Fraction(width, size[0]) if width is not None else Fraction(height or 0, size[1])
-    if ratio <= 0:
-        raise UsageError("width and height must be above 0")
-    across, down = (max(1, math.floor(side * ratio + Fraction(1, 2))) for side in size)
-    return across, down
 
 
 def mod_crop(picture: Picture, multiple: int) -> Picture:
