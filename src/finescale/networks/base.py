@@ -46,10 +46,6 @@ class Network(nn.Module):
         """(B, 3, H, W) -> (B, 3, scale H, scale W), H and W multiples of `self.multiple`."""
         raise NotImplementedError
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """All parameters by the name of the group in which they are trained; here one group, "rest"."""
-        return {"rest": list(self.parameters())}
-
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"expected a batch of RGB pictures (B, 3, H, W), got shape {tuple(x.shape)}")

@@ -1,0 +1,158 @@
+"""Norms, attention and their local windows."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finescale.errors import UsageError
+from finescale.layers.attention import ChannelAttention, SelfAttention
+from finescale.layers.norm import InstanceNorm, normalised
+from finescale.layers.statistics import StatisticsLayer, localise
+
+
+def test_instance_norm_equals_torch() -> None:
+    torch.manual_seed(0)
+    ours, theirs = InstanceNorm(5), nn.InstanceNorm2d(5, affine=True)
+    weights = {"weight": torch.randn(5), "bias": torch.randn(5)}
+    ours.load_state_dict(weights)
+    theirs.load_state_dict(weights)
+    x = 3 * torch.randn(2, 5, 9, 7) + 10
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
+
+
+def test_instance_norm_of_one_position_is_its_shift() -> None:
+    norm = InstanceNorm(3)
+    norm.bias.data.fill_(2.0)
+    assert norm(torch.randn(1, 3, 1, 1)).flatten().tolist() == [2, 2, 2]
+
+
+def test_local_instance_norm_normalises_every_region_by_itself() -> None:
+    torch.manual_seed(0)
+    norm = InstanceNorm(1)
+    norm.window = 16
+    x = torch.randn(1, 1, 32, 128)
+    x[..., 64:] = 20 * x[..., 64:] - 100  # another brightness and contrast on the right
+    with torch.no_grad():
+        y = norm(x)
+    for region in (y[..., 8:40], y[..., 88:120]):  # clear of the step
+        assert abs(region.mean()) < 0.1
+        assert abs(region.std() - 1) < 0.1
+
+
+def test_local_instance_norm_survives_a_flat_region() -> None:
+    norm = InstanceNorm(1)
+    norm.window = 8
+    y = norm(torch.full((1, 1, 20, 20), 1000.0))
+    assert y.isfinite().all()
+    assert y.abs().max() < 0.05  # rounding of the mean, enlarged by at most 1 / sqrt(eps)
+
+
+@pytest.mark.parametrize(("norm", "layers"), [("batch", 2), ("instance", 2), ("spectral", 1), ("none", 1)])
+def test_norms_by_name(norm: str, layers: int) -> None:
+    torch.manual_seed(0)
+    made = normalised(nn.Conv2d(3, 6, 3, padding=1), norm)  # type: ignore[arg-type]
+    assert len(made) == layers
+    assert nn.Sequential(*made)(torch.randn(2, 3, 8, 8)).shape == (2, 6, 8, 8)
+
+
+def test_unknown_norm() -> None:
+    with pytest.raises(UsageError, match="did you mean 'instance'"):
+        normalised(nn.Conv2d(3, 6, 3), "instanc")  # type: ignore[arg-type]
+
+
+def test_spectral_norm_bounds_the_largest_singular_value() -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(8, 16, 3)
+    convolution.weight.data.mul_(50)
+    (constrained,) = normalised(convolution, "spectral")
+    for _ in range(200):  # each look in training mode is one power iteration
+        _ = constrained.weight
+    weight = constrained.eval().weight
+    assert isinstance(weight, Tensor)
+    largest = torch.linalg.svdvals(weight.detach().flatten(1).double())[0]
+    assert abs(largest - 1) < 1e-3
+
+
+def test_self_attention_starts_as_identity_and_equals_its_formula() -> None:
+    torch.manual_seed(0)
+    layer = SelfAttention(8, reduction=4, value_reduction=2, pool=1, spectral=False).eval()
+    x = torch.randn(2, 8, 5, 6)
+    assert torch.equal(layer(x), x)
+    layer.gamma.data.fill_(0.7)
+    with torch.no_grad():
+        q, k, v = (f(x).flatten(2) for f in (layer.query, layer.key, layer.value))
+        shares = torch.softmax(torch.einsum("bcn,bcm->bnm", q, k), dim=2)
+        expected = x + 0.7 * layer.output(torch.einsum("bnm,bcm->bcn", shares, v).unflatten(2, (5, 6)))
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_channel_attention_equals_its_formula() -> None:
+    torch.manual_seed(0)
+    layer = ChannelAttention(8, reduction=4)
+    x = torch.randn(2, 8, 5, 6)
+    down, up = layer.conv_du[0], layer.conv_du[2]
+    assert isinstance(down, nn.Conv2d)
+    assert isinstance(up, nn.Conv2d)
+    assert down.bias is not None
+    assert up.bias is not None
+    hidden = torch.relu(x.mean((2, 3)) @ down.weight.flatten(1).T + down.bias)
+    gate = torch.sigmoid(hidden @ up.weight.flatten(1).T + up.bias)
+    torch.testing.assert_close(layer(x), x * gate[:, :, None, None])
+
+
+def layers() -> list[tuple[StatisticsLayer, int]]:
+    """Layers and the window, in positions, that a network would give them."""
+    attention = [(SelfAttention(8, pool=pool), window) for pool, window in ((2, 6), (2, 12), (2, 24), (4, 48), (1, 12))]
+    for layer, _ in attention:
+        layer.gamma.data.fill_(1.0)
+    strided = SelfAttention(8, pool=1, query_pool=4)
+    strided.gamma.data.fill_(1.0)
+    others = [(ChannelAttention(8), 48), (ChannelAttention(8), 6), (InstanceNorm(8), 24), (InstanceNorm(8), 3)]
+    return [*attention, (strided, 48), *others]
+
+
+@pytest.mark.parametrize("index", range(len(layers())))
+def test_an_aligned_tile_equals_the_whole_inside(index: int) -> None:
+    torch.manual_seed(1)
+    layer, window = layers()[index]
+    layer.eval()
+    layer.window = window
+    x = torch.randn(1, 8, 4 * window, 5 * window)
+    with torch.no_grad():
+        whole = layer(x)
+        tile = layer(x[..., window : 4 * window, window : 4 * window].contiguous())
+    margin = 2 * window  # windows of up to twice the side that was asked for, on either side
+    if margin >= tile.shape[2] // 2:
+        margin = window
+    torch.testing.assert_close(
+        tile[..., margin:-margin, margin:-margin],
+        whole[..., window + margin : 4 * window - margin, window + margin : 4 * window - margin],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("index", range(len(layers())))
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (7, 2)])
+def test_any_size_with_and_without_windows(index: int, size: tuple[int, int]) -> None:
+    layer, window = layers()[index]
+    x = torch.randn(2, 8, *size)
+    before = x.clone()
+    for chosen in (None, window):
+        layer.window = chosen
+        y = layer(x)
+        assert y.shape == x.shape
+        assert y.isfinite().all()
+        assert layer.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
+        layer.float()
+    assert torch.equal(x, before)
+
+
+def test_localise_follows_the_resolution_of_a_layer() -> None:
+    fine, coarse, deepest = (InstanceNorm(1) for _ in range(3))
+    coarse.stride, deepest.stride = 8, 64
+    network = nn.ModuleList([fine, coarse, deepest])
+    localise(network, 48)
+    assert (fine.window, coarse.window, deepest.window) == (48, 6, 1)
+    localise(network, None)
+    assert fine.window is None

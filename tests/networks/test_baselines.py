@@ -1,0 +1,60 @@
+"""Bicubic, SRCNN and EDSR."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from finescale.images.resize import resize
+from finescale.networks.baselines import EDSR, SRCNN
+from finescale.networks.catalogue import NETWORKS, build
+
+
+def luma(x: Tensor) -> Tensor:
+    return (16 + (x * torch.tensor([65.481, 128.553, 24.966]).reshape(3, 1, 1)).sum(1)) / 255
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_is_the_exact_resize(scale: int) -> None:
+    torch.manual_seed(0)
+    network = build("bicubic", scale=scale)
+    assert not NETWORKS["bicubic"].trained
+    assert not network.state_dict()
+    x = torch.rand(2, 3, 5, 9)
+    torch.testing.assert_close(network(x), resize(x, scale=scale), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["bicubic", "srcnn", "edsr-baseline"])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (3, 50)])
+def test_any_size(name: str, scale: int, size: tuple[int, int]) -> None:
+    network = build(name, scale=scale).eval()
+    x = torch.rand(2, 3, *size)
+    before = x.clone()
+    with torch.no_grad():
+        assert network(x).shape == (2, 3, scale * size[0], scale * size[1])
+        assert network.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(x, before)
+
+
+def test_srcnn_changes_luma_only_and_has_the_papers_size() -> None:
+    torch.manual_seed(0)
+    network = SRCNN(scale=2)
+    assert sum(p.numel() for p in network.parameters()) == 57_281
+    x = torch.rand(1, 3, 12, 12)
+    with torch.no_grad():
+        y, bicubic = network(x), network.bicubic(x)
+        expected = luma(bicubic)[:, None]
+        for layer in network.layers[:-1]:
+            expected = layer(expected).relu()
+        expected = network.layers[-1](expected)[:, 0]
+    torch.testing.assert_close(luma(y), expected, atol=1e-5, rtol=1e-5)
+    for a, b in ((0, 1), (1, 2)):  # the differences of colours stay
+        torch.testing.assert_close(y[:, a] - y[:, b], bicubic[:, a] - bicubic[:, b], atol=1e-5, rtol=1e-5)
+
+
+def test_edsr_scales_what_a_block_adds() -> None:
+    torch.manual_seed(0)
+    network = EDSR(scale=2, channels=8, blocks=1, residual_factor=0.1)
+    block = network.body[0]
+    x = torch.rand(1, 8, 4, 4)
+    torch.testing.assert_close(block(x), x + 0.1 * block.get_submodule("body")(x))

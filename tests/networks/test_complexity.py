@@ -1,0 +1,51 @@
+"""Counts of parameters and multiplications."""
+
+import pytest
+import torch
+from torch import nn
+
+from finescale.layers.attention import SelfAttention
+from finescale.networks.base import Network
+from finescale.networks.catalogue import build
+from finescale.networks.complexity import cost, count
+
+
+class Small(Network):
+    def __init__(self) -> None:
+        super().__init__(scale=2)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1, stride=2),  # 24 x 24
+            nn.Conv2d(8, 8, 3, padding=1, groups=4),
+            SelfAttention(8, reduction=4, value_reduction=2, pool=2),
+            nn.ConvTranspose2d(8, 3, 4, stride=4),
+        )
+
+    def enlarge(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_every_kind_of_layer_by_hand() -> None:
+    positions, keys = 24 * 24, 12 * 12
+    attention = positions * (8 * 2 + 8 * 2 + 8 * 4 + 4 * 8) + positions * keys * (2 + 4)
+    expected = positions * (3 * 8 * 9 + 8 * 2 * 9) + attention + positions * 8 * 3 * 16
+    network = Small().train()
+    found = count(network)
+    assert found.macs == expected
+    assert found.parameters == sum(p.numel() for p in network.parameters())
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "gmacs"),
+    [("rcan", 15_592_355, 36.7), ("edsr", 43_089_923, 115.8), ("edsr-baseline", 1_517_571, 4.6), ("bicubic", 0, 0.0)],
+)
+def test_published_figures_of_four_times(name: str, parameters: int, gmacs: float) -> None:
+    found = cost(name, scale=4)
+    assert found.parameters == parameters
+    assert round(found.macs / 1e9, 1) == gmacs
+
+
+def test_sa_rcan_is_forty_percent_smaller_than_rcan() -> None:
+    sizes = [sum(p.numel() for p in build(name, scale=4).parameters()) for name in ("rcan", "sa-rcan")]
+    assert 0.36 < 1 - sizes[1] / sizes[0] < 0.42
+    assert sum(p.numel() for p in build("sa-rcan-light", scale=4).parameters()) < 1_000_000

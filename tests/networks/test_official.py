@@ -1,0 +1,113 @@
+"""The authors' file layouts of RCAN and EDSR, written out by hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.networks.catalogue import build
+from finescale.networks.published import load_official
+
+Shapes = dict[str, tuple[int, ...]]
+MEAN = torch.tensor([0.4488, 0.4371, 0.4040])
+
+
+def convolution(name: str, c_out: int, c_in: int, kernel: int) -> Shapes:
+    return {f"{name}.weight": (c_out, c_in, kernel, kernel), f"{name}.bias": (c_out,)}
+
+
+def around(channels: int, scale: int) -> Shapes:
+    """What both layouts share: mean shifts, head, tail."""
+    shapes = convolution("sub_mean", 3, 3, 1) | convolution("add_mean", 3, 3, 1) | convolution("head.0", channels, 3, 3)
+    step = {2: 2, 3: 3, 4: 2}[scale]
+    for index in (0, 2) if scale == 4 else (0,):
+        shapes |= convolution(f"tail.0.{index}", channels * step**2, channels, 3)
+    return shapes | convolution("tail.1", 3, channels, 3)
+
+
+def rcan(scale: int) -> Shapes:
+    shapes = around(64, scale)
+    for group in range(10):
+        for block in range(20):
+            name = f"body.{group}.body.{block}.body"
+            shapes |= convolution(f"{name}.0", 64, 64, 3) | convolution(f"{name}.2", 64, 64, 3)
+            shapes |= convolution(f"{name}.3.conv_du.0", 4, 64, 1) | convolution(f"{name}.3.conv_du.2", 64, 4, 1)
+        shapes |= convolution(f"body.{group}.body.20", 64, 64, 3)
+    return shapes | convolution("body.10", 64, 64, 3)
+
+
+def edsr(scale: int, channels: int, blocks: int) -> Shapes:
+    shapes = around(channels, scale)
+    for block in range(blocks):
+        shapes |= convolution(f"body.{block}.body.0", channels, channels, 3)
+        shapes |= convolution(f"body.{block}.body.2", channels, channels, 3)
+    return shapes | convolution(f"body.{blocks}", channels, channels, 3)
+
+
+LAYOUTS = {
+    ("rcan", 2): rcan(2),
+    ("rcan", 3): rcan(3),
+    ("rcan", 4): rcan(4),
+    ("edsr-baseline", 2): edsr(2, 64, 16),
+    ("edsr-baseline", 4): edsr(4, 64, 16),
+    ("edsr", 3): edsr(3, 256, 32),
+}
+
+
+def official(name: str, scale: int, value_range: float = 255.0) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    state = {key: 0.01 * torch.randn(shape) for key, shape in LAYOUTS[name, scale].items()}
+    for key, sign in (("sub_mean", -1), ("add_mean", 1)):
+        state[f"{key}.weight"] = torch.eye(3).reshape(3, 3, 1, 1)
+        state[f"{key}.bias"] = sign * value_range * MEAN
+    return state
+
+
+@pytest.mark.parametrize(("name", "scale"), LAYOUTS)
+def test_names_and_shapes_are_the_authors(name: str, scale: int) -> None:
+    with torch.device("meta"):
+        network = build(name, scale=scale)
+    assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == LAYOUTS[name, scale]
+
+
+def test_counts_of_the_published_files() -> None:
+    assert sum(torch.Size(s).numel() for s in LAYOUTS["rcan", 4].values()) == 15_592_355 + 24
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build("rcan", scale=4).parameters()) == 15_592_355
+
+
+@pytest.mark.parametrize("value_range", [255.0, 1.0])
+def test_the_inner_range_is_read_from_the_file(value_range: float, tmp_path: Path) -> None:
+    state = official("edsr-baseline", 2, value_range)
+    path = tmp_path / "edsr_baseline_x2.pt"
+    torch.save(state, path)
+    network = load_official(path, "edsr-baseline", 2)
+    assert network.config is not None
+    assert network.config.arguments["value_range"] == value_range
+    assert not network.training
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, state[key])
+
+
+def test_mean_shifts_of_a_file_are_used_and_never_trained() -> None:
+    state = official("edsr-baseline", 2)
+    for key in state:
+        if key.startswith("tail.1"):
+            state[key].zero_()
+    network = load_official(state, "edsr-baseline", 2)
+    y = network(torch.rand(1, 3, 4, 4))
+    torch.testing.assert_close(y[0, :, 0, 0], MEAN)
+    assert not any("mean" in name for name, _ in network.named_parameters())
+
+
+def test_what_does_not_fit_is_one_sentence() -> None:
+    state = official("edsr-baseline", 2)
+    with pytest.raises(FinescaleError, match="do not fit edsr-baseline x4"):
+        load_official(state, "edsr-baseline", 4)
+    del state["sub_mean.bias"]
+    with pytest.raises(FinescaleError, match="no mean shift"):
+        load_official(state, "edsr-baseline", 2)
+    with pytest.raises(UsageError, match="no official files for 'sa-rcan'"):
+        load_official(state, "sa-rcan", 2)

@@ -1,0 +1,113 @@
+"""RCAN and SA-RCAN: behaviour, on small variants."""
+
+import pytest
+import torch
+from torch import nn
+
+from finescale.errors import UsageError
+from finescale.layers.attention import SelfAttention
+from finescale.layers.statistics import localise
+from finescale.networks.catalogue import build
+from finescale.networks.rcan import RCAN
+
+TINY = {
+    "channels": 16,
+    "groups": 2,
+    "blocks": 2,
+    "reduction": 4,
+    "attention_reduction": 4,
+    "attention_value_reduction": 2,
+}
+NAMES = ("rcan", "sa-rcan", "sa-rcan-group", "sa-rcan-light")
+
+
+def tiny(name: str, *, scale: int = 2, **options: object) -> RCAN:
+    torch.manual_seed(0)
+    network = build(name, scale=scale, **{**TINY, **options})
+    assert isinstance(network, RCAN)
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.gamma.data.fill_(0.3)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("rcan", 0), ("sa-rcan", 120), ("sa-rcan-group", 3), ("sa-rcan-light", 2)]
+)
+def test_self_attention_stands_where_it_should(name: str, layers: int) -> None:
+    network = build(name, scale=2)
+    assert sum(isinstance(m, SelfAttention) for m in network.modules()) == layers
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 33)])
+def test_any_size(name: str, scale: int, size: tuple[int, int]) -> None:
+    network = tiny(name, scale=scale).eval()
+    x = torch.rand(2, 3, *size)
+    before = x.clone()
+    with torch.no_grad():
+        for window in (None, 48):
+            localise(network, window)
+            y = network(x)
+            assert y.shape == (2, 3, scale * size[0], scale * size[1])
+            assert y.isfinite().all()
+        assert network.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_learns_one_picture_by_heart(name: str) -> None:
+    network = tiny(name)
+    rows, columns = torch.meshgrid(torch.linspace(0, 6, 32), torch.linspace(0, 6, 32), indexing="ij")
+    high = torch.stack([rows.sin(), columns.cos(), (rows * columns).sin()])[None] * 0.4 + 0.5
+    low = nn.functional.avg_pool2d(high, 2)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss = (network(low) - high).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_direct_tail_starts_from_nearest_neighbour_enlargement(scale: int) -> None:
+    network = tiny("sa-rcan-light", scale=scale)
+    nn.init.zeros_(network.tail[0].get_parameter("weight"))
+    nn.init.zeros_(network.tail[0].get_parameter("bias"))
+    x = torch.rand(1, 3, 5, 4)
+    torch.testing.assert_close(network(x), x.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
+
+
+@pytest.mark.parametrize("name", ["maxout", "prelu", "apl", "mish"])
+def test_any_activation(name: str) -> None:
+    network = tiny("rcan", activation=name)
+    network(torch.rand(1, 3, 8, 8)).mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attention": "blocks"}, "attention must be None, 'block' or 'group'"),
+        ({"tail": "short"}, "tail must be"),
+        ({"channel": 3}, "no argument 'channel'; did you mean 'channels'"),
+        ({"scale": 8}, "scale must be 2, 3 or 4"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build("rcan", **{"scale": 2, **options})  # type: ignore[arg-type]
+
+
+def test_unknown_network() -> None:
+    with pytest.raises(UsageError, match="did you mean 'sa-rcan'"):
+        build("sa_rcan", scale=2)
+
+
+def test_only_pictures_are_taken() -> None:
+    with pytest.raises(ValueError, match="batch of RGB pictures"):
+        tiny("rcan")(torch.rand(1, 1, 4, 4))

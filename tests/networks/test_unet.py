@@ -1,0 +1,237 @@
+"""U-Nets: what they are made of and how they behave."""
+
+import pytest
+import torch
+from torch import nn
+
+from finescale.backbones import catalogue as backbones
+from finescale.errors import UsageError
+from finescale.layers.activation import ACTIVATIONS
+from finescale.layers.attention import ChannelAttention, SelfAttention
+from finescale.layers.initialisation import INITIALISATIONS
+from finescale.layers.norm import NORMS, InstanceNorm
+from finescale.layers.statistics import StatisticsLayer, localise
+from finescale.layers.upsampling import UPSAMPLINGS
+from finescale.networks.catalogue import NETWORKS, build
+from finescale.networks.complexity import count
+from finescale.networks.unet import DenseBlock, ResidualBlock, UNet
+
+TINY = {"widths": (32, 16, 16, 8, 8), "blocks": (1, 2, 1, 1), "head": 8, "input_skip": 4}
+
+
+def tiny(name: str = "unet-2", *, scale: int = 2, **options: object) -> UNet:
+    torch.manual_seed(0)
+    network = build(name, scale=scale, **{"encoder": "plain", **TINY, **options})
+    assert isinstance(network, UNet)
+    return network
+
+
+ARCHITECTURES = {
+    "unet-1": ("resnet34", ResidualBlock, 0, 0),
+    "unet-2": ("resnet34", DenseBlock, 0, 0),
+    "unet-3": ("resnet50", ResidualBlock, 0, 0),
+    "unet-4": ("resnet50", DenseBlock, 0, 0),
+    "unet-5": ("resnext50_32x4d", ResidualBlock, 0, 0),
+    "unet-6": ("resnext50_32x4d", DenseBlock, 0, 0),
+    "unet-7": ("resnet34", DenseBlock, 16, 0),
+    "unet-8": ("resnet34", DenseBlock, 0, 16),
+    "unet-9": ("resnet34", DenseBlock, 16, 16),
+    "unet-10": ("resnest50", ResidualBlock, 0, 0),
+    "unet-11": ("resnest50", DenseBlock, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_numbered_architectures(name: str) -> None:
+    encoder, block, channel, spatial = ARCHITECTURES[name]
+    with torch.device("cpu" if spatial else "meta"):  # power iterations of spectral norms are slow on the meta device
+        network = build(name, scale=4)
+    assert isinstance(network, UNet)
+    modules = list(network.modules())
+    assert sum(isinstance(m, block) for m in modules) == 3 + 6 + 4 + 3
+    assert sum(isinstance(m, ChannelAttention) for m in modules) == channel
+    assert sum(isinstance(m, SelfAttention) for m in modules) == spatial
+    groups = network.parameter_groups()
+    with torch.device("meta"):
+        body = sum(p.numel() for p in backbones.build(encoder, classifier=False).parameters())
+    assert sum(p.numel() for p in groups["encoder"]) == body
+    assert sum(map(len, groups.values())) == len(list(network.parameters()))
+    price = count(network.to("meta"))
+    if encoder == "resnet34":
+        assert body == 21_284_672
+        assert 32.5e6 < price.parameters < 39e6
+        assert 3e9 < price.macs < 4.2e9
+    else:
+        assert 35e6 < price.parameters < 44e6
+
+
+def test_every_unet_has_a_line_in_the_catalogue() -> None:
+    assert {name for name in NETWORKS if name.startswith("unet-")} == set(ARCHITECTURES)
+    assert build("sr-resunet", scale=2, encoder="plain", **TINY).config.name == "unet-2"  # type: ignore[union-attr]
+    assert build("attentive-sr-resunet", scale=2, encoder="plain", **TINY).config.name == "unet-9"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", ["unet", "unet-1", "unet-9"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 33)])
+def test_any_size(name: str, scale: int, size: tuple[int, int]) -> None:
+    network = tiny(name, scale=scale, upsampling="sub-pixel").eval()
+    x = torch.rand(2, 3, *size)
+    before = x.clone()
+    with torch.no_grad():
+        for window in (None, 48):
+            localise(network, window)
+            y = network(x)
+            assert y.shape == (2, 3, scale * size[0], scale * size[1])
+            assert y.isfinite().all()
+        low = network.to(torch.bfloat16)(x.bfloat16())
+    assert low.dtype == torch.bfloat16
+    assert low.isfinite().all()
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "resnest50"])
+def test_resnet_encoders_run_at_any_size(encoder: str) -> None:
+    network = tiny(encoder=encoder).eval()
+    with torch.no_grad():
+        for window in (None, 48):
+            localise(network, window)
+            assert network(torch.rand(1, 3, 5, 20)).shape == (1, 3, 10, 40)
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("norm", NORMS),
+        ("activation", tuple(ACTIVATIONS)),
+        ("upsampling", UPSAMPLINGS),
+        ("initialisation", INITIALISATIONS),
+        ("decoder", ("plain", "residual", "dense")),
+        ("attention", (None, "channel", "spatial", "both")),
+        ("global_residual", (True, False)),
+    ],
+)
+def test_every_choice_by_name_trains(option: str, values: tuple[object, ...]) -> None:
+    x, target = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 32, 32)
+    for value in values:
+        network = tiny(**{option: value})  # type: ignore[arg-type]
+        loss = (network(x) - target).abs().mean()
+        loss.backward()
+        assert loss.isfinite()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, f"{value}: {name}"
+            assert parameter.grad.isfinite().all(), f"{value}: {name}"
+
+
+def test_layers_know_their_resolution() -> None:
+    network = tiny("unet-9", encoder="resnest50")
+    localise(network, 48)
+    strides = {m.stride for m in network.encoder.modules() if isinstance(m, StatisticsLayer)}
+    assert strides == {2, 4, 8, 16}
+    # the first block of a layer attends before it shrinks its maps
+    assert network.encoder.get_submodule("network.layer2.0.conv2").stride == 2
+    assert network.encoder.get_submodule("network.layer4.1.conv2").stride == 16
+    for stage, stride in zip(network.decoder.stages, (8, 4, 2, 1), strict=True):
+        for layer in stage.modules():
+            if isinstance(layer, StatisticsLayer):
+                assert layer.stride == stride
+                assert layer.window == 48 // stride
+    plain = tiny()
+    assert [m.stride for m in plain.encoder.modules() if isinstance(m, InstanceNorm)] == [
+        1,
+        1,
+        2,
+        2,
+        4,
+        4,
+        8,
+        8,
+        16,
+        16,
+    ]
+
+
+def test_an_aligned_tile_equals_the_whole_far_from_its_border() -> None:
+    network = tiny("unet-9", blocks=(1, 1, 1, 1)).double().eval()
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.gamma.data.fill_(0.5)
+    localise(network, 48)
+    x = torch.rand(1, 3, 48, 48 * 16, dtype=torch.float64)
+    with torch.no_grad():
+        whole = network(x)
+        tile = network(x[..., 48 * 2 :])
+    difference = (tile - whole[..., 2 * 48 * 2 :]).abs()
+    assert difference[..., 2 * 48 * 10 :].max() < 1e-4 * whole.std()  # what is left of ten windows away
+    assert difference[..., : 2 * 48].max() > 100 * difference[..., 2 * 48 * 10 :].max()
+
+
+def test_without_a_global_residual_colours_are_turned_back() -> None:
+    network = tiny(global_residual=False)
+    nn.init.zeros_(network.output.weight)
+    y = network(torch.rand(1, 3, 16, 16))
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.tensor([0.485, 0.456, 0.406]))
+
+
+def test_freezing_keeps_the_encoder_as_it_is() -> None:
+    network = tiny(encoder="resnet18")
+    network.freeze_encoder()
+    network.train()
+    before = {key: value.clone() for key, value in network.encoder.state_dict().items()}
+    assert not any(m.training for m in network.encoder.modules())
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    network(torch.rand(2, 3, 32, 32)).square().mean().backward()
+    optimiser.step()
+    assert all(torch.equal(value, before[key]) for key, value in network.encoder.state_dict().items())
+    network.freeze_encoder(False)
+    assert all(m.training for m in network.encoder.modules())
+    assert all(p.requires_grad for p in network.encoder.parameters())
+
+
+def test_encoder_takes_the_weights_of_its_classifier() -> None:
+    network = tiny(encoder="resnet18")
+    classifier = backbones.build("resnet18")
+    network.load_encoder(classifier.state_dict())
+    loaded = network.encoder.state_dict()["network.layer3.1.conv2.weight"]
+    assert torch.equal(loaded, classifier.state_dict()["layer3.1.conv2.weight"])
+    with pytest.raises(UsageError, match="do not fit the encoder resnet18"):
+        network.load_encoder(backbones.build("squeezenet1_1").state_dict())
+    with pytest.raises(UsageError, match="no published weights"):
+        tiny().load_encoder({})
+
+
+def test_learns_one_picture_by_heart() -> None:
+    network = tiny("unet-9")
+    rows, columns = torch.meshgrid(torch.linspace(0, 6, 32), torch.linspace(0, 6, 32), indexing="ij")
+    high = torch.stack([rows.sin(), columns.cos(), (rows * columns).sin()])[None] * 0.4 + 0.5
+    low = nn.functional.avg_pool2d(high, 2)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(60):
+        loss = (network(low) - high).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] / 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder": "resnet43"}, "encoder 'resnet43'; did you mean 'resnet34'"),
+        ({"decoder": "densed"}, "did you mean 'dense'"),
+        ({"attention": "spacial"}, "did you mean 'spatial'"),
+        ({"decoder": "residual", "attention": "channel"}, "end of dense blocks"),
+        ({"norm": "layer"}, "there is no norm 'layer'"),
+        ({"activation": "mishh"}, "did you mean 'mish'"),
+        ({"upsampling": "shuffle"}, "no upsampling 'shuffle'"),
+        ({"initialisation": "he"}, "no initialisation 'he'"),
+        ({"widths": (8, 8)}, "5 widths"),
+        ({"depth": 5}, "no argument 'depth'"),
+        ({"scale": 5}, "scale must be 2, 3 or 4"),
+    ],
+)
+def test_wrong_arguments_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build("unet-2", **{"scale": 2, "encoder": "plain", **TINY, **options})  # type: ignore[arg-type]
