@@ -25,7 +25,7 @@ from PIL.TiffImagePlugin import IFDRational
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
 from finescale.images.files import probe, read, write
-from finescale.images.picture import Picture, split, to_8_bit
+from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GREY_PROFILE = PROFILE[:16] + b"GRAY" + PROFILE[20:]
@@ -268,6 +268,18 @@ def test_cmyk_becomes_srgb(tmp_path: Path, extension: str) -> None:
     assert red[1:].max() < 80
     assert cyan[0] < 100 < cyan[1] < cyan[2]
     assert black.max() < 60
+
+
+def test_ycck_is_unpacked(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(samples(4, 8, (64, 64)), mode="CMYK").save(buffer, "jpeg", quality=95)
+    data = buffer.getvalue()
+    place = data.index(b"Adobe") + 11  # how the four channels are coded: 0 CMYK, 2 YCCK
+    assert data[place] == 0
+    (tmp_path / "a.jpg").write_bytes(data[:place] + b"\2" + data[place + 1 :])
+    with Image.open(tmp_path / "a.jpg") as image:
+        expected = cmyk_to_srgb(np.asarray(image), None)
+    assert np.abs(read(tmp_path / "a.jpg").pixels.astype(int) - expected).max() <= 4
 
 
 def test_cmyk_goes_through_its_profile(tmp_path: Path) -> None:

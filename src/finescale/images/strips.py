@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal, Self
 import numpy as np
 import pyvips
 
+from finescale import __version__
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
@@ -126,7 +127,7 @@ class StripWriter:
         self._part = self.path.with_name(name)
         self._journal_path = self.path.with_name(f"{name}.journal")
         described = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(layout).items()}
-        text = json.dumps([kind, resume, described], sort_keys=True)
+        text = json.dumps([__version__, kind, resume, described], sort_keys=True)
         self._key = None if resume is None else sha256(text.encode()).hexdigest()
         self._files = ExitStack()
         self._file: BinaryIO
