@@ -1,0 +1,56 @@
+"""`finescale networks`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finescale.cli import main as cli
+from finescale.networks.catalogue import ALIASES, NETWORKS, build
+from finescale.weights import overview as module
+from finescale.weights.files import save
+
+FIGURES = {"Set5": {"psnr": 31.234, "ssim": 0.8765}}
+
+
+@pytest.fixture
+def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A catalogue of few, quickly built networks, and weights for one of them."""
+    chosen = {name: NETWORKS[name] for name in ("bicubic", "unet-2", "sa-rcan-light")}
+    monkeypatch.setattr(module, "NETWORKS", chosen)
+    monkeypatch.setattr("finescale.weights.store.NETWORKS", chosen)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    for scale in (2, 3):
+        save(
+            build("sa-rcan-light", scale=scale),
+            tmp_path / f"sa-rcan-light-x{scale}.safetensors",
+            notes={"figures": FIGURES},
+        )
+
+
+@pytest.mark.usefixtures("few")
+def test_rows_tell_cost_weights_and_figures() -> None:
+    bicubic, unet, light = module.overview(2)
+    assert (bicubic.parameters, bicubic.macs, bicubic.scales, bicubic.figures) == (0, 0, [2, 3, 4], {})
+    assert unet.aliases == ["sr-resunet"]
+    assert unet.scales == []
+    assert 38e6 < unet.parameters < 39e6
+    assert {2, 3} <= set(light.scales)
+    assert light.figures[2] == FIGURES
+
+
+@pytest.mark.usefixtures("few")
+def test_the_verb_prints_a_table_and_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    assert cli.main(["networks"]) == 0
+    table = capsys.readouterr().out
+    for part in ("sa-rcan-light", "sr-resunet", "38.08 M", "x2 31.23 / 0.8765"):
+        assert part in table
+    assert cli.main(["networks", "--json", "--scale", "2"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["bicubic", "unet-2", "sa-rcan-light"]
+    assert rows[2]["figures"]["2"]["Set5"]["psnr"] == 31.234
+
+
+def test_aliases_name_networks() -> None:
+    assert set(ALIASES.values()) <= set(NETWORKS)
