@@ -47,7 +47,10 @@ def test_the_missions_scenes(shared_data: Path, tmp_path: Path, tiny: Contender,
     box = SCENES[name]
     tiles = made.tiles(box)
     assert [tile.name for tile in tiles] == ["nearest", "bicubic", "tiny"]
-    assert tiles[1].psnr > tiles[0].psnr > 10
+    nearest, bicubic = tiles[0].psnr, tiles[1].psnr
+    assert nearest is not None
+    assert bicubic is not None
+    assert bicubic > nearest > 10
     for tile in tiles:
         assert tile.pixels.shape == (box.height, box.width, 3)
         assert tile.psnr == psnr(luma(tile.pixels), luma(box.of(made.high)))
@@ -111,6 +114,21 @@ def test_a_low_resolution_picture_with_its_original(tmp_path: Path) -> None:
     assert np.array_equal(both.enlarged["bicubic"], alone.enlarged["bicubic"])
     with pytest.raises(FinescaleError, match=r"high\.png: it is 60 x 50, not 2 times .*low\.png, which is 15 x 12"):
         figure.scene(tmp_path / "low.png", [], 2, high=tmp_path / "high.png")
+
+
+def test_a_real_photograph_has_no_original(tmp_path: Path) -> None:
+    Image.fromarray(picture(20, 30)).save(tmp_path / "photo.png")
+    made = figure.scene(tmp_path / "photo.png", REFERENCES, 4, real=True)
+    assert made.high.shape == (80, 120, 3)
+    box = Box(8, 8, 40, 32)
+    assert [(tile.name, tile.psnr, tile.ssim) for tile in made.tiles(box)] == [
+        ("nearest", None, None),
+        ("bicubic", None, None),
+    ]
+    figure.draw(made, [box], tmp_path / "figure.png")
+    with Image.open(tmp_path / "figure.png") as drawn:
+        pixels = np.asarray(drawn.convert("RGB"))
+    assert contains(pixels, box.of(made.enlarged["nearest"]).repeat(8, 0).repeat(8, 1))
 
 
 @pytest.mark.parametrize("extension", ["png", "pdf", "svg"])

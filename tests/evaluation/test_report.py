@@ -17,7 +17,7 @@ LIGHT = Row(
     "sa-rcan-light",
     429_000,
     1_040_000_000,
-    "weights/sa-rcan-light-x4.safetensors",
+    "sa-rcan-light-x4.safetensors",
     "ab" * 32,
     {"Set5": [Score("baby", 33.5, 0.91, 0.2, 0.1), Score("bird", 35.5, 0.93, 0.1, 0.1)]},
     Speed(0.51, 612.4, (320, 180), 3),

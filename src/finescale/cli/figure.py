@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--size", type=size, metavar="WxH", help="size of the chosen boxes")
     add("--scale", type=int, choices=(2, 3, 4), default=4)
     add("--hr", type=Path, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
+    add("--real", action="store_true", help="PICTURE is a photograph to enlarge as it is; there is no original")
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .pdf or .svg")
     add("--overwrite", action="store_true", help="replace an existing figure")
     add_settings(parser)
@@ -53,11 +54,13 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.box and not args.auto:
         raise UsageError("say what to show: --box X,Y,W,H, or --auto N")
+    if args.real and args.hr:
+        raise UsageError("--real says that there is no original, --hr names one")
     check_free(args.output, args.overwrite)
     benchmark.check_names(args.networks, args.scale)
     chosen = settings(args)
     contenders = [benchmark.contender(name, args.scale, settings=chosen) for name in args.networks]
-    scene = figure.scene(args.picture, contenders, args.scale, high=args.hr)
+    scene = figure.scene(args.picture, contenders, args.scale, high=args.hr, real=args.real)
     boxes = [figure.Box(*given) for given in args.box or []]
     if args.auto:
         boxes += figure.telling_boxes(scene, args.auto, args.size)

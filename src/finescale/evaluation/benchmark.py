@@ -254,7 +254,7 @@ def run(
                 entrant.name,
                 entrant.parameters,
                 entrant.macs,
-                str(entrant.weights) if entrant.weights else None,
+                entrant.weights.name if entrant.weights else None,
                 entrant.sha256,
                 scores,
                 timed,

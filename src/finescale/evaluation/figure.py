@@ -15,7 +15,6 @@ from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.benchmark import PAPERS_BICUBIC, REFERENCES, Contender
 from finescale.evaluation.metrics import WINDOW, Pixels, luma, psnr, ssim
 from finescale.evaluation.plots import require
-from finescale.evaluation.tables import decibels
 from finescale.images.files import new_file
 from finescale.images.resize import resize
 
@@ -58,12 +57,15 @@ class Box:
 
 @dataclass(frozen=True)
 class Tile:
-    """What one network made of a box; figures are on luma, of the box alone; SSIM needs 11 x 11 pixels."""
+    """What one network made of a box; figures are on luma, of the box alone.
+
+    There are none without an original, and no SSIM of less than 11 x 11 pixels.
+    """
 
     name: str
     pixels: Pixels
-    psnr: float
-    ssim: float | None
+    psnr: float | None = None
+    ssim: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,21 @@ class Scene:
     Attributes:
         name: for the caption.
         scale: enlargement factor.
-        high: the original, (H, W, 3) uint8.
+        high: the original, (H, W, 3) uint8; of a real photograph, its bicubic enlargement.
         enlarged: by every network, in order; each like `high`.
+        real: a real photograph was enlarged, so there is no original.
     """
 
     name: str
     scale: int
     high: Pixels
     enlarged: dict[str, Pixels]
+    real: bool = False
 
     def tiles(self, box: Box) -> list[Tile]:
         """The box from every network."""
+        if self.real:
+            return [Tile(name, box.of(pixels)) for name, pixels in self.enlarged.items()]
         original = box.of(luma(self.high))
         result = []
         for name, pixels in self.enlarged.items():
@@ -93,7 +99,9 @@ class Scene:
         return result
 
 
-def scene(picture: Path, contenders: Sequence[Contender], scale: int, *, high: Path | None = None) -> Scene:
+def scene(
+    picture: Path, contenders: Sequence[Contender], scale: int, *, high: Path | None = None, real: bool = False
+) -> Scene:
     """Enlarges a picture with every contender.
 
     Args:
@@ -101,12 +109,17 @@ def scene(picture: Path, contenders: Sequence[Contender], scale: int, *, high: P
         contenders: see `finescale.evaluation.benchmark.contender`.
         scale: 2, 3 or 4.
         high: the original of a low-resolution `picture`.
+        real: enlarge `picture` itself, which has no original.
 
     Raises:
         FinescaleError: a picture cannot be read, or its size is not the scale times that of the other.
     """
     if any(entrant.name == PAPERS_BICUBIC for entrant in contenders):
         raise UsageError(f"'{PAPERS_BICUBIC}' has no colours to show; use 'bicubic'")
+    if real:
+        low = to_tensor(sets.read_rgb(picture))
+        enlarged = {entrant.name: to_pixels(entrant.enlarge(low)) for entrant in contenders}
+        return Scene(picture.stem, scale, to_pixels(resize(low, scale=scale)), enlarged, real=True)
     try:
         original = sets.mod_crop(sets.read_rgb(high or picture), scale)
     except UsageError as error:
@@ -209,7 +222,7 @@ def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = Fal
 def _compose(made: Scene, boxes: Sequence[Box]) -> "Figure":
     rows: list[tuple[Box, str, list[Tile | None]]] = []  # None: the original
     for box, colour in zip(boxes, _cycle(len(boxes))):
-        cells: list[Tile | None] = [None, *made.tiles(box)]
+        cells: list[Tile | None] = [*([] if made.real else [None]), *made.tiles(box)]
         lines = 2 if len(boxes) == 1 and len(cells) > 3 else 1
         columns = -(-len(cells) // lines)
         rows += [(box, colour, cells[i : i + columns]) for i in range(0, len(cells), columns)]
@@ -230,12 +243,12 @@ def _compose(made: Scene, boxes: Sequence[Box]) -> "Figure":
         page.frame(
             _MARGIN + box.left * shown, _MARGIN + box.top * shown, box.width * shown, box.height * shown, colour, 2.2
         )
-    caption = f"{width} x {height}, enlarged x{made.scale}"
+    caption = f"x{made.scale}: {width // made.scale} x {height // made.scale} to {width} x {height}"
     page.label(made.name, caption, _MARGIN + left[0] / 2, _MARGIN + left[1], left[0], bold=1)
 
     top = _MARGIN
     for (box, colour, cells), k, tall in zip(rows, repeats, heights):
-        best = max(tile.psnr for tile in made.tiles(box))
+        best = max((tile.psnr for tile in made.tiles(box) if tile.psnr is not None), default=None)
         for column, tile in enumerate(cells):
             x = _MARGIN + left[0] + _GAP + column * (wide + _GAP)
             pixels = box.of(made.high) if tile is None else tile.pixels
@@ -245,7 +258,7 @@ def _compose(made: Scene, boxes: Sequence[Box]) -> "Figure":
             if tile is None:
                 page.label("original", "PSNR dB / SSIM", centre, below, wide)
             else:
-                page.label(tile.name, _figures(tile), centre, below, wide, bold=2 if tile.psnr == best else 0)
+                page.label(tile.name, _figures(tile), centre, below, wide, bold=2 if best and tile.psnr == best else 0)
         top += tall + _GAP
     return page.figure
 
@@ -255,9 +268,10 @@ def _cycle(count: int) -> list[str]:
 
 
 def _figures(tile: Tile) -> str:
-    return f"{decibels(tile.psnr)[:-1] if math.isfinite(tile.psnr) else '∞'} / " + (
-        "-" if tile.ssim is None else f"{tile.ssim:.4f}"
-    )
+    if tile.psnr is None:
+        return ""
+    decibels = "∞" if math.isinf(tile.psnr) else f"{tile.psnr:.2f}"
+    return f"{decibels} / " + ("-" if tile.ssim is None else f"{tile.ssim:.4f}")
 
 
 def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:

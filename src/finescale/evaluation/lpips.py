@@ -125,9 +125,10 @@ def load(variant: str = "auto") -> PictureDistance:
         raise UsageError(f"there is no LPIPS by '{variant}'{nearest(variant, _VARIANTS)}")
     file = _linear_file(variant)
     if file is None:
+        folder = str(cache_folder("weights")).replace(str(Path.home()), "~", 1)
         raise FinescaleError(
             f"LPIPS ({variant}) needs its linear layers: put {variant}.pth from {_LINEAR_LAYERS} "
-            f"as {_linear_name(variant)} into {cache_folder('weights')} or the folder $FINESCALE_WEIGHTS"
+            f"as {_linear_name(variant)} into {folder} or the folder $FINESCALE_WEIGHTS"
         )
     backbone = catalogue.load(_VARIANTS[variant].backbone, _backbone_file(variant), classifier=False)
     network = LPIPS(variant, backbone)

@@ -76,7 +76,7 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
         + "MACs: multiply-accumulates for 48 x 48 pixels.",
         _table(headings(run), (cells(row, run) for row in measured)),
     ]
-    missing = [f"- {row.missing}" for row in run.rows if row.missing]
+    missing = [f"- {row.missing.partition(' (')[0]}" for row in run.rows if row.missing]  # without local folders
     if missing:
         parts += ["Left out:", "\n".join(missing)]
     if isinstance(run.distance, Unavailable):
@@ -85,7 +85,7 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
     parts += _published(run)
     facts = ", ".join(f"{key} {value}" for key, value in run.machine.items())
     chosen = ", ".join(f"{key} {value}" for key, value in run.settings.items()) or "the defaults"
-    hashes = [f"- {row.name}: `{Path(row.weights).name}`, SHA-256 `{row.sha256}`" for row in measured if row.weights]
+    hashes = [f"- {row.name}: `{row.weights}`, SHA-256 `{row.sha256}`" for row in measured if row.weights]
     parts += [
         "## How it was measured",
         f"```\n{run.command}\n```",
