@@ -329,6 +329,12 @@ def test_float_tiff(tmp_path: Path, channels: int) -> None:
         read(tmp_path / "b.tif")
 
 
+def test_other_formats_of_floats_are_named_too(tmp_path: Path) -> None:
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n1 1\n-1.0\n" + struct.pack("<f", 7))
+    with pytest.raises(FinescaleError, match=r"a\.pfm: holds floating-point samples from 7 to 7"):
+        read(tmp_path / "a.pfm")
+
+
 def test_too_many_channels(tmp_path: Path) -> None:
     pyvips.Image.new_from_array(np.zeros((4, 4, 6), np.uint8)).tiffsave(str(tmp_path / "a.tif"))
     with pytest.raises(FinescaleError, match=r"a\.tif: holds 6 channels"):

@@ -109,7 +109,7 @@ class Opened:
             if self.image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
                 self.image = self.image.colourspace("srgb")
         except pyvips.Error as error:
-            self.pil = self._open_with_pillow(error)
+            self.pil = self._open_with_pillow(head, error)
             self.format = (self.pil.format or "").lower()
         if not self.format:
             raise self.error("not a picture in a format that is read here")
@@ -117,18 +117,20 @@ class Opened:
         if self.pil is not None:
             self.frames = getattr(self.pil, "n_frames", 1)
 
-    def _open_with_pillow(self, error: pyvips.Error) -> Image.Image:
+    def _open_with_pillow(self, head: bytes, error: pyvips.Error) -> Image.Image:
         """For formats that libvips does not know; `error` is what libvips said."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                return Image.open(io.BytesIO(self.data) if isinstance(self.data, bytes) else self.data, formats=_PILLOW)
-        except Image.DecompressionBombError as bomb:
-            raise self.error("holds too many pixels") from bomb
-        except (OSError, ValueError, SyntaxError):
-            known = "is not a known file format" not in str(error) and "is not in a known format" not in str(error)
-            reason = _damage(error) if known else "not a picture in a format that is read here"
-            raise self.error(reason) from error
+        if head[:2] == b"BM" or head[:1] == b"P" or head[4:8] == b"ftyp":
+            try:
+                data = self.data if isinstance(self.data, bytes) else Path(self.data).read_bytes()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                    return Image.open(io.BytesIO(data), formats=_PILLOW)
+            except Image.DecompressionBombError as bomb:
+                raise self.error("holds too many pixels") from bomb
+            except (OSError, ValueError, SyntaxError):
+                pass
+        known = "is not a known file format" not in str(error) and "is not in a known format" not in str(error)
+        raise self.error(_damage(error) if known else "not a picture in a format that is read here") from error
 
     def error(self, reason: str) -> FinescaleError:
         """The reason with the file's name before it."""
@@ -199,6 +201,8 @@ class Opened:
         if self.pil is not None:
             try:
                 return from_pil(self.pil)
+            except FinescaleError as error:
+                raise self.error(str(error)) from error
             except (OSError, ValueError, SyntaxError) as error:
                 raise self.error(f"damaged or cut off ({error})") from error
         with self.decoding():
