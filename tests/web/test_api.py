@@ -4,6 +4,7 @@ import io
 import json
 import re
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ from openapi_spec_validator import validate
 from PIL import Image
 from tests.web.conftest import SETTINGS, Server, running, until
 
+from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
 from finescale.inference.upscale import Networks
 from finescale.web.assets import OPENAPI
+from finescale.web.serve import serve
 
 
 def png(width: int = 12, height: int = 10, mode: str = "RGB") -> bytes:
@@ -387,10 +390,13 @@ def test_beyond_loopback_a_token_is_required(weights: Path, tmp_path: Path) -> N
         assert client.delete(reply.headers["location"], headers=stranger).status_code == 403
 
 
-def test_requests_that_make_no_sense_are_refused_at_the_start(weights: Path) -> None:
-    from finescale.errors import UsageError
-    from finescale.web.serve import serve
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "starlette", None)
+    with pytest.raises(FinescaleError, match=r"starlette is missing.*pip install 'finescale\[web\]'"):
+        serve()
 
+
+def test_an_impossible_start_is_refused() -> None:
     with pytest.raises(UsageError, match="16 to 200"):
         serve(token="short")
     with pytest.raises(UsageError, match="cannot listen"):

@@ -16,6 +16,7 @@ export class Comparison {
     this.knob = find("knob");
     this.tags = [find("tag-before"), find("tag-after")];
     this.note = find("stage-note");
+    this.zoomButtons = root.querySelector(".zoom");
     this.output = find("zoom-value");
     this.width = this.height = 1;
     this.split = 0.5; // share of the visible picture that shows "before"
@@ -43,6 +44,7 @@ export class Comparison {
     this.note.textContent = sentence;
     this.note.hidden = !sentence;
     this.view.classList.toggle("blank", Boolean(sentence));
+    this.zoomButtons.hidden = Boolean(sentence);
     if (sentence) this.view.classList.add("single");
   }
 
@@ -52,6 +54,7 @@ export class Comparison {
     this.width = width;
     this.height = height;
     this.explain("");
+    this.view.style.setProperty("--aspect", `${width} / ${height}`);
     this.view.classList.toggle("single", !after);
     this.before.alt = after ? `${name}, before` : name;
     this.after.alt = after ? `${name}, after` : "";

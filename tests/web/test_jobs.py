@@ -1,0 +1,93 @@
+"""The queue itself: what is kept, what is said, what is left behind."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.web.conftest import until
+
+from finescale.web.jobs import Full, Job, Jobs, Limits, Order, State
+
+ORDER = Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png")
+
+
+def work(order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
+    """Does what the source says."""
+    match source.read_text():
+        case "copy":
+            result.write_text("done")
+        case "slow":
+            for step in range(1000):
+                progress(step / 1000)
+                time.sleep(0.01)
+        case "fall":
+            raise RuntimeError(f"secret of {source}")
+        case "memory":
+            raise MemoryError
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    (tmp_path / "jobs").mkdir()
+    found = Jobs(work, Limits(waiting=2, finished=2), tmp_path / "jobs")
+    yield found
+    found.close()
+
+
+def submit(jobs: Jobs, text: str) -> Job:
+    upload = jobs.folder / "upload"
+    upload.write_text(text)
+    return jobs.submit(ORDER, upload)
+
+
+def test_only_the_newest_results_are_kept(jobs: Jobs) -> None:
+    done = []
+    for _ in range(4):
+        done.append(submit(jobs, "copy"))
+        until(lambda: done[-1].state is State.DONE)
+    assert [jobs.get(job.id) is not None for job in done] == [False, False, True, True]
+    assert {path.name for path in jobs.folder.iterdir()} == {job.id for job in done[2:]}
+
+
+def test_what_fails_unexpectedly_is_told_without_secrets_and_work_goes_on(
+    jobs: Jobs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = submit(jobs, "fall")
+    until(lambda: failed.state is State.FAILED)
+    assert failed.error == "cat.png: something unexpected went wrong (RuntimeError)"
+    assert "secret" in capsys.readouterr().err  # for whoever runs the server
+    assert not failed.source.exists()
+    poor = submit(jobs, "memory")
+    until(lambda: poor.state is State.FAILED)
+    assert "not enough memory" in (poor.error or "")
+    good = submit(jobs, "copy")
+    until(lambda: good.state is State.DONE)
+
+
+def test_the_queue_is_bounded_and_in_order(jobs: Jobs) -> None:
+    running = submit(jobs, "slow")
+    until(lambda: running.state is State.RUNNING)
+    waiting = [submit(jobs, "copy"), submit(jobs, "copy")]
+    assert [jobs.position(job) for job in (running, *waiting)] == [0, 1, 2]
+    with pytest.raises(Full) as full:
+        submit(jobs, "copy")
+    assert full.value.retry_after >= 1
+    until(lambda: running.seconds_left is not None)
+    assert jobs.remove(running.id)
+    assert not jobs.remove(running.id)
+    until(lambda: waiting[1].state is State.DONE)
+    assert running.state is State.CANCELLED
+    assert not running.folder.exists()
+
+
+def test_closing_stops_the_work_and_removes_everything(jobs: Jobs) -> None:
+    running, waiting = submit(jobs, "slow"), submit(jobs, "copy")
+    until(lambda: running.state is State.RUNNING)
+    started = time.monotonic()
+    jobs.close()
+    assert time.monotonic() - started < 5
+    assert (running.state, waiting.state) == (State.CANCELLED, State.CANCELLED)
+    assert not jobs.folder.exists()
+    with pytest.raises(Full):
+        jobs.room()
