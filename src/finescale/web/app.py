@@ -9,6 +9,7 @@ import secrets
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import PurePath
 from typing import Any
@@ -28,7 +29,6 @@ from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.images import files
 from finescale.inference.size import Target
-from finescale.networks.catalogue import NETWORKS
 from finescale.web import studio
 from finescale.web.assets import OPENAPI, STATIC
 from finescale.web.guard import Guard, problem
@@ -117,9 +117,7 @@ async def networks(request: Request) -> Response:
     found = await run_in_threadpool(_trained)
     return JSONResponse(
         {
-            "networks": [
-                {"name": name, "summary": NETWORKS[name].summary, "scales": scales} for name, scales in found.items()
-            ],
+            "networks": [asdict(offer) for offer in found.values()],
             "formats": list(SUFFIXES),
             "limits": {
                 "upload_bytes": limits.upload_bytes,
@@ -351,8 +349,8 @@ def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
         incoming.unlink(missing_ok=True)
 
 
-def _trained() -> dict[str, list[int]]:
-    """Networks that can be used, with their scales; the default first."""
+def _trained() -> dict[str, studio.Offer]:
+    """Networks that can be used, the default first."""
     try:
         return studio.networks()
     except FinescaleError as error:
@@ -377,7 +375,7 @@ def _order(
     if format not in SUFFIXES:
         raise HTTPException(400, f"The field 'format' must be one of {', '.join(SUFFIXES)}.")
     try:
-        target = _target(values, max(found[network]))
+        target = _target(values, max(found[network].scales))
         width, height = target.size(*source)
     except UsageError as error:
         sentence = str(error)

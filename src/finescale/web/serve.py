@@ -12,6 +12,7 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -92,6 +93,8 @@ def serve(
     address = f"http://{_shown(host)}:{port}/"
     link = f"{address}?token={token}" if token else address
     print(f"Finescale is at {link}\nStop it with Ctrl+C.", flush=True)
+    # while the page is being opened; the first request that needs it waits for it
+    threading.Thread(target=import_module, args=["finescale.weights.store"], daemon=True).start()
     if browser and loopback and _has_screen():
         threading.Timer(0.5, webbrowser.open, [link]).start()
     try:

@@ -1,7 +1,7 @@
 """What the worker does with a job: read, enlarge, write; keeps the network it used last."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,7 @@ import pyvips
 from finescale.images import files
 from finescale.images.picture import from_pil, to_8_bit, to_pil
 from finescale.inference.upscale import Networks
-from finescale.networks.catalogue import DEFAULT
 from finescale.web.jobs import Limits, Order
-from finescale.weights import store
 
 pyvips.block_untrusted_set(True)  # of libvips's loaders only those for plain pictures: no SVG, PDF, ImageMagick
 
@@ -40,11 +38,23 @@ class Studio:
         files.write(enlarged, result, format=order.format)
 
 
-def networks() -> dict[str, list[int]]:
-    """Names of the networks that have trained weights on this machine, each with its scales; the default first."""
-    found: dict[str, list[int]] = {}
+@dataclass
+class Offer:
+    """A network that has trained weights on this machine: its name, a sentence, the scales it was trained for."""
+
+    name: str
+    summary: str
+    scales: list[int]
+
+
+def networks() -> dict[str, Offer]:
+    """What can be asked for, by name; the default first. Imports torch, which takes two seconds the first time."""
+    from finescale.networks.catalogue import DEFAULT, NETWORKS
+    from finescale.weights import store
+
+    found: dict[str, Offer] = {}
     for entry in store.available():
-        found.setdefault(entry.name, []).append(entry.scale)
+        found.setdefault(entry.name, Offer(entry.name, NETWORKS[entry.name].summary, [])).scales.append(entry.scale)
     return dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT))
 
 
