@@ -61,7 +61,7 @@ NETWORKS: dict[str, Entry] = {
             "groups": 2,
             "blocks": 4,
             "reduction": 8,
-            "activation": "silu",
+            "activation": "relu",
             "attention": "group",
             "attention_every": 1,
             "attention_reduction": 4,
