@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finescale.backbones import catalogue
+from finescale.backbones.resnest import SplitAttention
 from finescale.backbones.resnet import ResNet, ResNetEncoder
 from finescale.backbones.vgg import VGG, PictureVGG
 from finescale.errors import FinescaleError, UsageError
@@ -93,6 +94,35 @@ def test_split_attention_with_a_window_larger_than_the_map_equals_the_whole() ->
         local = layer(x)
     torch.testing.assert_close(large, whole, atol=1e-5, rtol=1e-5)
     assert (local - whole).abs().max() > 1e-3
+
+
+def test_split_attention_step_by_step() -> None:
+    """As the authors' release computes it: chunks of channels, their sum, its mean, two 1x1, softmax over the chunks."""
+    torch.manual_seed(0)
+    layer = SplitAttention(32).eval()
+    for norm in (layer.bn0, layer.bn1):
+        norm.weight.data.uniform_(0.5, 2)
+        norm.bias.data.normal_()
+        norm.running_mean.normal_()  # type: ignore[union-attr]
+        norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    x = torch.randn(2, 32, 6, 7)
+    with torch.no_grad():
+        first, second = torch.relu(layer.bn0(layer.conv(x))).chunk(2, dim=1)
+        logits = layer.fc2(torch.relu(layer.bn1(layer.fc1((first + second).mean((2, 3), keepdim=True)))))
+        share = torch.exp(logits[:, :32]) / (torch.exp(logits[:, :32]) + torch.exp(logits[:, 32:]))
+        torch.testing.assert_close(layer(x), share * first + (1 - share) * second, atol=1e-5, rtol=1e-5)
+
+
+def test_a_resnest_bottleneck_pools_after_its_attention() -> None:
+    torch.manual_seed(0)
+    block = catalogue.build("resnest50", classifier=False).eval().get_submodule("layer2.0")
+    x = torch.randn(1, 256, 10, 10)
+    part = block.get_submodule
+    with torch.no_grad():
+        y = part("conv2")(torch.relu(part("bn1")(part("conv1")(x))))
+        y = part("bn3")(part("conv3")(torch.nn.functional.avg_pool2d(y, 3, 2, 1)))
+        shortcut = part("downsample.2")(part("downsample.1")(torch.nn.functional.avg_pool2d(x, 2)))
+        torch.testing.assert_close(block(x), torch.relu(y + shortcut), atol=1e-5, rtol=1e-5)
 
 
 def test_vgg_maps_by_name() -> None:

@@ -35,6 +35,12 @@ def test_every_kind_of_layer_by_hand() -> None:
     assert network.training
 
 
+def test_counting_leaves_the_random_numbers_alone() -> None:
+    before = torch.random.get_rng_state()
+    cost("sa-rcan-light", scale=2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),
     [("rcan", 15_592_355, 36.7), ("edsr", 43_089_923, 115.8), ("edsr-baseline", 1_517_571, 4.6), ("bicubic", 0, 0.0)],

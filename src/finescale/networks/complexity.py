@@ -79,4 +79,5 @@ def cost(name: str, *, scale: int = 4, size: tuple[int, int] = (48, 48)) -> Cost
         UsageError: unknown name or scale.
     """
     # built on the CPU and emptied: on the meta device the 15 power iterations of every spectral norm take a minute
-    return count(build(name, scale=scale).to("meta"), size)
+    with torch.random.fork_rng(devices=[]):
+        return count(build(name, scale=scale).to("meta"), size)
