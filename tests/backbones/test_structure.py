@@ -97,7 +97,7 @@ def test_split_attention_with_a_window_larger_than_the_map_equals_the_whole() ->
 
 
 def test_split_attention_step_by_step() -> None:
-    """As the authors' release computes it: chunks of channels, their sum, its mean, two 1x1, softmax over the chunks."""
+    """As in the authors' release: chunks of channels, their sum, its mean, two 1x1, softmax over the chunks."""
     torch.manual_seed(0)
     layer = SplitAttention(32).eval()
     for norm in (layer.bn0, layer.bn1):
