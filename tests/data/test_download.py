@@ -186,9 +186,8 @@ def test_a_set_is_unpacked_into_its_folder(tmp_path: Path, kind: str) -> None:
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    with serving(b"<html>sorry</html>") as (_, address):
-        with pytest.raises(FinescaleError, match="no readable archive"):
-            download.get(Source("Set2", "", address, "set/HR", 2), tmp_path)
+    with serving(b"<html>sorry</html>") as (_, address), pytest.raises(FinescaleError, match="no readable archive"):
+        download.get(Source("Set2", "", address, "set/HR", 2), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

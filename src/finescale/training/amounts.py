@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 Unit = Literal["seconds", "steps", "epochs"]
 
-_FORMS = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(seconds?|s|minutes?|min|m|hours?|h|k|M|steps?|epochs?|e)?\s*")
+_FORMS = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(seconds?|s|minutes?|min|m|hours?|h|k|M|steps?|epochs?)?\s*")
 _UNITS: dict[str, tuple[Unit, float]] = {
     "s": ("seconds", 1),
     "m": ("seconds", 60),

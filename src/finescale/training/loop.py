@@ -106,7 +106,9 @@ class Training:
         notes: dict[str, Any] | None = None,
         on_best: Callable[[Progress, dict[str, Tensor]], None] | None = None,
     ) -> None:
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = network
+        if recipe.parallel != "fsdp" or world.size == 1:  # FSDP shards only contiguous parameters
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.crops, self.recipe, self.objective, self.world, self.out = crops, recipe, objective, world, out
         self.validate, self.notes, self.on_best = validate, notes or {}, on_best
         self.observers = observers if world.first else ()
@@ -235,8 +237,9 @@ class Training:
         pace = steps / max(seconds - progress.seconds, 1e-9)
         progress.per_second = pace if math.isnan(progress.per_second) else 0.8 * progress.per_second + 0.2 * pace
         progress.seconds, self._tick_step = seconds, progress.step
-        self._tick_length = max(1, min(200, int(_TICK * progress.per_second)))
         progress.spent = self._moment().spent
+        left = seconds * (1 / progress.spent - 1) if progress.spent > 0 else math.inf
+        self._tick_length = max(1, min(200, int(min(_TICK, left / 2) * progress.per_second)))
         if count:
             mean = self.world.mean(torch.tensor(total / count))
             weight = 1.0 if math.isnan(progress.loss) else 1 - 0.99**steps

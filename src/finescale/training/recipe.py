@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from finescale.errors import UsageError, nearest
 from finescale.training.amounts import AmountField, Moment, parse
+from finescale.training.losses import LOSSES
 
 SCHEDULES = ("fast", "mission")
 BASES = ("fast", "fast-unet", "mission", "mission-unet")  # the files of bases/: a schedule, and what U-Nets add to it
@@ -165,6 +166,9 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
+        for name in self.loss:
+            if name not in LOSSES:
+                raise ValueError(f"loss: there is no loss '{name}'{nearest(name, LOSSES)}")
         if not self.loss or any(weight < 0 for weight in self.loss.values()) or not any(self.loss.values()):
             raise ValueError("loss: needs at least one loss with a weight above 0, and none below")
         if self.parallel == "fsdp" and (self.optimiser.kind == "muon" or any(g.frozen_until for g in self.groups)):

@@ -1,0 +1,220 @@
+"""`finescale train` as people run it: interrupted, killed, on several processes."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finescale.cli.main import main
+from finescale.training import checkpoints
+from finescale.weights import files
+
+RECIPE = """
+extends = "fast"
+network = "sa-rcan"
+scale = 2
+budget = 8
+save_every = 4
+arguments = { channels = 8, groups = 1, blocks = 2, reduction = 4, attention_reduction = 4 }
+data = { batch = 4, patch = 12, late_patch = 16, late_from = 0.6, validation_pictures = 2 }
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_store: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE.replace("data = {", f"data = {{ train = {json.dumps(str(tiny_store))},"))
+    return path
+
+
+def finescale(*words: object, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """A real process."""
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "finescale", "train", *map(str, words), "--no-board", "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def torchrun(port: int, *options: str) -> list[str]:
+    return ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}", *options]
+
+
+def done(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err[-3000:]
+    return out + err
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.02)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, averages, optimiser and generators of the last checkpoints, bit for bit."""
+    first, second = checkpoints.read(a / "last.ckpt"), checkpoints.read(b / "last.ckpt")
+    for part in ("network", "average"):
+        for name, value in first[part].items():
+            assert torch.equal(value, second[part][name]), name
+    for index, moments in first["optimiser"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, second["optimiser"]["state"][index][name]), name
+    assert torch.equal(first["crops"], second["crops"])
+    assert first["progress"]["step"] == second["progress"]["step"]
+
+
+def test_trains_and_writes_a_file_that_explains_itself(
+    recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--validation", str(pictures)]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"sa-rcan-x2\.safetensors: trained in 8 steps", shown.out)
+    assert re.search(r"step 8: validation \d\d\.\d+ dB \(the best so far\)", shown.err)
+    header = files.read_header(out / "sa-rcan-x2.safetensors")
+    assert header.notes["steps"] == 8
+    assert header.notes["data"]["pictures"] == 4
+    assert header.notes["recipe"]["optimiser"]["rate"] == 5e-4
+    assert header.notes["validation"]["psnr_y"] > 10
+    assert str(tmp_path) not in json.dumps(header.notes)
+    network = files.load(out / "sa-rcan-x2.safetensors")
+    average = checkpoints.read(out / "last.ckpt")["average"]
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, average[name].half().float())
+    assert any((out / "board").iterdir())
+    # there is a run now: it is not overwritten, and another recipe does not go on with it
+    assert main(words) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main([*words, "--resume", "--set", "optimiser.rate=1e-3"]) == 2
+    assert "optimiser.rate = 0.0005, not 0.001" in capsys.readouterr().err
+    assert main([*words, "--resume", "--budget", "10"]) == 0
+    assert "going on from step 8, 80.0% of 10" in capsys.readouterr().err
+
+
+def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in {
+        ("--set", "optimizer.rate=1"): "there is no key 'optimizer'; did you mean 'optimiser'?",
+        ("--set", "data.batch=many"): "data.batch: should be a valid integer, not 'many'",
+        ("--data", "nowhere"): "nowhere: not a packed store",
+        ("--set", "network=rcam"): "there is no network 'rcam'; did you mean 'rcan'?",
+        ("--set", "arguments.channel=3"): "has no argument 'channel'; did you mean 'channels'?",
+        ("--set", "loss.charbonier=1"): "loss: there is no loss 'charbonier'; did you mean 'charbonnier'?",
+        ("--set", "encoder=imagenet"): "sa-rcan has no encoder",
+        ("--warm-start", "gone.safetensors"): "gone.safetensors",
+        ("--device", "cuda:99"): "cuda:99",
+        ("--schedule", "slow"): "there is no schedule 'slow'",
+    }.items():
+        assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *words]) in (1, 2)
+        shown = capsys.readouterr()
+        assert said in shown.err
+        assert shown.err.count("\n") == 1
+        assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_a_dry_run_says_what_it_would_do(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = '[{match="tail", rate=2.0}, {match="", frozen_until=0.1}]'
+    words = ["train", str(recipe), "--dry-run", "--device", "cpu", "--budget", "1h", "--set", f"groups={groups}"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert 'budget = "1h"' in shown
+    assert re.search(r"# tail: [\d,]+ parameters at a rate of up to 0\.001\n", shown)
+    assert re.search(r"# all parameters|# the rest: [\d,]+ parameters at a rate of up to 0\.0005, from 0\.1 of", shown)
+    assert re.search(r"# memory: about [\d.]+ GiB", shown)
+    assert re.search(r"# time: .* s a step .* steps in 1:00:00", shown)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_equals_uninterrupted(recipe: Path, tmp_path: Path) -> None:
+    steps = ["--budget", "240", "--set", "save_every=6"]
+    done(finescale(recipe, "--out", tmp_path / "whole", *steps))
+    dice = random.Random()
+    killed = 0
+    for _ in range(4):
+        process = finescale(recipe, "--out", tmp_path / "parts", *steps, "--resume")
+        wait_for(tmp_path / "parts" / "last.ckpt", process)
+        before = (tmp_path / "parts" / "last.ckpt").stat().st_mtime_ns
+        while process.poll() is None and (tmp_path / "parts" / "last.ckpt").stat().st_mtime_ns == before:
+            time.sleep(0.005)  # until it has come further than the one before it
+        time.sleep(dice.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed >= 2
+    done(finescale(recipe, "--out", tmp_path / "parts", *steps, "--resume"))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_ends_well(recipe: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "run"
+    process = finescale(recipe, "--out", out, "--budget", "1M")
+    wait_for(out / "last.ckpt", process)
+    process.send_signal(number)
+    shown = done(process)
+    assert re.search(r"stopped at step \d+ and saved; go on with: finescale train .* --resume", shown)
+    assert "Traceback" not in shown
+    step = int(re.findall(r"stopped at step (\d+)", shown)[0])
+    assert checkpoints.read(out / "last.ckpt")["progress"]["step"] == step
+
+
+def close(a: Path, b: Path, tolerance: float) -> None:
+    first, second = (checkpoints.read(path / "last.ckpt") for path in (a, b))
+    assert first["progress"]["step"] == second["progress"]["step"]
+    for name, value in first["network"].items():
+        torch.testing.assert_close(value, second["network"][name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(recipe: Path, tmp_path: Path) -> None:
+    # With so large an epsilon Adam's step is the gradient itself, so equal weights mean equal gradients.
+    plain = [
+        "precision=float32",
+        "optimiser.epsilon=1.0",
+        "optimiser.rate=1.0",
+        "schedule.warmup=0.0",
+        "optimiser.clip=0.0",
+    ]
+    options: list[Any] = ["--budget", "3", *(word for key in plain for word in ("--set", key))]
+    done(finescale(recipe, "--out", tmp_path / "one", *options))
+    for port, kind in ((29511, "ddp"), (29512, "fsdp")):
+        words = [recipe, "--out", tmp_path / kind, *options, "--set", f"parallel={kind}"]
+        shown = done(finescale(*words, launcher=torchrun(port)))
+        assert shown.count("trained in 3 steps") == 1  # one of them speaks and writes
+        close(tmp_path / "one", tmp_path / kind, 2e-5)
+        weights = [files.load(tmp_path / name / "sa-rcan-x2.safetensors").state_dict() for name in ("one", kind)]
+        for name, value in weights[0].items():
+            torch.testing.assert_close(value, weights[1][name], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced_and_the_run_goes_on(recipe: Path, tmp_path: Path) -> None:
+    steps = ["--budget", "60", "--set", "save_every=5", "--resume"]
+    done(finescale(recipe, "--out", tmp_path / "whole", *steps, launcher=torchrun(29513)))
+    process = finescale(recipe, "--out", tmp_path / "parts", *steps, launcher=torchrun(29514, "--max-restarts=1"))
+    wait_for(tmp_path / "parts" / "previous.ckpt", process)
+    workers = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    shown = done(process)
+    assert re.search(r"going on from step [1-9]\d*", shown)
+    close(tmp_path / "whole", tmp_path / "parts", 1e-6)

@@ -1,0 +1,238 @@
+"""The loop learns, keeps its budget, continues exactly, and survives bad numbers."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finescale.errors import FinescaleError
+from finescale.training import checkpoints
+from finescale.training.loop import Progress, Training
+
+MakeTraining = Callable[..., Training]
+
+
+class Record:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.spent: list[float] = []
+        self.lines: list[str] = []
+        self.scores: list[float] = []
+
+    def tick(self, progress: Progress) -> None:
+        self.rates.append(progress.rate)
+        self.spent.append(progress.spent)
+
+    def validated(self, progress: Progress, samples: Sequence[Tensor]) -> None:
+        self.scores.append(progress.psnr)
+
+    def said(self, text: str) -> None:
+        self.lines.append(text)
+
+    def close(self) -> None: ...
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Leaves of a nested state by their path."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in flat(inner, f"{path}/{key}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for i, inner in enumerate(value) for k, v in flat(inner, f"{path}/{i}").items()}
+    return {path: value}
+
+
+def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
+    """Bit for bit, but for times."""
+    clock = ("/progress/seconds", "/progress/per_second", "/progress/loss")
+    first, second = flat(a), flat(b)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        same = torch.equal(value, second[key]) if isinstance(value, Tensor) else value == second[key] or value != value
+        assert same or key in clock, key
+
+
+class OneCrop:
+    """The same crop again and again."""
+
+    def __init__(self, patch: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.high = nn.functional.interpolate(
+            torch.rand(1, 3, 9, 9, generator=generator), scale_factor=4, mode="bicubic"
+        )
+        self.high = self.high.clamp(0, 1)
+        self.low = nn.functional.avg_pool2d(self.high, 2)
+        self.patch, self.generator = patch, generator
+
+    def batch(self, count: int) -> tuple[Tensor, Tensor]:
+        return self.low, self.high
+
+    def set_patch(self, patch: int) -> None:
+        self.patch = patch
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_learns_one_picture_by_heart(make_training: MakeTraining, kind: str) -> None:
+    crops = OneCrop(18)
+    arguments = {"channels": 16, "groups": 1, "blocks": 2, "attention": None}
+    training = make_training(
+        budget=250,
+        crops=crops,
+        arguments=arguments,
+        optimiser={"rate": 5e-3, "kind": kind},
+        data={"batch": 1, "patch": 18},
+    )
+    assert training.run()
+    with training.average.applied(), torch.no_grad():
+        error = float((training.network.eval()(crops.low) - crops.high).square().mean())
+    assert 10 * math.log10(1 / error) > 33
+    nearest = float((nn.functional.interpolate(crops.low, scale_factor=2) - crops.high).square().mean())
+    assert error < nearest / 4
+
+
+@pytest.mark.parametrize("kind", ["adam", "muon"])
+def test_interrupted_and_resumed_equals_uninterrupted(make_training: MakeTraining, tmp_path: Path, kind: str) -> None:
+    groups = [{"match": "tail", "rate": 0.5}, {"match": "", "frozen_until": 0.2}]
+    keys: dict[str, Any] = {
+        "budget": 40,
+        "groups": groups,
+        "optimiser": {"kind": kind},
+        "loss": {"l1": 1.0, "tv": 1e-6},
+    }
+    keys["arguments"] = {"channels": 16, "groups": 1, "blocks": 2, "attention_reduction": 4}
+    whole = make_training(out=tmp_path / "whole", **keys)
+    assert whole.run()
+    first = make_training(out=tmp_path / "parts", **keys)
+    for _ in range(2):
+        while first.progress.step % 13 != 12:
+            first.step()
+        first.step()
+        first._tick()
+        first.save()
+        # everything else that draws random numbers in between must not matter
+        torch.rand(7)
+        state = checkpoints.read_last(tmp_path / "parts")
+        assert state is not None
+        first = make_training(out=tmp_path / "parts", **keys)
+        first.restore(state)
+    assert first.run()
+    assert_same(checkpoints.read(tmp_path / "whole" / "last.ckpt"), checkpoints.read(tmp_path / "parts" / "last.ckpt"))
+
+
+def test_a_stop_is_saved_and_a_longer_budget_goes_on_before_the_decay(make_training: MakeTraining) -> None:
+    training = make_training(budget=30)
+    training.request_stop()
+    assert not training.run()
+    state = checkpoints.read_last(training.out)
+    assert state is not None
+    assert 0 < state["progress"]["step"] < 30
+    longer = make_training(budget=60)
+    longer.restore(state)
+    assert longer.progress.spent == state["progress"]["step"] / 60
+    assert longer.run()
+    assert longer.progress.step == 60
+
+
+@pytest.mark.parametrize("seconds", [2.0, 4.0])
+def test_a_budget_in_time_is_kept_and_ends_fully_decayed(make_training: MakeTraining, seconds: float) -> None:
+    record = Record()
+
+    def validate(network: nn.Module) -> tuple[float, Sequence[Tensor]]:
+        time.sleep(0.15)
+        return 30.0, []
+
+    training = make_training(
+        budget=f"{seconds}s", observers=[record], validate=validate, validate_every="1s", save_every="1s"
+    )
+    training.optimiser.step()  # loads the kernels
+    started = time.monotonic()
+    assert training.run()
+    took = time.monotonic() - started
+    # within 2 % of a real budget; here a tick and the noise of a busy machine are larger than that
+    assert seconds * 0.9 - 0.2 < took < seconds * 1.02 + 0.6
+    assert max(record.rates) == training.recipe.optimiser.rate
+    assert record.rates[-1] < 0.02 * max(record.rates)
+    assert record.spent[-1] == 1
+
+
+def test_larger_crops_late(make_training: MakeTraining) -> None:
+    training = make_training(budget=10)
+    sides = []
+    while not training._spent_all_steps:
+        training.step()
+        sides.append(training.crops.patch)
+    assert sides == [12] * 6 + [16] * 4
+
+
+def test_steps_that_are_not_finite_are_skipped_and_told(make_training: MakeTraining) -> None:
+    record = Record()
+    training = make_training(budget=6, observers=[record], optimiser={"average": 0.5})
+    training.step()
+    before = {name: value.clone() for name, value in training.network.named_parameters()}
+    moments = [state["exp_avg"].clone() for state in training.optimiser.state.values()]
+    objective, training.objective = training.objective, lambda output, target: output.sum() * math.nan
+    training.step()
+    for name, value in training.network.named_parameters():
+        assert torch.equal(value, before[name])
+    for moment, state in zip(moments, training.optimiser.state.values()):
+        assert torch.equal(moment, state["exp_avg"])
+    training.objective = objective
+    assert training.run()
+    assert training.progress.skipped == 1
+    assert math.isfinite(training.progress.loss)
+    assert record.lines == ["1 steps were skipped: their gradient was not finite"]
+    assert any(not torch.equal(value, before[name]) for name, value in training.network.named_parameters())
+
+
+def test_a_run_of_nothing_but_nonsense_ends(make_training: MakeTraining) -> None:
+    training = make_training(budget="1M", optimiser={"average": 0})
+    training.objective = lambda output, target: output.sum() * math.inf
+    with pytest.raises(FinescaleError, match=r"optimiser\.rate"):
+        training.run()
+
+
+def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -> None:
+    seen: list[bool] = []
+    scores = iter([20.0, 30.0, 25.0, 24.0])
+    record = Record()
+    kept: list[tuple[float, dict[str, Tensor]]] = []
+
+    def validate(network: nn.Module) -> tuple[float, Sequence[Tensor]]:
+        mean = training.average.mean["head.0.weight"]  # the network's own weights, while they are exchanged
+        seen.append(not network.training and not torch.equal(mean, network.get_parameter("head.0.weight")))
+        return next(scores), [torch.zeros(3, 4, 4)]
+
+    training = make_training(budget=8, validate=validate, validate_every=2, observers=[record])
+    training._tick_length = 1
+    training.on_best = lambda progress, state: kept.append((progress.psnr, state))
+    training.run()
+    assert seen == [True] * len(record.scores)
+    assert [psnr for psnr, _ in kept] == [20.0, 30.0]
+    assert checkpoints.read(training.out / "best.ckpt")["progress"]["psnr"] == 30.0
+    assert checkpoints.read(training.out / "last.ckpt")["progress"]["best"] == 30.0
+    assert training.network.training
+
+
+def test_frozen_parts_do_not_move(make_training: MakeTraining) -> None:
+    training = make_training(budget=6, groups=[{"match": "head", "frozen_until": 0.5}])
+    start = training.network.get_parameter("head.0.weight").detach().clone()
+    for _ in range(3):
+        training.step()
+    assert torch.equal(training.network.get_parameter("head.0.weight"), start)
+    training.step()
+    assert not torch.equal(training.network.get_parameter("head.0.weight"), start)
+
+
+def test_compiled_blocks_are_found_and_keep_their_names(make_training: MakeTraining) -> None:
+    from finescale.training.parallel import repeated_blocks
+
+    training: Training = make_training(budget=1, arguments={"channels": 8, "groups": 2, "blocks": 3, "attention": None})
+    blocks = repeated_blocks(training.network)
+    assert len(blocks) == 6
+    assert {type(block).__name__ for block in blocks} == {"ResidualBlock"}

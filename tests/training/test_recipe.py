@@ -1,0 +1,126 @@
+"""Recipes say what is wrong with them in one sentence."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from finescale.errors import UsageError
+from finescale.training import recipe
+from finescale.training.amounts import parse
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "r.toml"
+    path.write_text(text)
+    return path
+
+
+GOOD = 'network = "rcan"\nscale = 2\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("optimser.rate = 1.0", "there is no key 'optimser'; did you mean 'optimiser'?"),
+        ("optimiser.rat = 1.0", "there is no key 'optimiser.rat'; did you mean 'rate'?"),
+        ("data.pach = 48", "there is no key 'data.pach'; did you mean 'patch'?"),
+        ('optimiser.rate = "fast"', "optimiser.rate: should be a valid number, not 'fast'"),
+        ("optimiser.rate = -1.0", "optimiser.rate: should be greater than 0, not -1.0"),
+        ("data.batch = 1.5", "data.batch: should be a valid integer, not 1.5"),
+        ("data.batch = true", "data.batch: should be a valid integer, not True"),
+        ("data.patch = 4", "data.patch: should be greater than or equal to 8, not 4"),
+        ('budget = "soon"', "budget: should be an amount such as '20m', '300k' or '30 epochs', not 'soon'"),
+        ("budget = 0", "budget: should be an amount such as '20m', '300k' or '30 epochs', not 0"),
+        ('schedule.halve_every = "3m"', "schedule.halve_every: should be in steps or epochs, not a time"),
+        ('schedule.kind = "cosine"', "schedule.kind: should be 'decay' or 'halving', not 'cosine'"),
+        ("loss = { l1 = -1.0 }", "loss: needs at least one loss with a weight above 0, and none below"),
+        ('[[groups]]\nmatch = "a"\nrates = 1.0', "there is no key 'groups.0.rates'; did you mean 'rate'?"),
+        ('[[groups]]\nmatch = "a"\nfrozen_until = 1.5', "groups.0.frozen_until: should be a share"),
+        ('extends = "quick"', "extends 'quick', which is neither a file nor one of"),
+        ('extends = "r.toml"', "extends itself"),
+        ('extends = "gone.toml"', "gone.toml: cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = write(tmp_path, GOOD + line + "\n")
+    with pytest.raises(UsageError) as raised:
+        recipe.load(path)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert ".toml: " in str(raised.value)
+
+
+def test_a_missing_key_and_a_broken_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the key 'scale' is missing"):
+        recipe.load(write(tmp_path, 'network = "rcan"'))
+    with pytest.raises(UsageError, match="not a TOML file"):
+        recipe.load(write(tmp_path, "network = = 3"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        recipe.load(tmp_path / "none.toml")
+
+
+def test_overrides_have_the_types_of_toml(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    changed = recipe.load(
+        path, ["budget=20m", "optimiser.rate=2e-4", "data.train=my/store", 'arguments.activation="silu"']
+    )
+    assert (str(changed.budget), changed.optimiser.rate, changed.data.train) == ("20m", 2e-4, "my/store")
+    assert changed.arguments == {"activation": "silu"}
+    for wrong in ("budget", "=3", "network.name=3"):
+        with pytest.raises(UsageError, match="--set"):
+            recipe.load(path, [wrong])
+    with pytest.raises(UsageError, match="did you mean 'data'"):
+        recipe.load(path, ["dat.train=x"])
+
+
+def test_a_recipe_extends_a_base_and_other_recipes(tmp_path: Path) -> None:
+    write(tmp_path, 'extends = "fast"\n' + GOOD + "[optimiser]\nrate = 3e-4\n[loss]\nl2 = 1.0\n")
+    (tmp_path / "child.toml").write_text('extends = "r.toml"\nscale = 4\ndata = { batch = 32 }\n')
+    child = recipe.load(tmp_path / "child.toml")
+    assert (child.network, child.scale, child.optimiser.rate) == ("rcan", 4, 3e-4)
+    assert (child.data.batch, child.data.late_patch, child.optimiser.average) == (32, 64, 0.999)
+    assert child.loss == {"l2": 1.0}  # replaced, not merged
+    other = recipe.load(tmp_path / "child.toml", schedule="mission")
+    assert (other.schedule.kind, other.optimiser.average, other.precision) == ("halving", 0.0, "float32")
+    with pytest.raises(UsageError, match="did you mean 'fast'"):
+        recipe.load(tmp_path / "child.toml", schedule="fsat")
+
+
+def test_resolved_recipes_are_read_back(tmp_path: Path) -> None:
+    text = (
+        'extends = "fast-unet"\n'
+        + GOOD
+        + 'budget = "30 epochs"\narguments = { blocks = [1, 2], a = true, b = "c\\"d" }\n'
+    )
+    once = recipe.load(write(tmp_path, text), schedule="mission")
+    assert recipe.parse_recipe(once.resolved(), "a checkpoint") == once
+    assert recipe.parse_recipe(tomllib.loads(recipe.to_toml(once)), "TOML") == once
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("20m", 1200, "seconds"),
+        ("1.5h", 5400, "seconds"),
+        ("90 s", 90, "seconds"),
+        ("20 minutes", 1200, "seconds"),
+        ("300k", 300_000, "steps"),
+        ("1M", 1_000_000, "steps"),
+        ("5000 steps", 5000, "steps"),
+        (7, 7, "steps"),
+        ("30 epochs", 30, "epochs"),
+        ("1 epoch", 1, "epochs"),
+    ],
+)
+def test_amounts(text: object, value: float, unit: str) -> None:
+    amount = parse(text)
+    assert (amount.value, amount.unit) == (value, unit)
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3m", "3 weeks", "1e", "nan", "3 m m", True, 2.5, None])
+def test_what_is_no_amount(text: object) -> None:
+    with pytest.raises(ValueError, match="should be an amount"):
+        parse(text)

@@ -1,0 +1,109 @@
+"""The rate over a run; when parts of a network wake; what is averaged."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from finescale.errors import UsageError
+from finescale.training import groups
+from finescale.training.amounts import parse
+from finescale.training.average import Average
+from finescale.training.recipe import Group, Optimiser, Schedule
+from finescale.training.schedule import Moment, factor
+
+
+@pytest.mark.parametrize("shape", ["cosine", "linear", "square root"])
+def test_rises_stays_and_falls_to_nothing(shape: str) -> None:
+    schedule = Schedule.model_validate({"shape": shape, "warmup": 0.1, "decay_from": 0.5})
+    rates = [factor(schedule, Moment(i / 1000, i)) for i in range(1001)]
+    assert 0 < rates[0] < 0.01
+    assert rates[50] == pytest.approx(0.5)
+    assert rates[100:501] == [1.0] * 401
+    assert all(a > b for a, b in itertools.pairwise(rates[501:]))
+    assert rates[-1] == 0
+    assert rates[-2] < 0.05
+
+
+def test_halves_every_so_many_epochs() -> None:
+    schedule = Schedule(kind="halving", warmup=0.0, halve_every=parse("30 epochs"))
+    rates = [factor(schedule, Moment(0.5, step, epoch=50)) for step in (0, 1499, 1500, 2999, 3000)]
+    assert rates == [1, 1, 0.5, 0.5, 0.25]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.tail = nn.Conv2d(4, 3, 1)
+
+
+def test_groups_wake_in_turn_and_their_norms_rest_until_then() -> None:
+    network = Net().train()
+    wanted = (Group(match="encoder.0", rate=0.1, frozen_until=0.5), Group(match="encoder", frozen_until=parse("10")))
+    members = groups.assign(network, wanted)
+    assert [m.names for m in members] == [
+        ["encoder.0.weight", "encoder.0.bias"],
+        ["encoder.1.weight", "encoder.1.bias"],
+        ["tail.weight", "tail.bias"],
+    ]
+
+    def awake(now: Moment) -> list[bool]:
+        groups.freeze(members, now)
+        first, norm = network.get_parameter("encoder.0.weight"), network.encoder[1]
+        return [first.requires_grad, norm.training, network.tail.weight.requires_grad]
+
+    assert awake(Moment(0.0, 0)) == [False, False, True]
+    assert awake(Moment(0.4, 10)) == [False, True, True]
+    assert awake(Moment(0.5, 12)) == [True, True, True]
+    assert not groups.freeze(members, Moment(0.6, 13))  # nothing changes any more
+    optimiser = groups.optimiser(members, Optimiser(rate=1e-3))
+    assert [group["multiple"] for group in optimiser.param_groups] == [0.1, 1.0, 1.0]
+
+
+def test_muon_takes_the_matrices_of_each_group() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3))
+    optimiser = groups.optimiser(groups.assign(network, ()), Optimiser(kind="muon"))
+    matrices = [p for group in optimiser.param_groups if group["matrices"] for p in group["params"]]
+    assert len(matrices) == 1
+    assert matrices[0] is network[1].weight
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == 4
+
+
+def test_a_group_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(UsageError, match="starts with 'encodr'; did you mean 'encoder'"):
+        groups.assign(Net(), (Group(match="encodr"),))
+
+
+def test_the_average_of_weights_and_running_statistics() -> None:
+    torch.manual_seed(0)
+    network = Net().train()
+    average = Average(network, 0.5)
+    expected = network.tail.weight.detach().clone()
+    for n in range(1, 4):
+        with torch.no_grad():
+            network.tail.weight.add_(1)
+        network.encoder(torch.randn(2, 3, 4, 4))
+        average.update()
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * network.tail.weight.detach()
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    with average.applied():
+        torch.testing.assert_close(network.tail.weight, expected, rtol=1e-6, atol=1e-6)
+        assert not torch.equal(network.get_buffer("encoder.1.running_mean"), own["encoder.1.running_mean"])
+        assert network.get_buffer("encoder.1.num_batches_tracked") == 3
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, own[name])
+
+
+def test_spectral_norms_vectors_are_copied_not_averaged() -> None:
+    network = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1))
+    average = Average(network, 0.9)
+    for _ in range(3):
+        network(torch.randn(1, 4, 2, 2))
+        average.update()
+    name = "parametrizations.weight.0._u"
+    u = network.get_buffer(name).clone()
+    with average.applied():
+        assert torch.equal(network.get_buffer(name), u)

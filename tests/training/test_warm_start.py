@@ -1,0 +1,82 @@
+"""Starting from other weights: what fits is taken, and it is said what."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from finescale.errors import FinescaleError
+from finescale.networks import catalogue
+from finescale.networks.base import Network
+from finescale.training import checkpoints, warm_start
+from finescale.weights import files
+
+SMALL: dict[str, Any] = {"channels": 8, "groups": 2, "blocks": 1, "reduction": 4}
+
+
+def network(seed: int, *, scale: int = 2, **arguments: Any) -> Network:
+    torch.manual_seed(seed)
+    return catalogue.build("rcan", scale=scale, **{**SMALL, **arguments}).eval()
+
+
+def test_a_half_precision_file_of_the_same_network(tmp_path: Path) -> None:
+    source, target = network(0), network(1)
+    files.save(source, tmp_path / "w.safetensors", dtype=torch.float16)
+    taken = warm_start.apply(target, warm_start.read(tmp_path / "w.safetensors"))
+    assert (taken.resized, taken.left) == ([], [])
+    for name, value in target.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, source.state_dict()[name].half().float())
+
+
+def test_another_scale_leaves_the_new_upsampler(tmp_path: Path) -> None:
+    taken = warm_start.apply(network(1, scale=4), network(0).state_dict())
+    assert taken.left == ["tail.0.2.weight", "tail.0.2.bias"]
+    assert str(taken).endswith("2 left (tail.0.2.weight, tail.0.2.bias)")
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+def test_a_direct_tail_of_another_scale_gives_about_the_same_picture(scale: int) -> None:
+    source, target = network(0, tail="direct"), network(1, scale=scale, tail="direct")
+    with torch.no_grad():
+        source.get_parameter("tail.0.weight").mul_(0.3)
+    taken = warm_start.apply(target, source.state_dict())
+    assert taken.resized == ["tail.0.weight", "tail.0.bias"]
+    x = F.interpolate(torch.rand(1, 3, 6, 6), size=(24, 24), mode="bicubic")
+    with torch.no_grad():
+        wanted, given = source(x), target(x)
+        fresh = network(1, scale=scale, tail="direct")(x)
+
+    def error(y: torch.Tensor) -> float:
+        shrunk = F.interpolate(y, size=wanted.shape[2:], mode="area")
+        return float((shrunk - wanted).square().mean())
+
+    assert error(given) < error(fresh) / 4
+
+
+def test_a_smaller_network_fills_part_of_a_larger_one() -> None:
+    source, target = network(0), network(1, channels=12, blocks=2)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    taken = warm_start.apply(target, source.state_dict())
+    own, theirs = target.state_dict(), source.state_dict()
+    assert torch.equal(own["head.0.weight"][:8], theirs["head.0.weight"])
+    assert torch.equal(own["head.0.weight"][8:], before["head.0.weight"][8:])
+    assert "head.0.weight" in taken.resized
+    assert "body.0.body.2.weight" in taken.left  # a block that the smaller one lacks
+
+
+def test_the_averaged_weights_of_a_checkpoint(tmp_path: Path) -> None:
+    source = network(0)
+    checkpoints.save(tmp_path, {"average": source.state_dict()})
+    target = network(1)
+    warm_start.apply(target, warm_start.read(tmp_path / "last.ckpt"))
+    assert torch.equal(target.get_parameter("head.0.weight"), source.get_parameter("head.0.weight"))
+
+
+def test_nothing_in_common_is_an_error() -> None:
+    with pytest.raises(FinescaleError, match="holds no weights"):
+        warm_start.apply(network(0), {"other": torch.zeros(3)}, "other.safetensors")
+    with pytest.raises(FinescaleError):
+        warm_start.read(Path("none.safetensors"))
