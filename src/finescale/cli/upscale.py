@@ -12,7 +12,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--scale", type=float, metavar="FACTOR", help="any factor up to 16 (default: 4)")
     size.add_argument("--width", type=int, metavar="PIXELS", help="width of the result; the height follows")
     size.add_argument("--height", type=int, metavar="PIXELS", help="height of the result; the width follows")
-    size.add_argument("--fit", type=_box, metavar="WxH", help="as large as fits into this box")
+    size.add_argument("--fit", metavar="WxH", help="as large as fits into this box")
     add("--network", metavar="NAME|FILE", help="a network (see `finescale networks`) or a weight file")
     add("--ensemble", action="store_true", help="average over eight flips and turns: eight times the work")
     add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png)")
@@ -27,13 +27,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Enlarges the pictures; 1 if any of them failed."""
+    from finescale.images.sizes import parse_box
     from finescale.inference.batch import Options, upscale_files
     from finescale.inference.size import Target
 
-    scale = args.scale if args.scale or args.width or args.height or args.fit else 4.0
+    asked = (args.scale, args.width, args.height, args.fit)
+    scale = 4.0 if all(value is None for value in asked) else args.scale
     settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "ensemble", "tile")}
     options = Options(
-        target=Target(scale, args.width, args.height, args.fit),
+        target=Target(scale, args.width, args.height, args.fit and parse_box(args.fit)),
         network=args.network,
         output=args.output,
         format=args.format,
@@ -42,10 +44,3 @@ def run(args: argparse.Namespace) -> int:
         settings=settings,
     )
     return upscale_files(args.pictures, options, quiet=args.quiet)
-
-
-def _box(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 1920x1080, not '{text}'")
-    return int(width), int(height)

@@ -115,27 +115,28 @@ def _extension(source: Path, format: str | None) -> str:
 def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = False) -> int:
     """Enlarges picture files one after another, with a progress bar on a terminal.
 
-    Pictures whose result exists are skipped with a note when several are asked for (so an interrupted job goes on where
-    it stopped); for a single picture that is an error.
+    Pictures whose result exists are skipped with a note in folders and patterns (so an interrupted job goes on
+    where it stopped); for a single file that is an error.
 
     Returns:
         0, or 1 if any picture failed; what failed and why is printed at the end.
     """
     todo = jobs(pictures, options)
+    alone = len(pictures) == 1 and Path(pictures[0]).is_file()
     networks = Networks(options.network, **options.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
     failures: list[str] = []
     skipped = 0
     with _bar(len(todo), quiet) as bar:
         for job in todo:
-            if len(todo) > 1 and job.target.exists() and not options.overwrite:
+            if not alone and job.target.exists() and not options.overwrite:
                 skipped += 1
                 bar(job.source.name, 1.0)
                 continue
             try:
                 _one(job, options, networks, partial(bar, job.source.name))
             except UsageError as error:
-                if len(todo) == 1:
+                if alone:
                     raise
                 failures.append(_naming(job, error))
             except FinescaleError as error:
@@ -145,10 +146,10 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     if skipped and not quiet:
         print(f"{skipped} of {len(todo)} skipped: their results exist (--overwrite makes them again)", file=sys.stderr)
     if failures:
-        if len(todo) > 1:
+        if not alone:
             print(f"finescale: {len(failures)} of {len(todo)} pictures failed:", file=sys.stderr)
         for failure in failures:
-            print(f"finescale: {failure}" if len(todo) == 1 else f"  {failure}", file=sys.stderr)
+            print(f"finescale: {failure}" if alone else f"  {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 

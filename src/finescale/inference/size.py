@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from finescale.errors import UsageError
+from finescale.images.sizes import target_size
 
 LARGEST_FACTOR = 16.0
 
@@ -29,7 +30,7 @@ class Target:
             raise UsageError(f"give one of scale, width, height and fit, not {' and '.join(given) or 'none of them'}")
         if self.scale is not None and not 0 < self.scale <= LARGEST_FACTOR:
             raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {self.scale:g}")
-        if min(self.width or 1, self.height or 1, *(self.fit or ())) < 1:
+        if any(side is not None and side < 1 for side in (self.width, self.height, *(self.fit or ()))):
             raise UsageError("the result must be at least 1 pixel wide and high")
 
     def size(self, width: int, height: int) -> tuple[int, int]:
@@ -39,18 +40,13 @@ class Target:
             UsageError: that would be more than 16 times as large.
         """
         if self.scale is not None:
-            factor = self.scale
-        elif self.width is not None:
-            factor = self.width / width
-        elif self.height is not None:
-            factor = self.height / height
+            result = max(1, int(width * self.scale + 0.5)), max(1, int(height * self.scale + 0.5))
         else:
-            assert self.fit is not None
-            factor = min(self.fit[0] / width, self.fit[1] / height)
-        if factor > LARGEST_FACTOR:
+            result = target_size((width, height), width=self.width, height=self.height, fit=self.fit)
+        factor = max(result[0] / width, result[1] / height)
+        if self.scale is None and factor > LARGEST_FACTOR:
             raise UsageError(f"{width} x {height} pixels can be enlarged {LARGEST_FACTOR:g} times, not {factor:.4g}")
-        result = max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5))
-        return (self.width or result[0], self.height or result[1])
+        return result
 
     @property
     def suffix(self) -> str:

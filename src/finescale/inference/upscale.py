@@ -11,7 +11,7 @@ import numpy as np
 from finescale.images.picture import Picture
 from finescale.inference import tiling
 from finescale.inference.engines import choose
-from finescale.inference.engines.interface import Engine, largest_tile
+from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.size import Target, passes
 from finescale.inference.tiling import Array, Cancelled, Progress, from_unit, to_unit
 from finescale.inference.transparency import bleed, within_neighbours
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cancelled", "Upscaler", "enlarge_picture", "upscale"]
 
-MARGIN = 48  # input pixels of context; what it leaves of a seam is measured in tests/inference
 BUDGET = 1 << 30  # bytes for one tile's features, which keeps a default run under 2 GiB
 
 
@@ -61,7 +60,7 @@ class Upscaler:
         self.scale = self.engine.scale
         self.ensemble, self.window = ensemble, window
         self._fine: Engine | None = self.engine if precision != "auto" else None
-        self.tile = tile or (largest_tile(self.engine, BUDGET, MARGIN) if window is not None else 1 << 30)
+        self.tile = tile
 
     def enlarge(self, x: "torch.Tensor", progress: Progress | None = None) -> "torch.Tensor":
         """Enlarges by the network's own scale.
@@ -115,7 +114,10 @@ class Upscaler:
 
     def _tiled(self, x: Array, progress: Progress | None) -> Array:
         engine = self.engine if x.dtype == np.uint8 else self._finest()
-        return tiling.enlarge(x, engine, tile=self.tile, margin=MARGIN, progress=progress)
+        tile = self.tile
+        if tile is None:
+            tile = max(x.shape[:2]) if self.window is None else fitting_tile(engine, BUDGET, *x.shape[:2])
+        return tiling.enlarge(x, engine, tile=tile, margin=engine.margin, progress=progress)
 
     def _finest(self) -> "Engine":
         """For pictures of more than 8 bits: float32, unless a precision was asked for."""
@@ -147,12 +149,14 @@ def enlarge_picture(
                 done += 1
     if grey and chain:
         pixels = _mean(pixels)
-    pixels = _resize(pixels, size)
-    if alpha is not None:
-        alpha = _resize(alpha[..., None], size)[..., 0]
+    result = replace(picture, pixels=pixels, alpha=alpha)
+    if result.size != size:
+        from finescale.images.scaling import resize_picture
+
+        result = resize_picture(result, size)
     if progress:
         progress(1.0)
-    return replace(picture, pixels=pixels, alpha=alpha)
+    return result
 
 
 def upscale(
@@ -313,14 +317,3 @@ def _three(x: Array) -> Array:
 def _mean(x: Array) -> Array:
     """(H, W, 3) -> (H, W, 1), same integer type."""
     return ((x.astype(np.uint32).sum(2, keepdims=True) + 1) // 3).astype(x.dtype)
-
-
-def _resize(x: Array, size: tuple[int, int]) -> Array:
-    """(H, W, C) bicubically to (width, height), exactly as `finescale.images.resize` does."""
-    if x.shape[1::-1] == size:
-        return x
-    import torch
-
-    from finescale.images.resize import resize
-
-    return resize(torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))), size[::-1]).numpy().transpose(1, 2, 0)

@@ -182,6 +182,7 @@ class UNet(Network):
     """
 
     multiple = 16
+    context = 192
 
     def __init__(
         self,

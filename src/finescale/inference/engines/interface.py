@@ -13,12 +13,14 @@ class Engine(Protocol):
         precision: "float32", "bfloat16" or "int8".
         scale: of the network.
         bytes_per_pixel: memory that the features need for every input pixel, about.
+        margin: input pixels of context that a tile needs, a multiple of 48.
     """
 
     name: str
     precision: str
     scale: int
     bytes_per_pixel: float
+    margin: int
 
     def run(self, x: Array) -> Array:
         """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
@@ -29,6 +31,9 @@ class Engine(Protocol):
         ...
 
 
-def largest_tile(engine: Engine, budget: float, margin: int) -> int:
-    """Side of the largest square tile, without margins, whose features fit into `budget` bytes."""
-    return max(GRID, int((budget / engine.bytes_per_pixel) ** 0.5) - 2 * margin)
+def fitting_tile(engine: Engine, budget: float, height: int, width: int) -> int:
+    """Side of the tiles, without margins, for a picture: all of it if its features fit into `budget` bytes."""
+    pixels = budget / engine.bytes_per_pixel
+    if height * width <= pixels:
+        return max(height, width, GRID)
+    return max(GRID, int(pixels**0.5) - 2 * engine.margin)

@@ -39,7 +39,7 @@ class OpenVINOEngine:
         self.source, self.precision = source, precision
         name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
         notes, model = self._cached(core, name) or self._compile(core, name)
-        self.scale, self.bytes_per_pixel = int(notes["scale"]), float(notes["bytes_per_pixel"])
+        self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._request = model.create_infer_request()
 
     def run(self, x: Array) -> Array:
@@ -74,7 +74,11 @@ class OpenVINOEngine:
         from finescale.inference.prepare import bytes_per_pixel
 
         network = self.source.prepared()
-        notes = {"scale": network.scale, "bytes_per_pixel": bytes_per_pixel(network)}
+        notes = {
+            "scale": network.scale,
+            "bytes_per_pixel": bytes_per_pixel(network),
+            "margin": network.context,
+        }
         try:
             model = core.compile_model(translate(network), "CPU", self._config)
             agreement = min(_agreement(network, model, size) for size in ((53, 67), (96, 50)))
@@ -95,13 +99,20 @@ class OpenVINOEngine:
 
 
 def translate(network: "Network") -> Any:
-    """The network as an OpenVINO model with free batch, height and width."""
-    import openvino
+    """The network as an OpenVINO model with free batch, height and width.
+
+    By the frontend itself: `openvino.convert_model` around it is slower, and reports its use to its makers.
+    """
     import torch
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with torch.inference_mode():
         traced = torch.jit.trace(network, torch.zeros(1, 3, 53, 67), check_trace=False)
-    model = openvino.convert_model(traced)
+    manager = FrontEndManager()
+    frontend = manager.load_by_framework("pytorch")
+    decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
+    model = frontend.convert(frontend.load(decoder))
     model.reshape([-1, 3, -1, -1])
     return model
 

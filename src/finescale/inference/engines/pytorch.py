@@ -50,7 +50,7 @@ class TorchEngine:
             precision = "bfloat16" if fast_bfloat16(device) else "float32"
         if precision not in ("float32", "bfloat16"):
             raise UsageError(f"the torch engine computes in float32 and bfloat16, not in {precision}")
-        self.bytes_per_pixel = bytes_per_pixel(network)
+        self.bytes_per_pixel, self.margin = bytes_per_pixel(network), network.context
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scale, self.device, self.precision = network.scale, device, precision
 

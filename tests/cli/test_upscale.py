@@ -1,0 +1,276 @@
+"""`finescale upscale` as it is typed."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.inference.test_tiling import picture
+
+from finescale.cli.main import main
+from finescale.images.files import read, write
+from finescale.images.picture import Picture
+
+pytestmark = pytest.mark.usefixtures("_here")
+
+
+@pytest.fixture
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path, compiled_cache: Path) -> None:
+    """Tiny weights, a cache of their own, and a fresh folder to work in."""
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
+    monkeypatch.chdir(tmp_path)
+
+
+def photo(name: str, height: int = 20, width: int = 30) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(Picture(picture(height, width)), path)
+    return path
+
+
+def upscale(*arguments: str) -> int:
+    return main(["upscale", "--engine", "torch", *arguments])
+
+
+def listing() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def finished(folder: str) -> list[str]:
+    """Names of the complete files in a folder, which may not be there yet."""
+    return sorted(path.name for path in Path(folder).glob("[!.]*"))
+
+
+def test_beside_the_picture() -> None:
+    photo("photo.jpg")
+    assert upscale("photo.jpg") == 0
+    assert listing() == ["photo.jpg", "photo_x4.png"]
+    assert read("photo_x4.png").size == (120, 80)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "size"),
+    [
+        (["--scale", "2"], "a_x2.png", (60, 40)),
+        (["--scale", "2.5"], "a_x2.5.png", (75, 50)),
+        (["--width", "100"], "a_100w.png", (100, 67)),
+        (["--height", "50"], "a_50h.png", (75, 50)),
+        (["--fit", "90x90"], "a_fit90x90.png", (90, 60)),
+        (["--format", "webp"], "a_x4.webp", (120, 80)),
+        (["--format", "jpg", "--quality", "80"], "a_x4.jpg", (120, 80)),
+        (["-o", "b.tif"], "b.tif", (120, 80)),
+        (["-o", "new/folder"], "new/folder/a_x4.png", (120, 80)),
+    ],
+)
+def test_names_and_sizes(options: list[str], name: str, size: tuple[int, int]) -> None:
+    photo("a.bmp")
+    assert upscale("a.bmp", *options) == 0
+    assert read(name).size == size
+    assert len(listing()) == 2
+
+
+def test_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    Path("a_x4.png").write_bytes(b"precious")
+    assert upscale("a.png") == 1
+    assert "already exists" in capsys.readouterr().err
+    assert Path("a_x4.png").read_bytes() == b"precious"
+    assert upscale("a.png", "--overwrite") == 0
+    assert read("a_x4.png").size == (120, 80)
+
+
+def test_a_folder_keeps_its_structure_and_resumes(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("in/a.png", "in/deep/b.jpg", "in/deep/er/c.tif"):
+        photo(name)
+    Path("in/notes.txt").write_text("no picture")
+    assert upscale("in", "-o", "out", "--scale", "2") == 0
+    results = ["out/a_x2.png", "out/deep/b_x2.png", "out/deep/er/c_x2.tif"]
+    assert [name for name in listing() if name.startswith("out")] == results
+    times = [Path(name).stat().st_mtime_ns for name in results]
+    Path(results[1]).unlink()
+    assert upscale("in", "-o", "out", "--scale", "2") == 0
+    assert "2 of 3 skipped" in capsys.readouterr().err
+    assert [Path(results[i]).stat().st_mtime_ns for i in (0, 2)] == [times[0], times[2]]
+    assert Path(results[1]).exists()
+
+
+def test_results_are_no_pictures_to_enlarge() -> None:
+    photo("in/a.png")
+    assert upscale("in", "--scale", "2") == 0
+    assert upscale("in", "--scale", "2") == 0
+    assert listing() == ["in/a.png", "in/a_x2.png"]
+
+
+def test_patterns() -> None:
+    for name in ("a.png", "b.png", "c.jpg"):
+        photo(name)
+    assert upscale("*.png", "-o", "out", "--scale", "2") == 0
+    assert [name for name in listing() if name.startswith("out")] == ["out/a_x2.png", "out/b_x2.png"]
+
+
+def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/a.png")
+    photo("in/z.png")
+    Path("in/text.png").write_text("I am no picture")
+    whole = photo("in/long.png", 60, 60).read_bytes()
+    Path("in/truncated.png").write_bytes(whole[: len(whole) // 2])
+    Path("in/empty.jpg").write_bytes(b"")
+    assert upscale("in", "-o", "out", "--scale", "2") == 1
+    text = capsys.readouterr().err
+    assert "3 of 6 pictures failed" in text
+    for name in ("text.png", "truncated.png", "empty.jpg"):
+        assert sum(f"in/{name}:" in line for line in text.splitlines()) == 1
+    assert "Traceback" not in text
+    assert finished("out") == ["a_x2.png", "long_x2.png", "z_x2.png"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nowhere.png"],
+        ["a.png", "--scale", "0"],
+        ["a.png", "--scale", "99"],
+        ["a.png", "--fit", "12"],
+        ["a.png", "--network", "sa-rcan-ligth"],
+        ["a.png", "--device", "quantum"],
+        ["a.png", "-o", "b.xyz", "--format", "xyz"],
+        ["a.png", "b.png", "-o", "one.png"],
+        ["a.png", "--quality", "101", "--format", "jpg"],
+    ],
+)
+def test_impossible_requests(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    photo("b.png")
+    assert upscale(*arguments) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("finescale: ")
+    assert text.count("\n") == 1
+    assert listing() == ["a.png", "b.png"]
+
+
+def test_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    assert upscale("a.png", "--network", "rcan") == 1
+    assert "no trained weights for rcan" in capsys.readouterr().err
+
+
+def awkward() -> dict[str, bytes]:
+    """Pictures of awkward kinds, as files."""
+    rgb = picture(21, 34)
+    palette = Image.fromarray(rgb).quantize(16)
+    cmyk = Image.fromarray(rgb).convert("CMYK")
+    turned, exif = Image.fromarray(rgb), Image.Exif()
+    exif[0x0112] = 6
+    files: dict[str, bytes] = {}
+    for name, image, options in (
+        ("palette.png", palette, {"transparency": 3}),
+        ("cmyk.jpg", cmyk, {}),
+        ("rotated.jpg", turned, {"exif": exif}),
+        ("one.png", Image.fromarray(rgb[:1, :1]), {}),
+        ("line.png", Image.fromarray(picture(3, 700)), {}),
+        ("bits.png", Image.fromarray(rgb[..., 0] > 128), {}),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, format={"png": "PNG", "jpg": "JPEG"}[name[-3:]], **options)
+        files[name] = buffer.getvalue()
+    return files
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "alpha"),
+    [
+        ("palette.png", (68, 42), True),
+        ("cmyk.jpg", (68, 42), False),
+        ("rotated.jpg", (42, 68), False),
+        ("one.png", (2, 2), False),
+        ("line.png", (1400, 6), False),
+        ("bits.png", (68, 42), False),
+    ],
+)
+def test_awkward_kinds(name: str, size: tuple[int, int], alpha: bool) -> None:
+    Path(name).write_bytes(awkward()[name])
+    assert upscale(name, "--scale", "2", "-o", "out.png") == 0
+    small, large = read(name), read("out.png")
+    assert large.size == size
+    assert (large.alpha is not None) is alpha
+    assert large.pixels.shape[2] == small.pixels.shape[2]
+    if alpha:
+        assert large.alpha is not None
+        assert large.alpha.max() == 255  # exactly, where all neighbours are opaque
+        assert large.alpha.min() < 64
+
+
+def test_sixteen_bit_grey_with_alpha() -> None:
+    grey = picture(20, 25, np.uint16)
+    write(Picture(grey[..., :1], grey[..., 1]), "deep.png")
+    assert upscale("deep.png", "--scale", "2") == 0
+    large = read("deep_x2.png")
+    assert large.bits == 16
+    assert large.pixels.shape == (40, 50, 1)
+    assert large.alpha is not None
+
+
+def test_profile_and_exif_are_kept() -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x010F] = "Finescale"
+    Image.fromarray(picture(20, 30)).save("a.jpg", icc_profile=profile, exif=exif)
+    assert upscale("a.jpg", "--scale", "2") == 0
+    with Image.open("a_x2.png") as image:
+        assert image.info["icc_profile"] == profile
+        assert image.getexif()[0x010F] == "Finescale"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
+def test_a_folder_without_permission(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    Path("closed").mkdir(mode=0o500)
+    assert upscale("a.png", "-o", "closed") == 1
+    assert "permission denied" in capsys.readouterr().err.lower()
+
+
+def test_silent_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    assert upscale("a.png", "--scale", "2") == 0
+    assert capfd.readouterr() == ("", "")  # no bar where there is no terminal
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_interrupted_cleanly() -> None:
+    for i in range(40):
+        photo(f"in/{i:02}.png", 120, 120)
+    command = [sys.executable, "-m", "finescale", "upscale", "in", "-o", "out", "--engine", "torch"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not finished("out") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert error == "finescale: interrupted\n"
+    done = finished("out")
+    assert 0 < len(done) < 40
+    assert all(name.endswith("_x4.png") and read(Path("out", name)).size == (480, 480) for name in done)
+
+
+@pytest.mark.slow
+def test_the_fast_path_imports_no_torch() -> None:
+    pytest.importorskip("openvino")
+    photo("a.png")
+    assert main(["upscale", "a.png", "--device", "cpu"]) == 0
+    code = (
+        "import sys; from finescale.cli.main import main; "
+        "code = main(['upscale', 'a.png', '--device', 'cpu', '--overwrite']); "
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

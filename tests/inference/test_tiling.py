@@ -1,0 +1,197 @@
+"""Tiles: the same picture as in one piece, at any size, and what happens when memory runs out."""
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import tiny_network
+
+from finescale.errors import FinescaleError
+from finescale.inference import tiling
+from finescale.inference.engines.pytorch import TorchEngine
+from finescale.inference.prepare import bytes_per_pixel, for_inference
+from finescale.inference.tiling import Array, Tile, enlarge, plan
+from finescale.layers.statistics import StatisticsLayer
+from finescale.networks.base import Network
+from finescale.networks.catalogue import build
+
+CPU = torch.device("cpu")
+
+
+def picture(height: int, width: int, kind: type = np.uint8) -> Array:
+    """Smooth colours, edges and noise."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width] / 20.0
+    plain = np.stack([np.sin(a * x + b * y) for a, b in rng.uniform(-2, 2, (3, 2))], -1) * 0.3 + 0.5
+    plain += 0.2 * ((x.astype(int) + y.astype(int)) % 2)[..., None] + rng.normal(0, 0.05, plain.shape)
+    plain = plain.clip(0, 1)
+    return plain.astype(np.float32) if kind is np.float32 else (plain * np.iinfo(kind).max).astype(kind)
+
+
+def engine(network: Network, window: int | None = 48) -> TorchEngine:
+    return TorchEngine(for_inference(network, window), CPU, "float32")
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile"), [(1, 1, 64), (97, 301, 64), (48, 96, 48), (250, 49, 100), (5, 500, 200)]
+)
+def test_plan_covers_every_pixel_once_on_the_grid(height: int, width: int, tile: int) -> None:
+    seen = np.zeros((height, width), int)
+    for t in plan(Tile(0, 0, height, width), tile):
+        seen[t.top : t.bottom, t.left : t.right] += 1
+        assert t.top % tiling.GRID == t.left % tiling.GRID == 0
+        assert max(t.bottom - t.top, t.right - t.left) <= max(tiling.GRID, tile)
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("tile", [64, 96])
+def test_tiled_equals_whole(scale: int, tile: int) -> None:
+    x = picture(131, 187)
+    run = engine(tiny_network(scale))
+    whole = enlarge(x, run, tile=10**6, margin=0).astype(int)
+    tiled = enlarge(x, run, tile=tile, margin=48).astype(int)
+    assert whole.std() > 20
+    assert np.abs(tiled - whole).max() <= 1
+
+
+def test_without_local_windows_tiles_leave_seams() -> None:
+    """The reason for local windows, and that the test above can fail."""
+    x = picture(131, 187)
+    x[:, :90] //= 5  # other statistics on the left
+    run = engine(tiny_network(2), window=None)
+    whole = enlarge(x, run, tile=10**6, margin=0).astype(int)
+    assert np.abs(enlarge(x, run, tile=64, margin=48).astype(int) - whole).max() > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sa-rcan-light", {}),
+        ("sa-rcan", {"groups": 2, "blocks": 3}),
+        ("rcan", {"groups": 2, "blocks": 3}),
+        ("edsr-baseline", {}),
+        ("unet-2", {"encoder": "resnet18"}),
+        ("unet-9", {"encoder": "resnet18"}),
+    ],
+)
+def test_tiled_equals_whole_for_networks_of_the_catalogue(name: str, options: dict[str, object]) -> None:
+    """A long, narrow picture: wide enough for the margins of every network, and small."""
+    torch.manual_seed(0)
+    network = build(name, scale=2, **options).eval()
+    for key, value in network.named_parameters():
+        if key.endswith("gamma"):
+            value.data.fill_(0.5)
+    x = picture(40, 2 * network.context + 96, np.float32)
+    run = engine(network)
+    whole = enlarge(x, run, tile=10**6, margin=0)
+    tiled = enlarge(x, run, tile=64, margin=network.context)
+    low, high = np.quantile(whole, (0.01, 0.99))  # random weights give pictures of any contrast
+    assert np.abs(tiled - whole).max() / (high - low) * 255 <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 500), (2, 49)])
+def test_odd_sizes(height: int, width: int) -> None:
+    y = enlarge(picture(height, width), engine(tiny_network(3)), tile=96, margin=48)
+    assert y.shape == (3 * height, 3 * width, 3)
+
+
+class Scarce(TorchEngine):
+    """An engine on a device with little memory."""
+
+    def __init__(self, network: Network, pixels: int, error: Exception) -> None:
+        super().__init__(for_inference(network), CPU, "float32")
+        self.pixels, self.error, self.refused = pixels, error, 0
+
+    def run(self, x: Array) -> Array:
+        if x.shape[2] * x.shape[3] > self.pixels:
+            self.refused += 1
+            raise self.error
+        return super().run(x)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_halves_the_tile(error: Exception) -> None:
+    x = picture(200, 230)
+    run = Scarce(tiny_network(2), 150 * 150, error)
+    tiled = enlarge(x, run, tile=192, margin=48)
+    whole = enlarge(x, engine(tiny_network(2)), tile=10**6, margin=0)
+    assert 1 <= run.refused <= 2  # learned once, not tile by tile
+    assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 1
+
+
+def test_no_memory_at_all_is_said() -> None:
+    with pytest.raises(FinescaleError, match="out of memory"):
+        enlarge(picture(60, 60), Scarce(tiny_network(2), 100, MemoryError()), tile=64, margin=48)
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        enlarge(picture(9, 9), Scarce(tiny_network(2), 0, RuntimeError("shape mismatch")), tile=64, margin=48)
+
+
+class Overflowing(TorchEngine):
+    """Loses some values, as float16 does; its float32 twin does not, or does too."""
+
+    def __init__(self, network: Network, exact: TorchEngine | None) -> None:
+        super().__init__(for_inference(network), CPU, "float32")
+        self.twin = exact
+
+    def run(self, x: Array) -> Array:
+        y = super().run(x).copy()
+        y[..., 0, 0] = np.inf
+        return y
+
+    def exact(self) -> TorchEngine | None:
+        return self.twin
+
+
+def test_values_that_are_not_finite_are_computed_again() -> None:
+    x, network = picture(50, 60), tiny_network(2)
+    np.testing.assert_array_equal(
+        enlarge(x, Overflowing(network, engine(network)), tile=64, margin=48),
+        enlarge(x, engine(network), tile=64, margin=48),
+    )
+    with pytest.raises(FinescaleError, match="not finite"):
+        enlarge(x, Overflowing(network, None), tile=64, margin=48)
+
+
+def test_progress_rises_to_one_and_can_stop() -> None:
+    seen: list[float] = []
+    enlarge(picture(120, 100), engine(tiny_network(2)), tile=48, margin=48, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+    assert len(seen) == 9
+
+    def stop(done: float) -> None:
+        raise tiling.Cancelled
+
+    with pytest.raises(tiling.Cancelled):
+        enlarge(picture(120, 100), engine(tiny_network(2)), tile=48, margin=48, progress=stop)
+
+
+def test_preparing_leaves_the_network_alone() -> None:
+    network = tiny_network(2)
+    names = list(network.state_dict())
+    x = torch.rand(1, 3, 48, 48)
+    with torch.no_grad():
+        wanted = network(x)
+        prepared = for_inference(network, None)
+        torch.testing.assert_close(prepared(x), wanted, atol=1e-5, rtol=0)
+        torch.testing.assert_close(network(x), wanted, atol=1e-6, rtol=0)
+        for_inference(network)  # a second copy: folding must not spoil the shared class
+    assert list(network.state_dict()) == names
+    assert all(module.window is None for module in network.modules() if isinstance(module, StatisticsLayer))
+
+
+def test_memory_estimate_follows_the_widest_map() -> None:
+    direct, classic = tiny_network(4), tiny_network(4, tail="classic")
+    assert bytes_per_pixel(direct) == 3 * 4 * 48  # 3 x 4 x 4 values per input pixel
+    assert bytes_per_pixel(classic) == 3 * 4 * 16 * 16  # 16 channels at 16 times the pixels

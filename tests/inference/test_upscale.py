@@ -1,0 +1,206 @@
+"""Pictures of every kind enlarged: sizes, transparency, 16 bits, grey, metadata, self-ensemble."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.conftest import tiny_network
+from tests.inference.test_tiling import picture
+
+import finescale
+from finescale.errors import FinescaleError, UsageError
+from finescale.images.picture import Picture
+from finescale.inference.size import Target, passes
+from finescale.inference.transparency import bleed, within_neighbours
+from finescale.inference.upscale import Cancelled, Upscaler
+
+
+def upscaler(scale: int = 2, **settings: object) -> Upscaler:
+    return Upscaler(tiny_network(scale), engine="torch", **{"precision": "float32", **settings})  # type: ignore[arg-type]
+
+
+def test_enlarge_equals_the_network() -> None:
+    network = tiny_network(2)
+    x = torch.rand(3, 19, 23)
+    with torch.no_grad():
+        wanted = network(x[None])[0]  # smaller than half a window: local statistics are the global ones
+    torch.testing.assert_close(upscaler(2).enlarge(x), wanted, atol=1e-5, rtol=0)
+    levels = upscaler(2).enlarge(x.mul(255).byte())
+    assert levels.dtype == torch.uint8
+    with torch.no_grad():
+        wanted = network(x.mul(255).byte()[None] / 255)[0]
+    assert (levels.float() - wanted.clamp(0, 1) * 255).abs().max() <= 0.501
+
+
+def test_ensemble_is_equivariant() -> None:
+    """Turning the picture turns the result: what a network alone does not do."""
+    x = picture(30, 44, np.float32)
+    one, eight = upscaler(), upscaler(ensemble=True)
+    np.testing.assert_allclose(eight.pixels(x[:, ::-1]), eight.pixels(x)[:, ::-1], atol=2e-6)
+    np.testing.assert_allclose(eight.pixels(x.swapaxes(0, 1)), eight.pixels(x).swapaxes(0, 1), atol=2e-6)
+    assert np.abs(one.pixels(x[:, ::-1]) - one.pixels(x)[:, ::-1]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("target", "size"),
+    [
+        (Target(scale=2), (74, 58)),
+        (Target(scale=4), (148, 116)),
+        (Target(scale=1.5), (56, 44)),
+        (Target(scale=0.5), (19, 15)),
+        (Target(scale=7), (259, 203)),
+        (Target(width=100), (100, 78)),
+        (Target(height=100), (128, 100)),
+        (Target(fit=(64, 64)), (64, 50)),
+        (Target(fit=(500, 64)), (82, 64)),
+    ],
+)
+def test_exact_sizes(target: Target, size: tuple[int, int]) -> None:
+    small = Picture(picture(29, 37))
+    assert target.size(*small.size) == size
+    assert upscaler().picture(small, size=size).size == size
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 700), (1, 50)])
+def test_awkward_shapes(height: int, width: int) -> None:
+    assert upscaler(4).picture(Picture(picture(height, width))).size == (4 * width, 4 * height)
+
+
+def test_impossible_sizes() -> None:
+    for wrong in ({"scale": 0.0}, {"scale": -1.0}, {"scale": 17.0}, {"width": 0}, {}, {"scale": 2.0, "width": 5}):
+        with pytest.raises(UsageError):
+            Target(**wrong)
+    with pytest.raises(UsageError, match="16 times, not 100"):
+        Target(width=1000).size(10, 10)
+
+
+@pytest.mark.parametrize(
+    ("factor", "scales", "chain"),
+    [
+        (4, [2, 4], [4]),
+        (3, [2, 4], [4]),
+        (3, [2, 3, 4], [3]),
+        (2, [2, 3, 4], [2]),
+        (1.2, [4], [4]),
+        (1, [2], []),
+        (0.3, [2], []),
+        (8, [2, 4], [4, 2]),
+        (6, [2, 3, 4], [3, 2]),
+        (16, [2, 4], [4, 4]),
+        (16, [2], [2, 2, 2, 2]),
+    ],
+)
+def test_chains_of_networks(factor: float, scales: list[int], chain: list[int]) -> None:
+    assert passes(factor, scales) == chain
+
+
+def test_sixteen_bits_stay_sixteen() -> None:
+    """A ramp of fewer than 256 levels of 16 bits keeps its steps: 8 bits anywhere would make it flat."""
+    ramp = np.linspace(30000, 30500, 64).astype(np.uint16)
+    small = Picture(np.broadcast_to(ramp[None, :, None], (32, 64, 3)).copy())
+    large = Upscaler(tiny_network(2), engine="torch").picture(small)  # auto precision: float32 for 16 bits
+    assert large.pixels.dtype == np.uint16
+    assert len(np.unique(large.pixels[16, :, 1])) > 50
+
+
+def test_grey_stays_grey_and_metadata_stay() -> None:
+    grey = Picture(picture(20, 30)[..., :1], icc=b"profile", exif=b"Exif\0\0x", format="png", resolution=(72, 72))
+    large = upscaler().picture(grey)
+    assert large.pixels.shape == (40, 60, 1)
+    assert (large.icc, large.exif, large.resolution) == (grey.icc, grey.exif, grey.resolution)
+    colour = upscaler().picture(Picture(np.repeat(grey.pixels, 3, 2))).pixels.astype(float).mean(2)
+    assert np.abs(large.pixels[..., 0] - colour).max() <= 1
+
+
+def disc(side: int = 60) -> Picture:
+    """A red disc on nothing; what is invisible is bright green, which must not be seen."""
+    y, x = np.mgrid[:side, :side] - side / 2 + 0.5
+    alpha = np.clip((side / 3 - np.hypot(y, x)) * 255 + 128, 0, 255).astype(np.uint8)
+    pixels = np.zeros((side, side, 3), np.uint8)
+    pixels[alpha > 0], pixels[alpha == 0] = (200, 30, 30), (0, 255, 0)
+    return Picture(pixels, alpha)
+
+
+def test_transparency_has_no_fringes() -> None:
+    up, small = upscaler(), disc()
+    large = up.picture(small)
+    assert large.alpha is not None
+    opaque = up.picture(Picture(np.broadcast_to(np.array([200, 30, 30], np.uint8), (60, 60, 3)).copy())).pixels[
+        20:-20, 20:-20
+    ]
+    visible = large.pixels[large.alpha > 8].astype(int)
+    assert np.abs(visible - opaque.reshape(-1, 3).mean(0)).max() <= 3  # the disc's own colour up to its rim
+    assert (large.alpha[:16] == 0).all()
+    assert (large.alpha[50:70, 50:70] == 255).all()
+
+
+def test_bleeding_reaches_every_hidden_pixel() -> None:
+    alpha = np.zeros((37, 53), np.uint8)
+    alpha[5, 7] = 1
+    pixels = np.zeros((37, 53, 3), np.uint8)
+    pixels[5, 7] = (9, 90, 200)
+    assert (bleed(pixels, alpha) == (9, 90, 200)).all()
+    assert pixels.sum() == 299  # the caller's picture is left alone
+    nothing = np.zeros_like(alpha)
+    assert bleed(pixels, nothing) is pixels
+
+
+def test_alpha_is_kept_between_its_neighbours() -> None:
+    small = np.array([[0, 0, 255], [0, 0, 255]], np.uint8)
+    large = np.full((4, 6), 100, np.uint8)
+    assert within_neighbours(large, small).tolist() == [[0, 0, 100, 100, 100, 100]] * 4
+
+
+def test_constant_transparency_stays_exact() -> None:
+    half = replace(Picture(picture(20, 20)), alpha=np.full((20, 20), 77, np.uint8))
+    large = upscaler().picture(half, size=(55, 55))
+    assert large.alpha is not None
+    assert (large.alpha == 77).all()
+
+
+def test_progress_of_many_passes_rises_to_one() -> None:
+    seen: list[float] = []
+    alpha = picture(50, 100)[..., 0]
+    upscaler(ensemble=True, tile=48).picture(Picture(picture(50, 100), alpha), scale=4, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+    def stop(done: float) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        upscaler().picture(Picture(picture(9, 9)), progress=stop)
+
+
+@pytest.fixture
+def face(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path, compiled_cache: Path) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
+
+
+@pytest.mark.usefixtures("face")
+def test_the_face(tmp_path: Path) -> None:
+    image = Image.fromarray(picture(20, 30))
+    image.save(tmp_path / "a.png")
+    large = finescale.upscale(tmp_path / "a.png", engine="torch")
+    assert large.size == (120, 80)
+    assert finescale.upscale(image, 2, engine="torch").size == (60, 40)
+    np.testing.assert_array_equal(np.asarray(finescale.upscale(picture(20, 30), 4, engine="torch")), np.asarray(large))
+    assert finescale.upscale(image, network=tiny_network(2), width=45, engine="torch").size == (45, 30)
+    weights = tiny_file(tmp_path)
+    assert finescale.upscale(image, 3, weights, engine="torch").size == (90, 60)  # x2 twice, then down
+    with pytest.raises(UsageError, match="did you mean 'sa-rcan-light'"):
+        finescale.upscale(image, network="sa-rcan-ligth")
+    with pytest.raises(FinescaleError, match="no trained weights for rcan"):
+        finescale.upscale(image, network="rcan")
+
+
+def tiny_file(folder: Path) -> Path:
+    from finescale.weights.files import save
+
+    path = folder / "mine.safetensors"
+    save(tiny_network(2), path)
+    return path
