@@ -6,8 +6,8 @@ from torch import nn
 
 from finescale.layers.attention import SelfAttention
 from finescale.networks.base import Network
-from finescale.networks.catalogue import build
-from finescale.networks.complexity import cost, count
+from finescale.networks.catalogue import NETWORKS, build
+from finescale.networks.complexity import cost, count, measured
 
 
 class Small(Network):
@@ -37,7 +37,7 @@ def test_every_kind_of_layer_by_hand() -> None:
 
 def test_counting_leaves_the_random_numbers_alone() -> None:
     before = torch.random.get_rng_state()
-    cost("sa-rcan-light", scale=2)
+    measured("sa-rcan-light", scale=2)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -55,3 +55,9 @@ def test_sa_rcan_is_forty_percent_smaller_than_rcan() -> None:
     sizes = [sum(p.numel() for p in build(name, scale=4).parameters()) for name in ("rcan", "sa-rcan")]
     assert 0.36 < 1 - sizes[1] / sizes[0] < 0.42
     assert sum(p.numel() for p in build("sa-rcan-light", scale=4).parameters()) < 1_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_table_of_costs_is_of_this_catalogue(name: str) -> None:
+    assert cost(name, scale=4) == measured(name, scale=4), "run python -m finescale.networks.complexity"

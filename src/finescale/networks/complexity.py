@@ -1,6 +1,9 @@
 """What a network costs: its parameters, and the multiplications of one forward pass."""
 
+import json
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +11,9 @@ from torch import Tensor, nn
 
 from finescale.layers.attention import SelfAttention
 from finescale.networks.base import Network
-from finescale.networks.catalogue import build
+from finescale.networks.catalogue import NETWORKS, build, resolve
+
+_TABLE = Path(__file__).with_name("costs.json")
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,8 @@ def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
     return Cost(sum(p.numel() for p in network.parameters()), total, size)
 
 
-def cost(name: str, *, scale: int = 4, size: tuple[int, int] = (48, 48)) -> Cost:
-    """The cost of a network of the catalogue at `scale`; nothing is computed.
+def measured(name: str, *, scale: int = 4, size: tuple[int, int] = (48, 48)) -> Cost:
+    """The cost of a network of the catalogue at `scale`, counted anew; nothing is computed.
 
     Raises:
         UsageError: unknown name or scale.
@@ -81,3 +86,32 @@ def cost(name: str, *, scale: int = 4, size: tuple[int, int] = (48, 48)) -> Cost
     # built on the CPU and emptied: on the meta device the 15 power iterations of every spectral norm take a minute
     with torch.random.fork_rng(devices=[]):
         return count(build(name, scale=scale).to("meta"), size)
+
+
+def cost(name: str, *, scale: int = 4) -> Cost:
+    """The cost of a network of the catalogue for a picture of 48 x 48, as counted when the catalogue was last changed.
+
+    Building all networks to count them takes many seconds, so the counts are kept beside this file (`write_table`
+    renews them; a test holds them to `measured`).
+
+    Raises:
+        UsageError: unknown name or scale.
+    """
+    entry = _table().get(f"{resolve(name)}-x{scale}")
+    return Cost(entry[0], entry[1], (48, 48)) if entry else measured(name, scale=scale)
+
+
+@cache
+def _table() -> dict[str, list[int]]:
+    return dict(json.loads(_TABLE.read_text())) if _TABLE.is_file() else {}
+
+
+def write_table() -> None:
+    """Counts every network of the catalogue at every scale and writes the table that `cost` reads."""
+    costs = {f"{name}-x{scale}": measured(name, scale=scale) for name in NETWORKS for scale in (2, 3, 4)}
+    lines = (f'"{name}": [{one.parameters}, {one.macs}]' for name, one in costs.items())
+    _TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    write_table()

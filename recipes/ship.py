@@ -1,0 +1,56 @@
+"""Makes a shipped weight file of a trained one: float16, measured on benchmark sets, listed in the folder's index.
+
+    python recipes/ship.py runs/sa-rcan-light-x4/sa-rcan-light-x4.safetensors src/finescale/weights/files --data DATA
+
+The figures are measured on the very tensors that are shipped and written into the file's own notes, so that
+`finescale networks` can show them and anybody can measure them again with `finescale bench`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from finescale.evaluation import benchmark, sets
+from finescale.weights import files
+from finescale.weights.places import INDEX, file_name
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="a trained weight file")
+    parser.add_argument("folder", type=Path, help="where shipped files lie")
+    parser.add_argument("--data", type=Path, help="the folder that holds the benchmark sets")
+    parser.add_argument("--sets", default="Set5,Set14,B100,Urban20")
+    parser.add_argument("--notes", type=json.loads, default={}, metavar="JSON", help="added to the file's notes")
+    args = parser.parse_args()
+
+    header = files.read_header(args.file)
+    network = files.load(args.file)
+    target = args.folder / file_name(header.name, header.scale)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    notes = {**header.notes, **args.notes}
+    files.save(network, target, notes=notes, dtype=torch.float16)
+
+    figures = {}
+    chosen = [sets.find(name, args.data) for name in args.sets.split(",")]
+    run = benchmark.run([str(target)], chosen, header.scale, command=["recipes/ship.py"], timed_size=None)
+    for name, scores in run.rows[0].scores.items():
+        count = len(scores)
+        figures[name] = {
+            "psnr": round(sum(score.psnr for score in scores) / count, 4),
+            "ssim": round(sum(score.ssim for score in scores) / count, 5),
+        }
+    files.save(network, target, notes={**notes, "figures": figures}, dtype=torch.float16)
+
+    index_file = args.folder / INDEX
+    index = json.loads(index_file.read_text()) if index_file.is_file() else {}
+    index[target.name] = {"sha256": files.sha256(target), "size": target.stat().st_size, **notes, "figures": figures}
+    index_file.write_text(json.dumps(dict(sorted(index.items())), indent=1) + "\n")
+    print(json.dumps({target.name: index[target.name]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
