@@ -9,7 +9,7 @@ from PIL import Image
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import to_tensor
-from finescale.evaluation.benchmark import Contender, check_names, contender, run, score_picture
+from finescale.evaluation.benchmark import Contender, check_names, contender, labels, run, score_picture
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure, measure_apart
 from finescale.images.resize import Border
@@ -128,6 +128,13 @@ def test_too_small_pictures_are_named(tmp_path: Path) -> None:
             score_picture(contender("nearest", scale), tmp_path / "a.png", scale)
 
 
+def test_files_of_one_name_keep_their_paths(tiny: Path, tmp_path: Path) -> None:
+    twin = tmp_path / tiny.name
+    twin.write_bytes(tiny.read_bytes())
+    assert labels(["rcan", str(tiny), "bicubic"]) == ["rcan", "tiny", "bicubic"]
+    assert labels(["rcan", str(tiny), str(twin)]) == ["rcan", str(tiny), str(twin)]
+
+
 def test_unknown_networks_are_refused_at_once() -> None:
     with pytest.raises(UsageError, match="did you mean 'rcan'"):
         check_names(["bicubic", "rcam"], 4)
@@ -148,6 +155,7 @@ def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sets.find("set5").name == "Set5"
     assert sets.find("B100", tmp_path / "data").pictures[0].parent.name == "BSD100"
     assert sets.find("div2k-valid").name == "DIV2K_valid_HR"
+    assert sets.find("datasets/Set5/HR").name == "Set5"
     with pytest.raises(UsageError, match=r"no set or folder 'Set6'; did you mean 'Set5'\? \(sets found: DIV2K_valid"):
         sets.find("Set6")
     (tmp_path / "hollow").mkdir()

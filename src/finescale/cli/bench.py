@@ -4,17 +4,20 @@ import argparse
 import sys
 from pathlib import Path
 
-from finescale.cli.score import add_perceptual
+from finescale.cli.score import add_perceptual, positive
 
 
 def names(text: str) -> list[str]:
-    """Names separated by commas."""
-    return [name for part in text.split(",") if (name := part.strip())]
+    """Names separated by commas, each once."""
+    found = list(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    if not found:
+        raise argparse.ArgumentTypeError("expected names separated by commas")
+    return found
 
 
 def window(text: str) -> int | None:
     """The side of local windows in pixels, or None for "global"."""
-    return None if text == "global" else int(text)
+    return None if text == "global" else positive(text)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--engine", help="what computes, as in `finescale upscale` (default: torch)")
     group.add_argument("--precision", help="as in `finescale upscale` (default: float32, the same on every machine)")
     group.add_argument("--ensemble", action="store_true", help="average over the eight flips and turns")
-    group.add_argument("--tile", type=int, metavar="N", help="work by tiles of N low-resolution pixels")
+    group.add_argument("--tile", type=positive, metavar="N", help="work by tiles of N low-resolution pixels")
     group.add_argument(
         "--window",
         type=window,
@@ -67,7 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line for every network and set here")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--no-timing", action="store_true", help="do not measure seconds and memory")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="timed runs, the median counts (default 3)")
+    parser.add_argument(
+        "--repeats", type=positive, default=3, metavar="N", help="timed runs, median counts (default 3)"
+    )
     add_perceptual(parser)
     add_settings(parser)
 

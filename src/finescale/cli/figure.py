@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from finescale.cli.bench import add_settings, names, settings
+from finescale.cli.score import positive
 
 
 def numbers(text: str, count: int, form: str) -> tuple[int, ...]:
@@ -36,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="X,Y,W,H",
         help="what to show, in pixels of the original; repeatable",
     )
-    add("--auto", type=int, metavar="N", help="choose N boxes: where the networks differ most")
+    add("--auto", type=positive, metavar="N", help="choose N boxes: where the networks differ most")
     add("--size", type=size, metavar="WxH", help="size of the chosen boxes")
     add("--scale", type=int, choices=(2, 3, 4), default=4)
     add("--hr", type=Path, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
@@ -59,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
     check_free(args.output, args.overwrite)
     benchmark.check_names(args.networks, args.scale)
     chosen = settings(args)
-    contenders = [benchmark.contender(name, args.scale, settings=chosen) for name in args.networks]
+    contenders = [
+        benchmark.contender(name, args.scale, settings=chosen, label=label)
+        for name, label in zip(args.networks, benchmark.labels(args.networks))
+    ]
     scene = figure.scene(args.picture, contenders, args.scale, high=args.hr, real=args.real)
     boxes = [figure.Box(*given) for given in args.box or []]
     if args.auto:

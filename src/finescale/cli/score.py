@@ -4,6 +4,13 @@ import argparse
 from pathlib import Path
 
 
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, not '{text}'")
+    return int(text)
+
+
 def add_perceptual(parser: argparse.ArgumentParser) -> None:
     """Adds `--perceptual`, shared with `bench`."""
     parser.add_argument(
@@ -20,7 +27,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hr", type=Path, required=True, metavar="PATH", help="the originals: a folder or a picture")
     parser.add_argument("--sr", type=Path, required=True, metavar="PATH", help="the enlarged: a folder or a picture")
     parser.add_argument(
-        "--scale", type=int, required=True, metavar="N", help="how much they were enlarged: border and crop follow it"
+        "--scale",
+        type=positive,
+        required=True,
+        metavar="N",
+        help="how much they were enlarged: border and crop follow it",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here too; -: print JSON, no table")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")

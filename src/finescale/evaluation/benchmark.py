@@ -127,12 +127,21 @@ def check_names(names: Sequence[str], scale: int) -> None:
             raise UsageError(f"{name}: enlarges x{header.scale}, not x{scale}")
 
 
-def contender(name: str, scale: int, *, settings: Mapping[str, Any] | None = None) -> Contender:
+def labels(names: Sequence[str]) -> list[str]:
+    """What to call contenders in tables: their names; weight files by their stem, or by their path if two agree."""
+    short = [Path(name).stem if Path(name).is_file() else name for name in names]
+    return [brief if short.count(brief) == 1 else name for name, brief in zip(names, short)]
+
+
+def contender(
+    name: str, scale: int, *, settings: Mapping[str, Any] | None = None, label: str | None = None
+) -> Contender:
     """Makes a contender from a reference's name, a network's name or a weight file.
 
     Args:
         name: see `check_names`.
         scale: 2, 3 or 4.
+        label: what to call it; by default as `labels` does.
         settings: arguments of the Upscaler: device, engine, precision, ensemble, window, tile. Unless they say
             otherwise, PyTorch computes in float32, so that figures are the same on every machine.
 
@@ -149,7 +158,7 @@ def contender(name: str, scale: int, *, settings: Mapping[str, Any] | None = Non
     path = store.find(name, scale) if named else Path(name)
     cost = count(network)
     return Contender(
-        name if named else Path(name).stem,
+        label or (name if named else Path(name).stem),
         Upscaler(network, **{"engine": "torch", "precision": "float32", **(settings or {})}).enlarge,
         cost.parameters,
         cost.macs,
@@ -225,16 +234,19 @@ def run(
     """
     check_names(names, scale)
     settings = settings or {}
+    for one in picture_sets:
+        if sum(other.name == one.name for other in picture_sets) > 1:
+            raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
     device = pick_device(settings.get("device", "auto"))
     judge = None if isinstance(distance, Unavailable) else distance
     rows = []
-    for name in names:
+    for name, label in zip(names, labels(names)):
         try:
-            entrant = contender(name, scale, settings=settings)
+            entrant = contender(name, scale, settings=settings, label=label)
         except UsageError:
             raise
         except FinescaleError as error:
-            rows.append(Row(name, missing=str(error)))
+            rows.append(Row(label, missing=str(error)))
             continue
         scores: dict[str, list[Score]] = {}
         for one in picture_sets:

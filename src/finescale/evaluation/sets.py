@@ -61,7 +61,8 @@ def find(name: str, data: Path | None = None) -> PictureSet:
         FinescaleError: it holds no pictures.
     """
     if Path(name).is_dir():
-        return _read(Path(name).resolve().name, Path(name))
+        full = Path(name).resolve()
+        return _read(full.parent.name if full.name in _INNER else full.name, Path(name))
     folder = _named(name, data)
     if folder is None:
         known = sorted({folder.name for folder in _candidates(data)})
