@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError
+from finescale.images.files import READABLE
+from finescale.images.files import read as read_picture
+from finescale.images.picture import to_8_bit
 from finescale.images.resize import resize
 
 MULTIPLE = 12  # every picture is cropped to multiples of 12, so that x2, x3 and x4 share one high-resolution file
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"})
 INDEX = "index.json"
 
 
@@ -115,7 +118,7 @@ def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
             inside = [folder]
         elif folder.is_dir():
             inside = sorted(
-                path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.name[0] != "."
+                path for path in folder.rglob("*") if path.suffix.lower() in READABLE and path.name[0] != "."
             )
         else:
             raise UsageError(f"{folder}: there is no such folder")
@@ -133,17 +136,8 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     Raises:
         FinescaleError: it cannot be read.
     """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16-bit grey
-                grey = ((np.asarray(upright).astype(np.int64) + 128) // 257).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, 2)
-            return np.asarray(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FinescaleError(f"{path}: cannot be read as a picture ({error})") from error
+    pixels = to_8_bit(read_picture(path).pixels)
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
 def prepare(
@@ -203,7 +197,8 @@ def _pack(
             results: Iterable[tuple[list[NDArray[np.uint8]], str | None]]
             paths = [path for _, path in pictures]
             if workers > 1:
-                pool = ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+                spawn = get_context("spawn")  # libvips and OpenMP do not survive a fork
+                pool = ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
                 results = stack.enter_context(pool).map(work, paths, chunksize=4)
             else:
                 results = map(work, paths)

@@ -118,12 +118,12 @@ class Training:
         self._tick_step, self._tick_length = 0, 1
         self._took: dict[str, float] = {}  # seconds that a validation and a checkpoint take
         compile_network(self.network, recipe.compile)
-        self.members = groups.assign(self.network, recipe.groups)
+        self.members = groups.assign(self.network, recipe.active_groups)
         self.network.train()
         groups.freeze(self.members, self._moment())
         self.spread = Spread(self.network, recipe.parallel, world)
         if self.spread.sharded:  # the parameters are other objects now
-            self.members = groups.assign(self.network, recipe.groups)
+            self.members = groups.assign(self.network, recipe.active_groups)
         self.optimiser = groups.optimiser(self.members, recipe.optimiser)
         self.average = Average(self.network, recipe.optimiser.average)
         self._losses = torch.zeros(2, device=world.device)  # sum, and how many

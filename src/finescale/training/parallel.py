@@ -111,7 +111,11 @@ def join(device: str) -> World:
             raise UsageError(f"--device {device}: PyTorch finds {count} CUDA devices on this machine")
         torch.cuda.set_device(chosen)
     if size > 1:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+        # After an elastic restart the store still holds the addresses of the processes that died.
+        store, rank, _ = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return World(dist.get_rank(), dist.get_world_size(), chosen)
     return World(0, 1, chosen)
 

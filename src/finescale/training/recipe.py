@@ -108,11 +108,14 @@ class Group(_Strict):
         match: start of the parameters' names; "" matches all.
         rate: multiple of the learning rate.
         frozen_until: not trained (its norms in evaluation mode) before this moment.
+        pretrained: the group counts only if the recipe names pretrained weights for the `encoder`; a random one is
+            trained like everything else.
     """
 
     match: str
     rate: float = Field(default=1.0, gt=0)
     frozen_until: Moment = 0.0
+    pretrained: bool = False
 
 
 class Recipe(_Strict):
@@ -174,6 +177,11 @@ class Recipe(_Strict):
         if self.parallel == "fsdp" and (self.optimiser.kind == "muon" or any(g.frozen_until for g in self.groups)):
             raise ValueError("parallel: 'fsdp' goes neither with muon nor with groups that are frozen at first")
         return self
+
+    @property
+    def active_groups(self) -> tuple[Group, ...]:
+        """The groups that count."""
+        return tuple(group for group in self.groups if self.encoder or not group.pretrained)
 
     @property
     def name(self) -> str:

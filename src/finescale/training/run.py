@@ -183,7 +183,7 @@ def describe(recipe: Recipe, device: str = "auto") -> str:
     world = join(device)
     recipe = with_precision(recipe, world.device)
     network, said = make_network(recipe, fresh=True)
-    members = groups.assign(network, recipe.groups)
+    members = groups.assign(network, recipe.active_groups)
     lines = [to_toml(recipe), f"# {recipe.network} x{recipe.scale} on {_device_name(world)}", *(f"# {s}" for s in said)]
     for member in members:
         name = member.group.match or ("all parameters" if len(members) == 1 else "the rest")
@@ -239,6 +239,11 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
             network.load_encoder(backbones.read_state(found))
             said.append(f"the encoder starts from {found}")
     if recipe.warm_start and fresh:
+        if not Path(recipe.warm_start).is_file():
+            raise UsageError(
+                f"warm_start: {recipe.warm_start} is not there (train that first, name another with --warm-start, or "
+                "start from random weights with --warm-start '')"
+            )
         taken = warm_start.apply(network, warm_start.read(Path(recipe.warm_start)), recipe.warm_start)
         said.append(f"started from {recipe.warm_start}: {taken}")
     return network, said
