@@ -9,7 +9,8 @@ from PIL import Image
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import to_tensor
-from finescale.evaluation.benchmark import Contender, check_names, contender, labels, run, score_picture
+from finescale.evaluation.benchmark import run, score_picture
+from finescale.evaluation.contenders import Contender, check_names, contender, labels
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure, measure_apart
 from finescale.images.resize import Border

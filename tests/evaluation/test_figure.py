@@ -8,7 +8,7 @@ from PIL import Image
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import figure
 from finescale.evaluation.arrays import downscale, to_tensor
-from finescale.evaluation.benchmark import Contender, contender
+from finescale.evaluation.contenders import Contender, contender
 from finescale.evaluation.figure import Box, Scene
 from finescale.evaluation.metrics import Pixels, luma, psnr, ssim
 from finescale.networks.catalogue import build

@@ -79,13 +79,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs, prints and writes; 1 if a network had no weights."""
-    from finescale.evaluation import benchmark, lpips, report, scoring, sets, speed, tables
+    from finescale.evaluation import benchmark, contenders, lpips, report, scoring, sets, speed, tables
     from finescale.images.files import check_free
 
     for file in (args.json, args.csv):
         if file and file != scoring.STDOUT:
             check_free(file, args.overwrite)
-    benchmark.check_names(args.networks, args.scale)
+    contenders.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
     if args.report:
         report.check(args.report, args.scale, [one.name for one in chosen], overwrite=args.overwrite)

@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Enlarges, chooses and draws."""
     from finescale.errors import UsageError
-    from finescale.evaluation import benchmark, figure
+    from finescale.evaluation import contenders, figure
     from finescale.images.files import check_free
 
     if not args.box and not args.auto:
@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
     if args.real and args.hr:
         raise UsageError("--real says that there is no original, --hr names one")
     check_free(args.output, args.overwrite)
-    benchmark.check_names(args.networks, args.scale)
+    contenders.check_names(args.networks, args.scale)
     chosen = settings(args)
-    contenders = [
-        benchmark.contender(name, args.scale, settings=chosen, label=label)
-        for name, label in zip(args.networks, benchmark.labels(args.networks))
+    entrants = [
+        contenders.contender(name, args.scale, settings=chosen, label=label)
+        for name, label in zip(args.networks, contenders.labels(args.networks))
     ]
-    scene = figure.scene(args.picture, contenders, args.scale, high=args.hr, real=args.real)
+    scene = figure.scene(args.picture, entrants, args.scale, high=args.hr, real=args.real)
     boxes = [figure.Box(*given) for given in args.box or []]
     if args.auto:
         boxes += figure.telling_boxes(scene, args.auto, args.size)

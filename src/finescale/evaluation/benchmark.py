@@ -10,52 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from finescale import __version__
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels
+from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
 from finescale.evaluation.metrics import Pixels, Plane, luma, psnr, shave, ssim
 from finescale.evaluation.scoring import Distance, Score, Unavailable, as_json, perceptual_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
 from finescale.images.resize import Border, resize
 from finescale.inference.engines.pytorch import pick_device
-from finescale.inference.upscale import Upscaler
-from finescale.networks.catalogue import ALIASES, NETWORKS
-from finescale.networks.complexity import count
-from finescale.weights import store
-from finescale.weights.files import read_header, sha256
-
-PAPERS_BICUBIC = "bicubic-y"
-# References that are not networks.
-REFERENCES: Mapping[str, str] = {
-    "bicubic": "the picture enlarged with MATLAB's bicubic kernel and 8-bit rounding",
-    PAPERS_BICUBIC: "the row of papers: luma shrunk and enlarged in double precision",
-    "nearest": "every pixel repeated",
-}
-
-Enlarge = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Something that enlarges pictures, ready to run.
-
-    Attributes:
-        name: for tables.
-        enlarge: (3, H, W) uint8 -> (3, sH, sW) uint8.
-        parameters: of the network; None where there is none.
-        macs: multiply-accumulates for a 48 x 48 input.
-        weights: its weight file, and the file's SHA-256.
-    """
-
-    name: str
-    enlarge: Enlarge
-    parameters: int | None = None
-    macs: int | None = None
-    weights: Path | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,64 +72,6 @@ class Run:
             "timed_size": self.timed_size,
             "networks": [row.as_json() for row in self.rows],
         }
-
-
-def check_names(names: Sequence[str], scale: int) -> None:
-    """Refuses names that are neither reference, network nor weight file of the scale, before any work is done.
-
-    Raises:
-        UsageError: an unknown name, naming the nearest one; a file for another scale.
-        FinescaleError: a file that is damaged or no weight file.
-    """
-    known = [*REFERENCES, *NETWORKS, *ALIASES]
-    for name in names:
-        if name in known:
-            continue
-        if not Path(name).is_file():
-            raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}")
-        header = read_header(Path(name))
-        if header.scale != scale:
-            raise UsageError(f"{name}: enlarges x{header.scale}, not x{scale}")
-
-
-def labels(names: Sequence[str]) -> list[str]:
-    """What to call contenders in tables: their names; weight files by their stem, or by their path if two agree."""
-    short = [Path(name).stem if Path(name).is_file() else name for name in names]
-    return [brief if short.count(brief) == 1 else name for name, brief in zip(names, short)]
-
-
-def contender(
-    name: str, scale: int, *, settings: Mapping[str, Any] | None = None, label: str | None = None
-) -> Contender:
-    """Makes a contender from a reference's name, a network's name or a weight file.
-
-    Args:
-        name: see `check_names`.
-        scale: 2, 3 or 4.
-        label: what to call it; by default as `labels` does.
-        settings: arguments of the Upscaler: device, engine, precision, ensemble, window, tile. Unless they say
-            otherwise, PyTorch computes in float32, so that figures are the same on every machine.
-
-    Raises:
-        FinescaleError: there are no such weights.
-        UsageError: unknown settings, or weights for another scale.
-    """
-    if name in ("bicubic", PAPERS_BICUBIC):
-        return Contender(name, lambda low: resize(low, scale=scale))
-    if name == "nearest":
-        return Contender(name, lambda low: low.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
-    network = store.load(name, scale)
-    named = name in NETWORKS or name in ALIASES
-    path = store.find(name, scale) if named else Path(name)
-    cost = count(network)
-    return Contender(
-        label or (name if named else Path(name).stem),
-        Upscaler(network, **{"engine": "torch", "precision": "float32", **(settings or {})}).enlarge,
-        cost.parameters,
-        cost.macs,
-        path,
-        sha256(path) if path else None,
-    )
 
 
 def papers_bicubic(high: Pixels, scale: int) -> tuple[Plane, Plane]:

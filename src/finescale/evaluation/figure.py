@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
-from finescale.evaluation.benchmark import PAPERS_BICUBIC, REFERENCES, Contender
+from finescale.evaluation.contenders import PAPERS_BICUBIC, REFERENCES, Contender
 from finescale.evaluation.metrics import WINDOW, Pixels, luma, psnr, ssim
 from finescale.evaluation.plots import require
 from finescale.images.files import new_file
@@ -106,7 +106,7 @@ def scene(
 
     Args:
         picture: the original, which is shrunk first; with `high`, the low-resolution picture itself.
-        contenders: see `finescale.evaluation.benchmark.contender`.
+        contenders: see `finescale.evaluation.contenders.contender`.
         scale: 2, 3 or 4.
         high: the original of a low-resolution `picture`.
         real: enlarge `picture` itself, which has no original.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from finescale.errors import FinescaleError
 from finescale.evaluation import published
-from finescale.evaluation.benchmark import REFERENCES, Run
+from finescale.evaluation.benchmark import Run
+from finescale.evaluation.contenders import REFERENCES
 from finescale.evaluation.scoring import means
 from finescale.evaluation.tables import count
 from finescale.images.files import new_file

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from finescale.errors import FinescaleError
+from finescale.evaluation.contenders import contender
 from finescale.inference.engines.pytorch import pick_device
 
 SIZE = (320, 180)  # width, height of the picture that the published timings enlarge, to 1280 x 720 at x4
@@ -41,7 +42,7 @@ def measure_apart(
     """Measures a contender in a fresh process with the same number of threads.
 
     Args:
-        name, scale, settings: see `finescale.evaluation.benchmark.contender`.
+        name, scale, settings: see `finescale.evaluation.contenders.contender`.
         size, repeats: see `measure`.
 
     Raises:
@@ -60,8 +61,6 @@ def measure_apart(
 
 def _main(task: dict[str, Any]) -> None:
     """The other end of `measure_apart`."""
-    from finescale.evaluation.benchmark import contender
-
     torch.set_num_threads(task["threads"])
     device = pick_device(task["settings"].get("device", "auto"))
     entrant = contender(task["name"], task["scale"], settings=task["settings"])
