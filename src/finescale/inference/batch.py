@@ -13,6 +13,7 @@ from typing import Any
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
+from finescale.inference import strips
 from finescale.inference.size import Target
 from finescale.inference.upscale import Networks
 
@@ -156,10 +157,18 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
 def _one(job: Job, options: Options, networks: Networks, progress: Callable[[float], None]) -> None:
     files.check_free(job.target, options.overwrite)
     kind = files.format_of(job.target, options.format)
-    picture = files.read(job.source)
-    size = options.target.size(*picture.size)
+    info = files.probe(job.source)
+    small = info.width, info.height
+    size = options.target.size(*small)
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    enlarged = networks.picture(picture, size, progress)
+    if size[0] * size[1] > strips.FROM_PIXELS and kind in strips.FORMATS:
+        chain = networks.chain(small, size)
+        if len(chain) == 1 and not chain[0].ensemble and size == (small[0] * chain[0].scale, small[1] * chain[0].scale):
+            strips.upscale_strips(
+                job.source, job.target, chain[0], format=kind, overwrite=options.overwrite, progress=progress
+            )
+            return
+    enlarged = networks.picture(files.read(job.source), size, progress)
     files.write(enlarged, job.target, format=kind, quality=options.quality, overwrite=options.overwrite)
 
 

@@ -70,20 +70,27 @@ def plan(area: Tile, tile: int) -> list[Tile]:
 
 
 def enlarge(
-    x: Array, engine: Runner, *, tile: int, margin: int, progress: Progress | None = None, out: Array | None = None
+    x: Array,
+    engine: Runner,
+    *,
+    tile: int,
+    margin: int,
+    rows: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> Array:
-    """Enlarges a picture by the network's scale.
+    """Enlarges a picture, or some of its rows, by the network's scale.
 
     Args:
         x: (H, W, 3): uint8, uint16, or float32 in [0, 1]. Any array that can be sliced, a memory map too.
         engine: the network.
         tile: side of the tiles in input pixels, without margin; cut down to a multiple of 48.
         margin: input pixels of context around a tile, a multiple of 48.
+        rows: only these of `x`, from the first up to but without the last; the others are context. The first is a
+            multiple of 48.
         progress: called after each tile with the share that is done; may raise to stop.
-        out: where to write; made if not given.
 
     Returns:
-        (scale H, scale W, 3) of the type of `x`; integers rounded half up and clipped, floats left as they are.
+        (scale rows, scale W, 3) of the type of `x`; integers rounded half up and clipped, floats left as they are.
 
     Raises:
         FinescaleError: a tile of 48 pixels does not fit into memory, or its values are not finite even in float32.
@@ -92,9 +99,9 @@ def enlarge(
         raise ValueError(f"the margin must be a multiple of {GRID}, not {margin}")
     height, width = x.shape[:2]
     s = engine.scale
-    if out is None:
-        out = np.empty((height * s, width * s, 3), x.dtype)
-    waiting = plan(Tile(0, 0, height, width), tile)[::-1]
+    top, bottom = rows or (0, height)
+    out = np.empty(((bottom - top) * s, width * s, 3), x.dtype)
+    waiting = plan(Tile(top, 0, bottom, width), tile)[::-1]
     done = 0
     while waiting:
         area = waiting.pop()
@@ -108,10 +115,10 @@ def enlarge(
                 raise FinescaleError("out of memory even for a tile of 48 x 48 pixels") from error
             waiting = [part for t in (*waiting, area) for part in plan(t, side // 2)[::-1]]
             continue
-        out[area.top * s : area.bottom * s, area.left * s : area.right * s] = y
+        out[(area.top - top) * s : (area.bottom - top) * s, area.left * s : area.right * s] = y
         done += area.pixels
         if progress:
-            progress(done / (height * width))
+            progress(done / ((bottom - top) * width))
     return out
 
 

@@ -38,19 +38,21 @@ def _fill(colour: Array, weight: Array) -> Array:
     return np.where(weight[..., None] > 0, colour, coarse)
 
 
-def within_neighbours(large: Array, small: Array) -> Array:
+def within_neighbours(large: Array, small: Array, first: int = 0) -> Array:
     """Clips an enlarged plane to the range of the 3 x 3 pixels around each of its sources.
 
     What is fully opaque or fully clear stays exactly so, and sharp edges get no rim.
 
     Args:
-        large: (sH, sW).
+        large: (s rows, s W): some rows of the enlarged plane, or all.
         small: (H, W), same type.
+        first: the row of `small` with which `large` begins.
     """
-    scale = large.shape[0] // small.shape[0]
-    padded = np.pad(small, 1, mode="edge")
     height, width = small.shape
-    around = [padded[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    scale = large.shape[1] // width
+    rows = slice(first, first + large.shape[0] // scale)
+    padded = np.pad(small, 1, mode="edge")
+    around = [padded[i : i + height, j : j + width][rows] for i in range(3) for j in range(3)]
     low, high = around[0].copy(), around[0].copy()
     for plane in around[1:]:
         np.minimum(low, plane, out=low)

@@ -58,7 +58,7 @@ class Upscaler:
     ) -> None:
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
-        self.ensemble, self.window = ensemble, window
+        self.ensemble, self.window, self.network = ensemble, window, network
         self._fine: Engine | None = self.engine if precision != "auto" else None
         self.tile = tile
 
@@ -77,13 +77,15 @@ class Upscaler:
         y = self.pixels(x.detach().cpu().permute(1, 2, 0).numpy(), progress)
         return torch.from_numpy(y).permute(2, 0, 1)
 
-    def pixels(self, x: Array, progress: Progress | None = None) -> Array:
-        """As `enlarge`, for an array (H, W, 3) of uint8, uint16 or float32."""
+    def pixels(self, x: Array, progress: Progress | None = None, rows: tuple[int, int] | None = None) -> Array:
+        """As `enlarge`, for an array (H, W, 3) of uint8, uint16 or float32, or some of its rows."""
         if not self.ensemble:
-            return self._tiled(x, progress)
+            return self._tiled(x, progress, rows)
+        if rows:
+            raise ValueError("the self-ensemble turns the whole picture, not some rows of it")
         total: Array | None = None
         for k in range(8):
-            part = _turn_back(self._tiled(_turn(to_unit(x), k), _share(progress, k / 8, 1 / 8)), k)
+            part = _turn_back(self._tiled(_turn(to_unit(x), k), share_of(progress, k / 8, 1 / 8)), k)
             total = part.copy() if total is None else np.add(total, part, out=total)
         assert total is not None
         return from_unit(total / np.float32(8), x.dtype)
@@ -112,12 +114,12 @@ class Upscaler:
         chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
         return enlarge_picture(picture, [self] * len(chain), size, progress)
 
-    def _tiled(self, x: Array, progress: Progress | None) -> Array:
+    def _tiled(self, x: Array, progress: Progress | None, rows: tuple[int, int] | None = None) -> Array:
         engine = self.engine if x.dtype == np.uint8 else self._finest()
         tile = self.tile
         if tile is None:
             tile = max(x.shape[:2]) if self.window is None else fitting_tile(engine, BUDGET, *x.shape[:2])
-        return tiling.enlarge(x, engine, tile=tile, margin=engine.margin, progress=progress)
+        return tiling.enlarge(x, engine, tile=tile, margin=engine.margin, rows=rows, progress=progress)
 
     def _finest(self) -> "Engine":
         """For pictures of more than 8 bits: float32, unless a precision was asked for."""
@@ -131,24 +133,9 @@ def enlarge_picture(
 ) -> Picture:
     """Sends a picture through one upscaler after another and then resizes it bicubically to (width, height)."""
     pixels, alpha = picture.pixels, picture.alpha
-    grey = pixels.shape[2] == 1
-    if alpha is not None:
-        pixels = bleed(pixels, alpha)
-    plain = alpha is None or alpha.min() == alpha.max()  # constant transparency needs no network
     works = [float(u.scale**2) * (8 if u.ensemble else 1) for u in chain]
-    shares, done = _running(works, 1 if plain else 2), 0
-    for upscaler in chain:
-        pixels = upscaler.pixels(_three(pixels), _share(progress, *shares[done]))
-        done += 1
-        if alpha is not None:
-            if plain:
-                alpha = np.full((alpha.shape[0] * upscaler.scale, alpha.shape[1] * upscaler.scale), alpha.flat[0])
-            else:
-                large = upscaler.pixels(_three(alpha[..., None]), _share(progress, *shares[done]))
-                alpha = within_neighbours(_mean(large)[..., 0], alpha)
-                done += 1
-    if grey and chain:
-        pixels = _mean(pixels)
+    for upscaler, share in zip(chain, _running(works)):
+        pixels, alpha = enlarge_samples(upscaler, pixels, alpha, progress=share_of(progress, *share))
     result = replace(picture, pixels=pixels, alpha=alpha)
     if result.size != size:
         from finescale.images.scaling import resize_picture
@@ -157,6 +144,39 @@ def enlarge_picture(
     if progress:
         progress(1.0)
     return result
+
+
+def enlarge_samples(
+    upscaler: Upscaler,
+    pixels: Array,
+    alpha: Array | None,
+    *,
+    rows: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Array, Array | None]:
+    """One pass of a network over pixels (H, W, 1 or 3) and alpha (H, W), or over some of their rows.
+
+    Hidden colours are filled in from the visible ones first; alpha goes through the network too, as a grey picture.
+    """
+    if alpha is None:
+        return _enlarge_grey_or_colour(upscaler, pixels, rows, progress), None
+    pixels = bleed(pixels, alpha)
+    if alpha.min() == alpha.max():  # nothing to sharpen
+        large = _enlarge_grey_or_colour(upscaler, pixels, rows, progress)
+        return large, np.full(large.shape[:2], alpha.flat[0])
+    large = _enlarge_grey_or_colour(upscaler, pixels, rows, share_of(progress, 0, 0.5))
+    clear = _enlarge_grey_or_colour(upscaler, alpha[..., None], rows, share_of(progress, 0.5, 0.5))[..., 0]
+    return large, within_neighbours(clear, alpha, rows[0] if rows else 0)
+
+
+def _enlarge_grey_or_colour(
+    upscaler: Upscaler, x: Array, rows: tuple[int, int] | None, progress: Progress | None
+) -> Array:
+    """(H, W, 1 or 3) -> (scale rows, scale W, 1 or 3); grey goes as colour and comes back as the mean."""
+    if x.shape[2] == 3:
+        return upscaler.pixels(x, progress, rows)
+    y = upscaler.pixels(np.broadcast_to(x, (*x.shape[:2], 3)), progress, rows)
+    return ((y.astype(np.uint32).sum(2, keepdims=True) + 1) // 3).astype(y.dtype)
 
 
 def upscale(
@@ -294,26 +314,16 @@ def _turn_back(x: Array, k: int) -> Array:
     return x[:, ::-1] if k & 1 else x
 
 
-def _share(progress: Progress | None, start: float, part: float) -> Callable[[float], None] | None:
+def share_of(progress: Progress | None, start: float, part: float) -> Callable[[float], None] | None:
     """A progress callback for a part of the whole work."""
     return None if progress is None else lambda done: progress(start + part * done)
 
 
-def _running(works: list[float], repeats: int) -> list[tuple[float, float]]:
-    """(start, share) of every pass; each is done `repeats` times and works on the result of the one before."""
+def _running(works: list[float]) -> list[tuple[float, float]]:
+    """(start, share) of every pass, each of which works on the result of the one before."""
     costs, pixels = [], 1.0
     for work in works:
-        costs += [pixels * work] * repeats
+        costs.append(pixels * work)
         pixels *= work
     total = sum(costs) or 1.0
     return [(sum(costs[:i]) / total, cost / total) for i, cost in enumerate(costs)]
-
-
-def _three(x: Array) -> Array:
-    """(H, W, 1 or 3) -> (H, W, 3)."""
-    return x if x.shape[2] == 3 else np.broadcast_to(x, (*x.shape[:2], 3))
-
-
-def _mean(x: Array) -> Array:
-    """(H, W, 3) -> (H, W, 1), same integer type."""
-    return ((x.astype(np.uint32).sum(2, keepdims=True) + 1) // 3).astype(x.dtype)

@@ -1,0 +1,63 @@
+"""Pictures larger than memory: read, enlarged and written strip by strip, resumable at the last finished one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from finescale.images import exif
+from finescale.images.picture import Picture, split
+from finescale.images.strips import StripReader, StripWriter
+from finescale.inference.engines.source import Source
+from finescale.inference.tiling import GRID, Progress
+from finescale.inference.upscale import Upscaler, enlarge_samples, share_of
+from finescale.weights.header import sha256
+
+FROM_PIXELS = 64_000_000  # results of more pixels than this go by strips
+FORMATS = ("png", "tiff")
+STRIP_BYTES = 128 << 20  # of the result, about
+
+
+def upscale_strips(
+    source: Path,
+    target: Path,
+    upscaler: Upscaler,
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Enlarges a picture file by the network's scale, in memory that does not depend on the picture's height.
+
+    The result is the same as that of the whole picture. If the process is killed, the next call with the same input,
+    network and target goes on after the last finished strip.
+
+    Args:
+        source: the picture.
+        target: a PNG or TIFF file.
+        upscaler: without self-ensemble.
+        format: "png" or "tiff"; by default the target's extension decides.
+        overwrite: replace an existing file.
+        progress: called with the share that is done; may raise to stop.
+
+    Raises:
+        UsageError: the format cannot be written by strips.
+        FinescaleError: a file cannot be read or written, or the target exists.
+    """
+    scale, margin = upscaler.scale, upscaler.engine.margin
+    reader = StripReader(source)
+    small = reader.layout
+    large = replace(small, width=small.width * scale, height=small.height * scale)
+    if large.exif:
+        large = replace(large, exif=exif.upright(large.exif, (large.width, large.height)))
+    rows = max(GRID, STRIP_BYTES // (large.row_bytes * scale) // GRID * GRID)
+    engine = upscaler.engine
+    made_by = f"{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint()}"
+    with StripWriter(target, large, format=format, overwrite=overwrite, resume=f"{sha256(source)} {made_by}") as out:
+        for top in range(out.rows // scale // GRID * GRID, small.height, rows):
+            bottom = min(top + rows, small.height)
+            first, last = max(0, top - margin), min(small.height, bottom + margin)
+            pixels, alpha = split(reader.rows(first, last))
+            report = share_of(progress, top / small.height, (bottom - top) / small.height)
+            pixels, alpha = enlarge_samples(
+                upscaler, pixels, alpha, rows=(top - first, bottom - first), progress=report
+            )
+            out.write(top * scale, Picture(pixels, alpha).samples)

@@ -1,0 +1,80 @@
+"""Pictures by strips: the same as in one piece, in bounded memory, resumable after a kill."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ImageCms
+from tests.conftest import tiny_network
+from tests.inference.test_tiling import picture
+
+from finescale.cli.main import main
+from finescale.images import encoders
+from finescale.images.files import read, write
+from finescale.images.picture import Picture
+from finescale.inference import strips
+from finescale.inference.strips import upscale_strips
+from finescale.inference.tiling import Cancelled
+from finescale.inference.upscale import Upscaler
+
+
+@pytest.fixture
+def upscaler(monkeypatch: pytest.MonkeyPatch) -> Upscaler:
+    monkeypatch.setattr(strips, "STRIP_BYTES", 1)  # as thin as strips get
+    return Upscaler(tiny_network(2), engine="torch", precision="float32")
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.tif"])
+@pytest.mark.parametrize("kind", ["colour", "grey and alpha", "16 bits"])
+def test_strips_equal_the_whole(tmp_path: Path, upscaler: Upscaler, kind: str, name: str) -> None:
+    pixels = picture(205, 70, np.uint16 if kind == "16 bits" else np.uint8)
+    small = Picture(pixels)
+    if kind == "grey and alpha":
+        small = Picture(pixels[..., :1], np.where(pixels[..., 1] > 140, 255, pixels[..., 1]).astype(np.uint8))
+    write(small, tmp_path / "a.png")
+    upscale_strips(tmp_path / "a.png", tmp_path / name, upscaler)
+    large, whole = read(tmp_path / name), upscaler.picture(small)
+    step = 257 if kind == "16 bits" else 1
+    assert np.abs(large.samples.astype(int) - whole.samples.astype(int)).max() <= step
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", name}
+
+
+def test_goes_on_where_it_stopped(tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "_BLOCK", 1 << 14)  # blocks are what is kept; here they hold the whole picture
+    write(Picture(picture(300, 60)), tmp_path / "a.png")
+    seen: list[float] = []
+
+    def stop(done: float) -> None:
+        seen.append(done)
+        if done > 0.95:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        upscale_strips(tmp_path / "a.png", tmp_path / "b.tif", upscaler, progress=stop)
+    assert not (tmp_path / "b.tif").exists()
+    again: list[float] = []
+    upscale_strips(tmp_path / "a.png", tmp_path / "b.tif", upscaler, progress=again.append)
+    assert seen[0] < 0.2
+    assert again[0] > 0.2  # the first strips were not made again
+    upscale_strips(tmp_path / "a.png", tmp_path / "c.tif", upscaler)
+    assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "c.tif").read_bytes()
+    other = Upscaler(tiny_network(2, blocks=1), engine="torch", precision="float32")
+    with pytest.raises(Cancelled):
+        upscale_strips(tmp_path / "a.png", tmp_path / "d.tif", upscaler, progress=stop)
+    fresh: list[float] = []
+    upscale_strips(tmp_path / "a.png", tmp_path / "d.tif", other, progress=fresh.append)
+    assert fresh[0] < 0.2  # strips of another network are not used
+
+
+def test_large_pictures_go_by_strips(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, upscaler: Upscaler
+) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    monkeypatch.setattr(strips, "FROM_PIXELS", 1000)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    write(replace(Picture(picture(100, 60)), resolution=(72.0, 72.0), icc=profile), tmp_path / "a.tif")
+    assert main(["upscale", str(tmp_path / "a.tif"), "--scale", "2", "--engine", "torch"]) == 0
+    large = read(tmp_path / "a_x2.tif")
+    assert large.size == (120, 200)
+    assert large.icc == profile
