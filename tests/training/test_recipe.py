@@ -4,9 +4,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from finescale.errors import UsageError
-from finescale.training import recipe
+from finescale.networks import catalogue
+from finescale.training import groups, losses, recipe
 from finescale.training.amounts import parse
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
@@ -124,3 +126,34 @@ def test_amounts(text: object, value: float, unit: str) -> None:
 def test_what_is_no_amount(text: object) -> None:
     with pytest.raises(ValueError, match="should be an amount"):
         parse(text)
+
+
+@pytest.mark.parametrize("schedule", ["fast", "mission"])
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_of_the_project_fit_their_networks(path: Path, schedule: str) -> None:
+    once = recipe.load(path, schedule=schedule)
+    assert path.stem == once.name
+    # built without the spectral norms of its attention, whose start takes long
+    arguments = {"groups": 2, "blocks": 1, "attention": None} if "rcan" in once.network else {"attention": None}
+    with torch.device("meta"):
+        network = catalogue.build(once.network, scale=once.scale, **{**once.arguments, **arguments})
+    members = groups.assign(network, once.active_groups)
+    assert sum(member.count for member in members) == sum(p.numel() for p in network.parameters())
+
+
+def test_every_network_of_the_mission_has_its_recipes() -> None:
+    names = {path.stem for path in RECIPES}
+    networks = [*(f"unet-{n}" for n in range(1, 12)), "rcan", "sa-rcan", "sa-rcan-group", "sa-rcan-light"]
+    assert {f"{network}-x{scale}" for network in networks for scale in (2, 4)} <= names
+
+
+def test_the_missions_own_schedule() -> None:
+    unet = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"), schedule="mission")
+    assert unet.loss == losses.MISSION
+    assert (unet.optimiser.rate, unet.data.batch, unet.data.patch, unet.data.late_patch) == (1e-4, 16, 48, None)
+    (encoder,) = unet.active_groups
+    assert (encoder.match, encoder.rate, str(encoder.frozen_until)) == ("encoder", 0.1, "30 epochs")
+    assert str(unet.schedule.halve_every) == "30 epochs"
+    random_encoder = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"))
+    assert random_encoder.encoder == ""
+    assert random_encoder.active_groups == ()  # nothing to protect

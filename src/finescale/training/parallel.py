@@ -112,8 +112,8 @@ def join(device: str) -> World:
         torch.cuda.set_device(chosen)
     if size > 1:
         # After an elastic restart the store still holds the addresses of the processes that died.
-        store, rank, _ = next(dist.rendezvous("env://"))
-        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return World(dist.get_rank(), dist.get_world_size(), chosen)

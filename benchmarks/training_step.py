@@ -1,0 +1,164 @@
+"""Seconds and memory of a training step: Finescale's against the plain float32 eager step, interleaved.
+
+    python benchmarks/training_step.py [rcan unet-9] [--batch 16] [--scale 2] [--device cuda] [--compile blocks]
+    python benchmarks/training_step.py sa-rcan --device cuda --batch 64 --profile profile.txt
+
+"plain" is the structure of published training code: float32, NCHW, unfused Adam, no average, the loss read at every
+step. Both take the same crops; no time is spent on data.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from finescale.networks import catalogue
+from finescale.training import measure
+from finescale.training.loop import Training
+from finescale.training.parallel import World
+from finescale.training.recipe import parse_recipe
+
+
+class Same:
+    """The same random crops at every step, on the device."""
+
+    def __init__(self, batch: int, patch: int, scale: int, device: torch.device) -> None:
+        shape = (batch, 3, patch, patch)
+        self.patch, self.generator = patch, torch.Generator()
+        self.low = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
+        self.high = torch.rand((batch, 3, patch * scale, patch * scale), device=device)
+
+    def batch(self, count: int) -> tuple[Tensor, Tensor]:
+        return self.low, self.high
+
+    def set_patch(self, patch: int) -> None:
+        raise ValueError("one size")
+
+
+def plain(name: str, crops: Same, scale: int, device: torch.device) -> Callable[[], object]:
+    """The published codes' step."""
+    network = catalogue.build(name, scale=scale).to(device).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-4, foreach=False, fused=False)
+    low, high = crops.low.contiguous(), crops.high
+
+    def step() -> float:
+        optimiser.zero_grad()
+        loss = nn.functional.l1_loss(network(low), high)
+        loss.backward()
+        optimiser.step()
+        return float(loss)
+
+    return step
+
+
+def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+    """Finescale's step."""
+    recipe = parse_recipe(
+        {
+            "network": name,
+            "scale": args.scale,
+            "budget": 1_000_000,
+            "precision": args.precision,
+            "compile": args.compile,
+            "data": {"batch": args.batch, "patch": args.patch},
+            "optimiser": {"rate": 1e-4},
+        },
+        "benchmark",
+    )
+    network = catalogue.build(name, scale=args.scale).to(device)
+    training = Training(
+        network,
+        crops,  # type: ignore[arg-type]
+        recipe,
+        nn.functional.l1_loss,
+        world=World(0, 1, device),
+        out=Path("unused"),
+    )
+    return training.step
+
+
+def seconds(step: Callable[[], object], steps: int, device: torch.device) -> float:
+    """Of one step."""
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - started) / steps
+
+
+def memory(make: Callable[[], Callable[[], object]], device: torch.device) -> float | None:
+    """Peak MiB of a few steps on a GPU, above what is there already."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    seconds(make(), 3, device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def profile(step: Callable[[], object], file: Path, device: torch.device) -> None:
+    """Where a step's time goes, by kernel."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as trace:
+        seconds(step, 5, device)
+    key = "cuda_time_total" if device.type == "cuda" else "cpu_time_total"
+    file.write_text(trace.key_averages().table(sort_by=key, row_limit=40))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=["rcan", "unet-9"])
+    parser.add_argument("--scale", type=int, default=2, choices=(2, 3, 4))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=5, help="for each and round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "float32"))
+    parser.add_argument("--compile", default="off", choices=("off", "blocks", "whole"))
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="write a profile of our step (of the last network)"
+    )
+    args = parser.parse_args()
+    device = torch.device(args.device)
+    torch.backends.cudnn.benchmark = True
+    peak = measure.measured_peak(device, args.precision)
+    print(f"{device}: {peak / 1e12:.3g} TFLOP/s in {args.precision} matrix products")
+    for name in args.networks:
+        crops = Same(args.batch, args.patch, args.scale, device)
+        memories = {
+            "plain": memory(lambda name=name, crops=crops: plain(name, crops, args.scale, device), device),  # type: ignore[misc]
+            "ours": memory(lambda name=name, crops=crops: ours(name, crops, args, device), device),  # type: ignore[misc]
+        }
+        steps = {"plain": plain(name, crops, args.scale, device), "ours": ours(name, crops, args, device)}
+        for step in steps.values():
+            seconds(step, 2, device)
+        times: dict[str, list[float]] = {way: [] for way in steps}
+        for _ in range(args.rounds):  # interleaved, so that both meet the same machine
+            for way, step in steps.items():
+                times[way].append(seconds(step, args.steps, device))
+        flops = args.batch * measure.step_flops(catalogue.build(name, scale=args.scale), args.patch)
+        result = {way: statistics.median(values) for way, values in times.items()}
+        print(
+            f"{name} x{args.scale}, batch {args.batch} of {args.patch} x {args.patch}: plain {result['plain']:.4f} s, "
+            f"ours {result['ours']:.4f} s, {result['plain'] / result['ours']:.2f} times as fast, "
+            f"{flops / result['ours'] / 1e12:.3g} TFLOP/s ({flops / result['ours'] / peak:.0%} of peak)"
+        )
+        print(
+            json.dumps({"network": name, "seconds": result, "memory_mib": memories, "peak_flops": peak, "flops": flops})
+        )
+        if args.profile:
+            profile(steps["ours"], args.profile, device)
+
+
+if __name__ == "__main__":
+    main()
