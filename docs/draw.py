@@ -86,7 +86,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Join:
-    """A circle where the wire meets the skip from a tap: "+" or "×"."""
+    """A circle where the wire meets the skip from a tap: "+", "−" or "×"."""
 
     tap: str
     sign: str = "+"
@@ -156,7 +156,7 @@ class Canvas:
     def circle(self, x: float, y: float, sign: str) -> None:
         """A sum or a product."""
         self.parts.append(f'<circle cx="{x:g}" cy="{y:g}" r="10" class="join"/>')
-        arms = ((6, 0), (0, 6)) if sign == "+" else ((4, 4), (4, -4))
+        arms = {"+": ((6, 0), (0, 6)), "−": ((6, 0),), "×": ((4, 4), (4, -4))}[sign]
         for dx, dy in arms:
             self.parts.append(f'<path d="M{x - dx:g} {y - dy:g}L{x + dx:g} {y + dy:g}" class="sign"/>')
 
@@ -544,7 +544,7 @@ def draw_srcnn(name: str, network: SRCNN) -> str:
     for layer in network.layers:
         layers += [conv(layer), plain("ReLU")]
     bicubic = plain("bicubic", f"× {network.scale}")
-    items = (IN, bicubic, Tap("x"), plain("luma"), Tap("y"), *layers[:-1], Join("y"), Join("x"), OUT)
+    items = (IN, bicubic, Tap("x"), plain("luma"), Tap("y"), *layers[:-1], Join("y", "−"), Join("x"), OUT)
     return draw_panels(_title(name), [Panel(_title(name), items)])
 
 

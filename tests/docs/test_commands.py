@@ -1,23 +1,41 @@
 """Every command of the documentation works as printed."""
 
+import os
 import re
-import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from finescale.networks.catalogue import DEFAULT
+from finescale.weights import store
+
 ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"(?P<before>[^\n]*)\n+```(?P<kind>sh|python)\n(?P<code>.*?)```", re.DOTALL)
+BLOCK = re.compile(r"^([^\n]*)\n+```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SKIPPED = re.compile(r"<!-- not run: \S.* -->")
 PAGES = sorted(p for p in (ROOT / "docs").rglob("*.md") if "results" not in p.parts) + [ROOT / "README.md"]
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """The page's shell and Python blocks in their order, without those marked `<!-- not run: reason -->`."""
-    found = BLOCK.finditer("\n" + page.read_text())
-    return [(m["kind"], m["code"]) for m in found if not m["before"].startswith("<!-- not run: ")]
+@dataclass(frozen=True)
+class Block:
+    """A block of code on a page, and the line it starts at."""
+
+    line: int
+    kind: str
+    code: str
+
+
+def blocks(text: str) -> list[Block]:
+    """The shell and Python blocks of a page in their order, without those marked `<!-- not run: reason -->`."""
+    found = []
+    for match in BLOCK.finditer("\n" + text):
+        if not SKIPPED.fullmatch(match[1].strip()):
+            line = text.count("\n", 0, max(0, match.start(3) - 1)) + 1
+            found.append(Block(line, match[2], match[3]))
+    return found
 
 
 @pytest.fixture
@@ -32,18 +50,45 @@ def desk(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run(block: Block, page: str, desk: Path) -> None:
+    """Runs a block on the desk; what it printed is told if it fails."""
+    command = ["bash", "-euo", "pipefail"] if block.kind == "sh" else [sys.executable]
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    done = subprocess.run(
+        [*command, "-c", block.code],
+        cwd=desk,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode:
+        said = "\n".join(
+            f"{name}:\n{text[-2000:]}" for name, text in (("stdout", done.stdout), ("stderr", done.stderr))
+        )
+        pytest.fail(f"{page}, line {block.line}: exit code {done.returncode} of\n\n{block.code}\n{said}", pytrace=False)
+
+
+def test_blocks_are_found_and_marked_ones_left_out() -> None:
+    text = "# A\n\n```sh\none\n```\n\n<!-- not run: it never ends -->\n```sh\ntwo\n```\ntext\n```python\nthree\nfour\n```\n"
+    assert blocks(text) == [Block(4, "sh", "one\n"), Block(13, "python", "three\nfour\n")]
+
+
+def test_a_failing_block_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"page.md, line 7: exit code 3 of\n\necho why >&2; false"):
+        run(Block(7, "sh", "echo why >&2; false || exit 3\n"), "page.md", tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_every_command_of_a_page_works(page: Path, desk: Path) -> None:
-    found = blocks(page)
+    found = blocks(page.read_text(encoding="utf-8"))
     if not found:
         pytest.skip(f"{page.name} has no commands")
-    command = shutil.which("finescale", path=str(Path(sys.executable).parent)) or "finescale"
-    for kind, code in found:
-        if kind == "sh":
-            code = re.sub(r"^finescale ", f"{command} ", code, flags=re.MULTILINE)
-            run = ["bash", "-euo", "pipefail", "-c", code]
-        else:
-            run = [sys.executable, "-c", code]
-        done = subprocess.run(run, cwd=desk, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, f"{page.name}:\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    missing = [scale for scale in (2, 4) if store.find(DEFAULT, scale) is None]
+    if missing and any("upscale" in block.code or "finescale.load" in block.code for block in found):
+        pytest.fail(f"there are no weights of {DEFAULT} for x{missing} here ($FINESCALE_WEIGHTS)", pytrace=False)
+    for block in found:
+        run(block, page.name, desk)
