@@ -51,7 +51,7 @@ def plain(name: str, crops: Same, scale: int, device: torch.device) -> Callable[
         loss = nn.functional.l1_loss(network(low), high)
         loss.backward()
         optimiser.step()
-        return float(loss)
+        return loss.item()
 
     return step
 
