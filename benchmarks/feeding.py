@@ -70,7 +70,7 @@ def write_pairs(packed: store.Store, folder: Path, scale: int, sub: int | None) 
                     piece = pixels[top // s : (top + height) // s, left // s : (left + width) // s]
                     if min(piece.shape[:2]) >= PATCH:
                         paths.append(folder / f"{i}_{top}_{left}_{s}.png")
-                        Image.fromarray(piece).save(paths[-1])
+                        Image.fromarray(piece).save(paths[-1], compress_level=1)
                 if len(paths) == 2:
                     pairs.append((paths[0], paths[1]))
     return pairs
