@@ -65,14 +65,13 @@ def run(block: Block, page: str, desk: Path) -> None:
         check=False,
     )
     if done.returncode:
-        said = "\n".join(
-            f"{name}:\n{text[-2000:]}" for name, text in (("stdout", done.stdout), ("stderr", done.stderr))
-        )
+        said = f"stdout:\n{done.stdout[-2000:]}\nstderr:\n{done.stderr[-2000:]}"
         pytest.fail(f"{page}, line {block.line}: exit code {done.returncode} of\n\n{block.code}\n{said}", pytrace=False)
 
 
 def test_blocks_are_found_and_marked_ones_left_out() -> None:
-    text = "# A\n\n```sh\none\n```\n\n<!-- not run: it never ends -->\n```sh\ntwo\n```\ntext\n```python\nthree\nfour\n```\n"
+    marked = "<!-- not run: it never ends -->\n```sh\ntwo\n```\n"
+    text = f"# A\n\n```sh\none\n```\n\n{marked}text\n```python\nthree\nfour\n```\n"
     assert blocks(text) == [Block(4, "sh", "one\n"), Block(13, "python", "three\nfour\n")]
 
 
