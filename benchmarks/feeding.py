@@ -123,9 +123,7 @@ def main() -> None:
                 rates[way].append(rate(step, args.seconds, device))
     median = {way: float(np.median(values)) for way, values in rates.items()}
     ours = median["packed store"]
-    print(
-        f"crops of {PATCH} and {PATCH * args.scale} pixels a side per second; {args.workers} workers; to {device}"
-    )
+    print(f"crops of {PATCH} and {PATCH * args.scale} pixels a side per second; {args.workers} workers; to {device}")
     for way, value in median.items():
         print(f"{way:32} {value:10.0f}   ours is {ours / value:.1f} times as fast")
     print(json.dumps({"scale": args.scale, "workers": args.workers, "rates": median}))

@@ -20,7 +20,7 @@ __all__ = ["FinescaleError", "UsageError", "__version__", "load", "networks", "u
 _LAZY = {
     "upscale": ("finescale.inference.upscale", "upscale"),
     "load": ("finescale.weights.store", "load"),
-    "networks": ("finescale.networks.catalogue", "names"),
+    "networks": ("finescale.networks", ""),  # the room itself can be called
 }
 
 
@@ -29,6 +29,6 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'finescale' has no attribute '{name}'")
     module, attribute = _LAZY[name]
-    value = getattr(import_module(module), attribute)
+    value = getattr(import_module(module), attribute) if attribute else import_module(module)
     globals()[name] = value
     return value

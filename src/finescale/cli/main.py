@@ -19,6 +19,7 @@ VERBS = {
     "score": "PSNR and SSIM of your pictures against originals",
     "bench": "run networks on benchmark sets and print the table",
     "figure": "draw a box of a picture from every network side by side, as in papers",
+    "export": "write a network as an ONNX or OpenVINO file, checked against PyTorch",
     "serve": "open a local page that enlarges pictures, with an HTTP API beside it",
     "doctor": "what is installed, what works, and where weights are found",
     "completion": "completion of commands, options and network names for your shell",

@@ -35,7 +35,7 @@ class Upscaler:
         network: e.g. from `finescale.load` (it is copied and left as it is), or a weight file.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         engine: "auto" or the name of one, see `finescale.inference.engines`.
-        precision: "auto", "float32" or "bfloat16" ("int8" with OpenVINO).
+        precision: "auto", "float32" or "bfloat16"; pictures of 16 bits are computed in float32 by "auto".
         ensemble: average over the eight flips and turns of the picture: eight times the work, a little more PSNR.
         tile: side of the tiles in input pixels; None: by the memory at hand.
         window: side, in input pixels, of the squares that attention and norms look at; None: the whole picture (then

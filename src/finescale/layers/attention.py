@@ -88,7 +88,8 @@ class SelfAttention(StatisticsLayer):
             mixed = self._windowed(query, key, value, self.window)
         mixed = self.output(mixed)
         if step > 1:
-            mixed = F.interpolate(mixed, scale_factor=step, mode="bilinear", align_corners=False)
+            # autocast enlarges in float32, which everything after the layer would inherit
+            mixed = F.interpolate(mixed, scale_factor=step, mode="bilinear", align_corners=False).to(x.dtype)
             mixed = mixed[..., :height, :width]
         return x + self.gamma.to(x.dtype) * mixed
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finescale.networks.base import Network
 
 ENGINES = ("auto", "torch", "openvino", "onnx")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def choose(
@@ -63,6 +63,10 @@ def choose(
 
 
 def _make(engine: str, source: Source, precision: str) -> Engine:
+    if engine == "onnx":
+        from finescale.inference.engines.onnx import ONNXEngine
+
+        return ONNXEngine(source, precision)
     from finescale.inference.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(source, precision)

@@ -10,7 +10,7 @@ class Engine(Protocol):
 
     Attributes:
         name: "torch", "openvino" or "onnx".
-        precision: "float32", "bfloat16" or "int8".
+        precision: "float32" or "bfloat16".
         scale: of the network.
         bytes_per_pixel: memory that the features need for every input pixel, about.
         margin: input pixels of context that a tile needs, a multiple of 48.

@@ -31,7 +31,7 @@ class OpenVINOEngine:
     name = "openvino"
 
     def __init__(self, source: Source, precision: str = "auto") -> None:
-        core, version = _core()
+        core, version = load_core()
         if precision == "auto":
             precision = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
         if precision not in _HINTS:
@@ -117,7 +117,8 @@ def translate(network: "Network") -> Any:
     return model
 
 
-def _core() -> tuple[Any, str]:
+def load_core() -> tuple[Any, str]:
+    """OpenVINO and its version; UsageError where it is not installed."""
     try:
         import openvino
     except ImportError as error:

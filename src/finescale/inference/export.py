@@ -1,0 +1,120 @@
+"""Networks as files for other programs, checked on the spot."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finescale import __version__
+from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.images.files import check_free, new_file, publish, writing
+from finescale.inference.engines import onnx, openvino
+from finescale.inference.prepare import WINDOW, for_inference
+from finescale.inference.tiling import Array
+
+if TYPE_CHECKING:
+    from finescale.networks.base import Network
+
+FORMATS = ("onnx", "openvino")
+SIZES = ((1, 64, 48), (2, 53, 67), (1, 97, 130))  # batch, height, width
+TOLERANCE = 1e-3  # a quarter of a grey level
+
+
+def export(
+    network: "Network", path: Path, *, format: str = "onnx", window: int | None = WINDOW, overwrite: bool = False
+) -> dict[tuple[int, int, int], float]:
+    """Writes a network with free batch, height and width, and compares it with PyTorch.
+
+    The file takes "picture" (B, 3, H, W) float32 in [0, 1] and gives "enlarged" (B, 3, sH, sW).
+
+    Args:
+        network: what to write.
+        path: the file; for OpenVINO the .xml, beside which a .bin is written.
+        format: one of `FORMATS`.
+        window: of the local statistics in input pixels; None: global, as in training.
+        overwrite: replace existing files.
+
+    Returns:
+        The largest difference to PyTorch for every (batch, height, width) of `SIZES`.
+
+    Raises:
+        UsageError: unknown format; the package it needs is not installed.
+        FinescaleError: the file exists or cannot be written; what it computes is not what PyTorch computes.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"the format is one of {', '.join(FORMATS)}, not '{format}'{nearest(format, FORMATS)}")
+    check_free(path, overwrite)
+    prepared = for_inference(network, window)
+    notes = {"made_by": f"finescale {__version__}", "scale": str(network.scale), "window": str(window or "global")}
+    if network.config is not None:
+        notes |= {"network": network.config.name, "arguments": json.dumps(dict(network.config.arguments))}
+    if format == "onnx":
+        return _export_onnx(prepared, path, notes, overwrite)
+    return _export_openvino(prepared, path, notes, overwrite)
+
+
+def compare(network: "Network", run: Callable[[Array], Array]) -> dict[tuple[int, int, int], float]:
+    """The largest difference of `run` to the network for noise of each of `SIZES`.
+
+    Raises:
+        FinescaleError: one is above `TOLERANCE`.
+    """
+    import torch
+
+    generator, found = torch.Generator().manual_seed(0), {}
+    for batch, height, width in SIZES:
+        x = torch.rand(batch, 3, height, width, generator=generator)
+        with torch.inference_mode():
+            wanted = network(x).numpy()
+        found[batch, height, width] = float(np.abs(run(x.numpy()) - wanted).max())
+    if max(found.values()) > TOLERANCE:
+        raise FinescaleError(f"the exported network differs from PyTorch's by up to {max(found.values()):.2g}")
+    return found
+
+
+def _export_onnx(
+    network: "Network", path: Path, notes: dict[str, str], overwrite: bool
+) -> dict[tuple[int, int, int], float]:
+    data = onnx.translate(network)
+    import onnx as package
+
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError("checking the file needs ONNX Runtime: pip install 'finescale[onnx]'") from error
+    model = package.load_from_string(data)
+    package.helper.set_model_props(model, notes)
+    data = model.SerializeToString()
+    session: Any = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    found = compare(network, lambda x: session.run(None, {"picture": x})[0])
+    with new_file(path, overwrite=overwrite) as file:
+        file.write(data)
+    return found
+
+
+def _export_openvino(
+    network: "Network", path: Path, notes: dict[str, str], overwrite: bool
+) -> dict[tuple[int, int, int], float]:
+    if path.suffix != ".xml":
+        raise UsageError(f"{path}: OpenVINO's files are named .xml (with a .bin beside it)")
+    check_free(path.with_suffix(".bin"), overwrite)
+    core, _ = openvino.load_core()
+    model = openvino.translate(network)
+    model.inputs[0].set_names({"picture"})
+    model.outputs[0].set_names({"enlarged"})
+    for key, value in notes.items():
+        model.set_rt_info(value, ["finescale", key])
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compare(network, lambda x: compiled([x])[0])
+    import openvino as package
+
+    with writing(path), tempfile.TemporaryDirectory(prefix=".finescale-", dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        package.save_model(model, os.fspath(part), compress_to_fp16=False)
+        publish(part.with_suffix(".bin"), path.with_suffix(".bin"), overwrite)
+        publish(part, path, overwrite)
+    return found

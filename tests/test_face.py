@@ -1,0 +1,14 @@
+"""The package's own functions, however it was imported."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("before", ["", "import finescale.networks.catalogue", "finescale.load"])
+def test_networks_can_be_called_and_entered(before: str) -> None:
+    code = f"import finescale; {before}\nassert 'rcan' in finescale.networks()\n"
+    code += "assert finescale.networks.catalogue.NETWORKS\nassert 'rcan' in finescale.networks()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
