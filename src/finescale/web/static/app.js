@@ -28,7 +28,7 @@ function bytes(count) {
     count /= 1000;
     unit += 1;
   }
-  return `${number.format(unit && count < 10 ? Math.round(count * 10) / 10 : Math.round(count))} ${units[unit]}`;
+  return `${number.format(unit && count < 10 ? Math.round(count * 10) / 10 : Math.round(count))}\u00a0${units[unit]}`;
 }
 
 function duration(seconds) {
