@@ -57,9 +57,9 @@ NETWORKS: dict[str, Entry] = {
         RCAN,
         "small SA-RCAN for CPUs, the default",
         {
-            "channels": 48,
+            "channels": 64,
             "groups": 2,
-            "blocks": 4,
+            "blocks": 5,
             "reduction": 8,
             "activation": "relu",
             "attention": "group",
