@@ -76,7 +76,7 @@ def test_score(finescale: Callable[..., Done], tmp_path: Path) -> None:
     done = finescale("score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json", str(file), "--perceptual")
     assert done.returncode == 0, done.stderr
     assert "mean of 2" in done.stdout
-    assert "no weights" in done.stdout
+    assert "missing" in done.stdout
     assert "lpips_v0.1_squeeze.pth" in done.stdout.replace("\n", "")
     found = json.loads(file.read_text())
     assert [row["name"] for row in found["pictures"]] == ["one", "two"]

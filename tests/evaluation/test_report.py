@@ -32,7 +32,7 @@ def run() -> Run:
         scale=4,
         sets=["Set5"],
         rows=[BICUBIC, LIGHT, MISSING],
-        distance=Unavailable("LPIPS", "LPIPS needs its linear layers"),
+        judges=[Unavailable("distance", "LPIPS", "LPIPS needs its linear layers")],
         settings={"ensemble": True},
         command="finescale bench --networks bicubic,sa-rcan-light,rcan --sets Set5",
         machine={"device": "a processor", "threads": 2},
@@ -70,7 +70,7 @@ def test_the_whole_report(run: Run, tmp_path: Path) -> None:
 
 def test_markdown_has_everything(run: Run) -> None:
     page = report.markdown(run)
-    assert "| sa-rcan-light | 429 K | 1.04 G | 34.500 / 0.9200 | no weights | 0.51 | 612 |" in page
+    assert "| sa-rcan-light | 429 K | 1.04 G | 34.500 / 0.9200 | missing | 0.51 | 612 |" in page
     assert "| RCAN | 15.6 M | 32.63 / 0.9002 | DIV2K | [1] |" in page
     assert "Left out:\n\n- there are no trained weights for rcan x4" in page
     assert "LPIPS needs its linear layers" in page

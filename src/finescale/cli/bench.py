@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from finescale.cli.score import add_perceptual, positive
+from finescale.cli.score import add_perceptual, judges, positive
 
 
 def names(text: str) -> list[str]:
@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs, prints and writes; 1 if a network had no weights."""
-    from finescale.evaluation import benchmark, contenders, lpips, report, scoring, sets, speed, tables
+    from finescale.evaluation import benchmark, contenders, report, scoring, sets, speed, tables
     from finescale.images.files import check_free
 
     for file in (args.json, args.csv):
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             chosen,
             args.scale,
             settings=settings(args),
-            distance=lpips.find(args.perceptual) if args.perceptual else None,
+            judges=judges(args),
             timed_size=None if args.no_timing else speed.SIZE,
             border=args.border,
             repeats=args.repeats,

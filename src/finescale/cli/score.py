@@ -2,6 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finescale.evaluation.scoring import Judge, Judges, Unavailable
 
 
 def positive(text: str) -> int:
@@ -12,7 +16,7 @@ def positive(text: str) -> int:
 
 
 def add_perceptual(parser: argparse.ArgumentParser) -> None:
-    """Adds `--perceptual`, shared with `bench`."""
+    """Adds `--perceptual` and `--brisque`, shared with `bench`."""
     parser.add_argument(
         "--perceptual",
         nargs="?",
@@ -20,6 +24,23 @@ def add_perceptual(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "alex", "vgg", "squeeze"),
         help="add LPIPS, a perceptual distance, by one of three networks; alone: the first whose weights are found",
     )
+    parser.add_argument(
+        "--brisque", action="store_true", help="add BRISQUE, which judges without the original; lower is more natural"
+    )
+
+
+def judges(args: argparse.Namespace) -> "Judges":
+    """The perceptual measures that were asked for, or what stands for those whose files are missing."""
+    chosen: list[Judge | Unavailable] = []
+    if args.perceptual:
+        from finescale.evaluation import lpips  # torch takes two seconds
+
+        chosen.append(lpips.find(args.perceptual))
+    if args.brisque:
+        from finescale.evaluation import brisque
+
+        chosen.append(brisque.find())
+    return chosen
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,15 +67,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.json != scoring.STDOUT:
         check_free(args.json, args.overwrite)
     pairs = scoring.match(args.hr, args.sr, args.scale)
-    perceptual = None
-    if args.perceptual:
-        from finescale.evaluation import lpips  # torch takes two seconds
-
-        perceptual = lpips.find(args.perceptual)
-    distance = None if isinstance(perceptual, scoring.Unavailable) else perceptual
-    scores = [scoring.score_pair(pair, args.scale, distance) for pair in tables.tracked(pairs, "scoring")]
+    perceptual = judges(args)
+    scores = [scoring.score_pair(pair, args.scale, perceptual) for pair in tables.tracked(pairs, "scoring")]
     if args.json:
-        content = {"scale": args.scale, **scoring.perceptual_json(perceptual), **scoring.as_json(scores)}
+        content = {"scale": args.scale, **scoring.judges_json(perceptual), **scoring.as_json(scores)}
         scoring.write_json(args.json, content, overwrite=args.overwrite)
     if args.json != scoring.STDOUT:
         tables.show_scores(scores, args.scale, perceptual)

@@ -17,7 +17,7 @@ from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
 from finescale.evaluation.metrics import Pixels, Plane, luma, psnr, shave, ssim
-from finescale.evaluation.scoring import Distance, Score, Unavailable, as_json, perceptual_json, score_pixels
+from finescale.evaluation.scoring import Judges, Score, as_json, judges_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
 from finescale.images.resize import Border, resize
 from finescale.inference.engines.pytorch import pick_device
@@ -52,7 +52,7 @@ class Run:
     scale: int
     sets: Sequence[str]
     rows: Sequence[Row]
-    distance: Distance | Unavailable | None
+    judges: Judges
     settings: Mapping[str, Any]
     command: str
     machine: Mapping[str, Any]
@@ -68,7 +68,7 @@ class Run:
             "machine": dict(self.machine),
             "settings": dict(self.settings),
             "scale": self.scale,
-            **perceptual_json(self.distance),
+            **judges_json(self.judges),
             "timed_size": self.timed_size,
             "networks": [row.as_json() for row in self.rows],
         }
@@ -86,7 +86,7 @@ def papers_bicubic(high: Pixels, scale: int) -> tuple[Plane, Plane]:
 
 
 def score_picture(
-    entrant: Contender, path: Path, scale: int, distance: Distance | None = None, border: Border = "replicate"
+    entrant: Contender, path: Path, scale: int, judges: Judges = (), border: Border = "replicate"
 ) -> Score:
     """Shrinks, enlarges and scores one original; `border` is that of the shrinking.
 
@@ -103,7 +103,7 @@ def score_picture(
         start = time.perf_counter()
         enlarged = to_pixels(entrant.enlarge(low))
         seconds = time.perf_counter() - start
-        return score_pixels(path.stem, enlarged, high, scale, distance=distance, seconds=seconds)
+        return score_pixels(path.stem, enlarged, high, scale, judges=judges, seconds=seconds)
     except UsageError as error:
         raise FinescaleError(f"{path}: {error}") from error
 
@@ -114,7 +114,7 @@ def run(
     scale: int,
     *,
     settings: Mapping[str, Any] | None = None,
-    distance: Distance | Unavailable | None = None,
+    judges: Judges = (),
     timed_size: tuple[int, int] | None = SIZE,
     repeats: int = 3,
     border: Border = "replicate",
@@ -128,7 +128,7 @@ def run(
         picture_sets: of originals.
         scale: 2, 3 or 4.
         settings: see `contender`.
-        distance: a perceptual distance to add.
+        judges: perceptual measures to add.
         timed_size: low-resolution size (width, height) to time, None for no timing.
         repeats: timed runs, of which the median counts.
         border: what stands for samples over the edge when the originals are shrunk.
@@ -145,7 +145,6 @@ def run(
         if sum(other.name == one.name for other in picture_sets) > 1:
             raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
     device = pick_device(settings.get("device", "auto"))
-    judge = None if isinstance(distance, Unavailable) else distance
     rows = []
     for name, label in zip(names, labels(names)):
         try:
@@ -161,7 +160,7 @@ def run(
             for path in one.pictures:
                 if progress:
                     progress(entrant.name, path.stem)
-                scores[one.name].append(score_picture(entrant, path, scale, judge, border))
+                scores[one.name].append(score_picture(entrant, path, scale, judges, border))
         timed = None
         if timed_size and entrant.name != PAPERS_BICUBIC:
             try:
@@ -185,7 +184,7 @@ def run(
         scale,
         [one.name for one in picture_sets],
         rows,
-        distance,
+        judges,
         {**settings, "border": border},
         shlex.join(command),
         machine(device),

@@ -8,10 +8,10 @@ The linear layers and the classifiers' weights are files: found in `$FINESCALE_W
 `$FINESCALE_DATA`, in Finescale's cache, and for the classifiers wherever `finescale.backbones` finds them.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from finescale.backbones import catalogue
 from finescale.backbones.alexnet import AlexNet
 from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
-from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.evaluation import metric_files
 from finescale.evaluation.arrays import to_tensor
 from finescale.evaluation.metrics import Pixels
 from finescale.evaluation.scoring import Unavailable
@@ -85,6 +85,7 @@ class PictureDistance:
     """LPIPS of two pictures (H, W, 3) uint8."""
 
     network: LPIPS
+    key: ClassVar[str] = "distance"
 
     @property
     def label(self) -> str:
@@ -92,9 +93,9 @@ class PictureDistance:
         return f"LPIPS ({self.network.variant})"
 
     @torch.inference_mode()
-    def __call__(self, a: Pixels, b: Pixels) -> float:
+    def __call__(self, enlarged: Pixels, high: Pixels) -> float:
         """The distance, computed in float32."""
-        first, second = (to_tensor(p).unsqueeze(0).float() / 127.5 - 1 for p in (a, b))
+        first, second = (to_tensor(p).unsqueeze(0).float() / 127.5 - 1 for p in (enlarged, high))
         return float(self.network(first, second))
 
 
@@ -105,7 +106,7 @@ def find(variant: str = "auto") -> PictureDistance | Unavailable:
     except UsageError:
         raise
     except FinescaleError as error:
-        return Unavailable("LPIPS", str(error))
+        return Unavailable("distance", "LPIPS", str(error))
 
 
 def load(variant: str = "auto") -> PictureDistance:
@@ -125,10 +126,9 @@ def load(variant: str = "auto") -> PictureDistance:
         raise UsageError(f"there is no LPIPS by '{variant}'{nearest(variant, _VARIANTS)}")
     file = _linear_file(variant)
     if file is None:
-        folder = str(cache_folder("weights")).replace(str(Path.home()), "~", 1)
         raise FinescaleError(
             f"LPIPS ({variant}) needs its linear layers: put {variant}.pth from {_LINEAR_LAYERS} "
-            f"as {_linear_name(variant)} into {folder} or the folder $FINESCALE_WEIGHTS"
+            f"as {_linear_name(variant)} into {metric_files.places()}"
         )
     backbone = catalogue.load(_VARIANTS[variant].backbone, _backbone_file(variant), classifier=False)
     network = LPIPS(variant, backbone)
@@ -153,18 +153,10 @@ def _linear_name(variant: str) -> str:
 
 
 def _linear_file(variant: str) -> Path | None:
-    return _first(_linear_name(variant))
+    return metric_files.find(_linear_name(variant))
 
 
 def _backbone_file(variant: str) -> Path | None:
     """Under a plain name in our folders, else where the backbones' own search finds it."""
     name = _VARIANTS[variant].backbone
-    return _first(f"{name}.pth") or catalogue.find(name)
-
-
-def _first(name: str) -> Path | None:
-    weights, data = os.environ.get("FINESCALE_WEIGHTS"), os.environ.get("FINESCALE_DATA")
-    folders = [Path(weights)] if weights else []
-    folders += [Path(data) / "weights"] if data else []
-    folders += [cache_folder("weights")]
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    return metric_files.find(f"{name}.pth") or catalogue.find(name)

@@ -79,8 +79,7 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
     missing = [f"- {row.missing.partition(' (')[0]}" for row in run.rows if row.missing]  # without local folders
     if missing:
         parts += ["Left out:", "\n".join(missing)]
-    if isinstance(run.distance, Unavailable):
-        parts.append(run.distance.reason)
+    parts += [f"{judge.reason}." for judge in run.judges if isinstance(judge, Unavailable)]
     parts += [f"![{image}]({image})" for image in images]
     parts += _published(run)
     facts = ", ".join(f"{key} {value}" for key, value in run.machine.items())

@@ -21,23 +21,31 @@ _SUFFIX = re.compile(
 )
 
 
-class Distance(Protocol):
-    """A perceptual distance of two pictures (H, W, 3) uint8; 0 is identity."""
+class Judge(Protocol):
+    """A perceptual measure of an enlarged picture, lower is better; with or without a look at the original."""
+
+    @property
+    def key(self) -> str:
+        """The figure of `Score` that it gives."""
 
     @property
     def label(self) -> str:
         """For tables."""
 
-    def __call__(self, a: Pixels, b: Pixels) -> float:
-        """The distance."""
+    def __call__(self, enlarged: Pixels, high: Pixels) -> float | None:
+        """The figure for two pictures (H, W, 3) uint8; None where it is not defined."""
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Stands for a perceptual distance whose weights are not here; `reason` says how to get them."""
+    """Stands for a judge whose files or package are not here; `reason` says how to get them."""
 
+    key: str
     label: str
     reason: str
+
+
+Judges = Sequence[Judge | Unavailable]
 
 
 @dataclass(frozen=True)
@@ -51,16 +59,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Score:
-    """One picture's figures: PSNR (dB) and SSIM on luma without the border, perceptual distance, seconds to make it."""
+    """One picture's figures: PSNR (dB) and SSIM on luma without the border, LPIPS, BRISQUE, seconds to make it."""
 
     name: str
     psnr: float
     ssim: float
     distance: float | None = None
+    brisque: float | None = None
     seconds: float | None = None
 
 
-FIGURES = ("psnr", "ssim", "distance", "seconds")
+FIGURES = ("psnr", "ssim", "distance", "brisque", "seconds")
 
 
 def means(scores: Sequence[Score]) -> dict[str, float]:
@@ -79,11 +88,14 @@ def as_json(scores: Sequence[Score]) -> dict[str, Any]:
     return {**{key: _number(value) for key, value in means(scores).items()}, "pictures": rows}
 
 
-def perceptual_json(distance: Distance | Unavailable | None) -> dict[str, str]:
-    """Which perceptual distance the figures named `distance` are, or why there are none."""
-    if isinstance(distance, Unavailable):
-        return {"distance_missing": distance.reason}
-    return {"distance": distance.label} if distance else {}
+def judges_json(judges: Judges) -> dict[str, str]:
+    """What the perceptual figures are, `distance_by`, or why there are none, `distance_missing`; likewise `brisque`."""
+    return {
+        f"{judge.key}_missing" if isinstance(judge, Unavailable) else f"{judge.key}_by": (
+            judge.reason if isinstance(judge, Unavailable) else judge.label
+        )
+        for judge in judges
+    }
 
 
 def _number(value: Any) -> Any:
@@ -114,20 +126,15 @@ def score_pixels(
     high: Pixels,
     scale: int,
     *,
-    distance: Distance | None = None,
+    judges: Judges = (),
     seconds: float | None = None,
 ) -> Score:
     """Scores an enlarged picture (sH, sW, 3) uint8 against the original, cropped to the same size."""
-    return Score(
-        name,
-        psnr_y(enlarged, high, scale),
-        ssim_y(enlarged, high, scale),
-        distance(enlarged, high) if distance else None,
-        seconds,
-    )
+    perceptual = {judge.key: judge(enlarged, high) for judge in judges if not isinstance(judge, Unavailable)}
+    return Score(name, psnr_y(enlarged, high, scale), ssim_y(enlarged, high, scale), seconds=seconds, **perceptual)
 
 
-def score_pair(pair: Pair, scale: int, distance: Distance | None = None) -> Score:
+def score_pair(pair: Pair, scale: int, judges: Judges = ()) -> Score:
     """Reads and scores a pair by the protocol.
 
     The original is cropped at the bottom and right to a multiple of the scale. The enlarged picture may have the
@@ -152,7 +159,7 @@ def score_pair(pair: Pair, scale: int, distance: Distance | None = None) -> Scor
                 f"cropped to a multiple of {scale} that is "
                 f"{high.shape[1] // scale * scale} x {high.shape[0] // scale * scale}"
             )
-        return score_pixels(pair.name, enlarged, high, scale, distance=distance)
+        return score_pixels(pair.name, enlarged, high, scale, judges=judges)
     except UsageError as error:
         raise FinescaleError(f"{pair.enlarged}: {error}") from error
 

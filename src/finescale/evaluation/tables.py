@@ -9,13 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from finescale.evaluation import published
-from finescale.evaluation.scoring import Distance, Score, Unavailable, means
+from finescale.evaluation.scoring import Judge, Judges, Score, Unavailable, means
 
 if TYPE_CHECKING:
     from finescale.evaluation.benchmark import Row, Run
 
 T = TypeVar("T")
-Perceptual = Distance | Unavailable | None
+_DIGITS = {"distance": 4, "brisque": 2}  # of the perceptual figures
 
 
 def tracked(items: Sequence[T], what: str) -> Iterator[T]:
@@ -62,33 +62,38 @@ def count(value: float | None) -> str:
     return f"{value:g}"
 
 
-def show_scores(scores: Sequence[Score], scale: int, perceptual: Perceptual) -> None:
+def show_scores(scores: Sequence[Score], scale: int, judges: Judges) -> None:
     """Prints every picture's figures and their means."""
     table = Table(title=f"PSNR and SSIM on luma, border {scale}", title_justify="left")
     table.add_column("picture")
     table.add_column("PSNR dB", justify="right")
     table.add_column("SSIM", justify="right")
-    if perceptual:
-        table.add_column(perceptual.label, justify="right")
+    for judge in judges:
+        table.add_column(judge.label, justify="right")
     for score in scores:
         cells = [score.name, decibels(score.psnr), f"{score.ssim:.4f}"]
-        table.add_row(*cells, *distance_cells(score.distance, perceptual))
+        table.add_row(*cells, *(judged(judge, getattr(score, judge.key)) for judge in judges))
     average = means(scores)
     table.add_section()
     label = f"mean of {len(scores)}"
     cells = [label, decibels(average["psnr"]), f"{average['ssim']:.4f}"]
-    table.add_row(*cells, *distance_cells(average.get("distance"), perceptual), style="bold")
+    table.add_row(*cells, *(judged(judge, average.get(judge.key)) for judge in judges), style="bold")
     screen = console()
     screen.print(table)
-    if isinstance(perceptual, Unavailable):
-        screen.print(perceptual.reason, style="yellow", highlight=False)
+    _explain(screen, judges)
 
 
-def distance_cells(value: float | None, perceptual: Perceptual) -> list[str]:
-    """The cell of the perceptual column, where there is one."""
-    if perceptual is None:
-        return []
-    return ["no weights" if isinstance(perceptual, Unavailable) else "-" if value is None else f"{value:.4f}"]
+def judged(judge: Judge | Unavailable, value: float | None) -> str:
+    """The cell of a perceptual column: the figure, "missing" where its files are not here, "-" where it has none."""
+    if isinstance(judge, Unavailable):
+        return "missing"
+    return "-" if value is None else f"{value:.{_DIGITS[judge.key]}f}"
+
+
+def _explain(screen: Console, judges: Judges) -> None:
+    for judge in judges:
+        if isinstance(judge, Unavailable):
+            screen.print(f"{judge.label}: {judge.reason}", style="yellow", highlight=False)
 
 
 def show_run(run: "Run") -> None:
@@ -117,17 +122,15 @@ def show_run(run: "Run") -> None:
     for row in run.rows:
         if row.missing:
             screen.print(f"left out: {row.missing}", style="yellow", highlight=False)
-    if isinstance(run.distance, Unavailable):
-        screen.print(run.distance.reason, style="yellow", highlight=False)
+    _explain(screen, run.judges)
 
 
 def cells(row: "Row", run: "Run") -> list[str]:
-    """A row's cells: name, parameters, MACs, figures of every set, perceptual distances, seconds, MiB."""
+    """A row's cells: name, parameters, MACs, figures of every set, perceptual ones, seconds, MiB."""
     averages = [means(row.scores[name]) for name in run.sets]
     result = [row.name, count(row.parameters), count(row.macs)]
     result += [f"{decibels(average['psnr'])} / {average['ssim']:.4f}" for average in averages]
-    for average in averages:
-        result += distance_cells(average.get("distance"), run.distance)
+    result += [judged(judge, average.get(judge.key)) for judge in run.judges for average in averages]
     if run.timed_size:
         seconds, memory = (row.speed.seconds, row.speed.memory) if row.speed else (None, None)
         result += ["-" if seconds is None else f"{seconds:.3g}", "-" if memory is None else f"{memory:.0f}"]
@@ -136,5 +139,5 @@ def cells(row: "Row", run: "Run") -> list[str]:
 
 def headings(run: "Run") -> list[str]:
     """The headings of `cells`."""
-    distances = [f"{run.distance.label} {name}" for name in run.sets] if run.distance else []
-    return ["network", "parameters", "MACs", *run.sets, *distances, *(["seconds", "MiB"] if run.timed_size else [])]
+    perceptual = [f"{judge.label} {name}" for judge in run.judges for name in run.sets]
+    return ["network", "parameters", "MACs", *run.sets, *perceptual, *(["seconds", "MiB"] if run.timed_size else [])]

@@ -1,0 +1,89 @@
+"""BRISQUE (Mittal, Moorthy and Bovik, IEEE Transactions on Image Processing 21, 2012): how natural a picture looks.
+
+There is no original in it: 36 statistics of the picture's locally normalised luma go into a support vector regression
+that was trained on people's opinions of damaged photographs (LIVE). Computed by OpenCV's `quality` module with the
+model that OpenCV publishes; its two files are found like those of LPIPS, or where a system's OpenCV has them.
+"""
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.evaluation import metric_files
+from finescale.evaluation.metrics import Pixels
+from finescale.evaluation.scoring import Unavailable
+
+MODEL, RANGE = "brisque_model_live.yml", "brisque_range_live.yml"
+_SYSTEM = [Path(root) / "share" / "opencv4" / "quality" for root in (sys.prefix, "/usr", "/usr/local", "/opt/homebrew")]
+_SOURCE = "https://github.com/opencv/opencv_contrib/tree/4.x/modules/quality/samples"
+_SMALLEST = 32
+
+
+@dataclass(frozen=True)
+class Brisque:
+    """The measure: 0 (natural) to 100 of a picture of at least 32 x 32 pixels; the original is not looked at.
+
+    None for a picture without any texture, of which the statistics do not exist.
+    """
+
+    opencv: Any
+    model: Any
+    key: ClassVar[str] = "brisque"
+
+    @property
+    def label(self) -> str:
+        """For tables."""
+        return "BRISQUE"
+
+    def __call__(self, enlarged: Pixels, high: Pixels | None = None) -> float | None:
+        """The figure of a picture (H, W, 3) uint8."""
+        height, width = enlarged.shape[:2]
+        if min(height, width) < _SMALLEST:
+            raise UsageError(
+                f"a picture of {width} x {height} is too small for BRISQUE, which needs {_SMALLEST} x {_SMALLEST}"
+            )
+        bgr = np.ascontiguousarray(enlarged[..., ::-1])
+        if not np.isfinite(self.opencv.quality.QualityBRISQUE_computeFeatures(bgr)).all():
+            return None  # OpenCV would call it perfect
+        return float(self.model.compute(bgr)[0])
+
+
+def find() -> Brisque | Unavailable:
+    """As `load`, but gives a stand-in that says why where something is missing."""
+    try:
+        return load()
+    except FinescaleError as error:
+        return Unavailable("brisque", "BRISQUE", str(error))
+
+
+def load() -> Brisque:
+    """The measure, ready to use.
+
+    Raises:
+        FinescaleError: OpenCV, its module or the model's files are not here; the message says how to get them.
+    """
+    try:
+        opencv = import_module("cv2")
+    except ImportError as error:
+        raise FinescaleError("BRISQUE needs OpenCV: pip install 'finescale[brisque]'") from error
+    if not hasattr(opencv, "quality"):
+        raise FinescaleError(
+            "BRISQUE needs OpenCV with its contributed modules, and the one that is installed has none: "
+            "uninstall it, then pip install 'finescale[brisque]'"
+        )
+    files = [metric_files.find(name, *_SYSTEM) for name in (MODEL, RANGE)]
+    if None in files:
+        raise FinescaleError(
+            f"BRISQUE needs its model: put {MODEL} and {RANGE} from {_SOURCE} into {metric_files.places()}; "
+            "on Debian and Ubuntu, apt-get install opencv-data brings them"
+        )
+    try:
+        model = opencv.quality.QualityBRISQUE_create(*map(str, files))
+    except opencv.error as error:
+        raise FinescaleError(f"{files[0]}: OpenCV cannot read this model of BRISQUE") from error
+    return Brisque(opencv, model)

@@ -1,0 +1,20 @@
+"""Where the weights of perceptual metrics are found, and where to put them."""
+
+import os
+from pathlib import Path
+
+from finescale.cache import cache_folder
+
+
+def find(name: str, *more: Path) -> Path | None:
+    """A file in `$FINESCALE_WEIGHTS`, in the `weights` folder of `$FINESCALE_DATA`, in the cache, or in `more`."""
+    weights, data = os.environ.get("FINESCALE_WEIGHTS"), os.environ.get("FINESCALE_DATA")
+    folders = [Path(weights)] if weights else []
+    folders += [Path(data) / "weights"] if data else []
+    folders += [cache_folder("weights"), *more]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def places() -> str:
+    """Where a person puts such a file: "~/.cache/finescale/weights or the folder $FINESCALE_WEIGHTS"."""
+    return f"{str(cache_folder('weights')).replace(str(Path.home()), '~', 1)} or the folder $FINESCALE_WEIGHTS"
