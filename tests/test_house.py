@@ -12,6 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 ROOMS = [
     "errors",
     "cache",
+    "fetch",
     "layers",
     "backbones",
     "networks",

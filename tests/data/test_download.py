@@ -17,6 +17,7 @@ from PIL import Image
 from finescale.data import download
 from finescale.data.download import Source
 from finescale.errors import FinescaleError
+from finescale.fetch import fetch
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -83,7 +84,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
 def bring(address: str, target: Path, **known: object) -> None:
-    download.download(address, target, pause=0.01, **known)  # type: ignore[arg-type]
+    fetch(address, target, pause=0.01, **known)  # type: ignore[arg-type]
 
 
 def test_goes_on_where_a_connection_broke_off(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_errors_of_the_server(tmp_path: Path) -> None:
 
 def test_offline_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(FinescaleError, match="offline"):
-        download.download("http://no-such-host.invalid/a.zip", tmp_path / "f", pause=60)
+        fetch("http://no-such-host.invalid/a.zip", tmp_path / "f", pause=60)
 
 
 def picture_bytes(colour: int) -> bytes:

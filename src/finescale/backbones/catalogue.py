@@ -24,6 +24,7 @@ from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.fetch import fetch
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _RESNEST = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
@@ -122,12 +123,7 @@ def find(name: str, path: Path | None = None, *, download: bool = False) -> Path
                 return folder / file
     if not download:
         return None
-    cache.mkdir(parents=True, exist_ok=True)
-    address = entry.folder + entry.file
-    try:
-        torch.hub.download_url_to_file(address, str(cache / entry.file), hash_prefix=entry.hash_prefix, progress=False)
-    except (OSError, RuntimeError) as error:
-        raise FinescaleError(f"{address}: could not be downloaded ({error})") from error
+    fetch(entry.folder + entry.file, cache / entry.file, sha256=entry.hash_prefix)
     return cache / entry.file
 
 

@@ -3,25 +3,16 @@
 import hashlib
 import os
 import shutil
-import socket
 import tarfile
-import time
 import tomllib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 from finescale.data.store import find_pictures, read_rgb
 from finescale.errors import FinescaleError
-
-Report = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
-
-_BLOCK = 1 << 20
-_TIMEOUT = 30.0  # seconds of silence
+from finescale.fetch import Report, fetch
 
 
 @dataclass(frozen=True)
@@ -88,8 +79,8 @@ def get(source: Source, folder: Path, *, progress: Report | None = None, attempt
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not archive.exists():
-            download(source.address, archive, size=source.size, sha256=source.sha256, progress=progress,
-                     attempts=attempts, pause=pause)  # fmt: skip
+            fetch(source.address, archive, size=source.size, sha256=source.sha256, progress=progress,
+                  attempts=attempts, pause=pause)  # fmt: skip
         _unpack(archive, source, target)
         if not any(other.address == source.address and other.name != source.name for other in sources().values()):
             archive.unlink()
@@ -113,95 +104,6 @@ def content_hash(pictures: list[Path]) -> str:
     """See `Source.content`."""
     hashes = sorted(hashlib.sha256(read_rgb(path).tobytes()).hexdigest() for path in pictures)
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def download(
-    address: str,
-    target: Path,
-    *,
-    size: int | None = None,
-    sha256: str | None = None,
-    progress: Report | None = None,
-    attempts: int = 5,
-    pause: float = 2.0,
-) -> None:
-    """Brings a file, going on where an earlier download broke off, and puts it in place when it is whole and right.
-
-    Args:
-        address: http or https.
-        target: the file; what has arrived so far is kept beside it as `NAME.part`.
-        size, sha256: what it must have, where known.
-        progress, attempts, pause: see `get`.
-
-    Raises:
-        FinescaleError: see `get`.
-    """
-    part = target.with_name(target.name + ".part")
-    fruitless = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        try:
-            whole = _transfer(address, part, size, progress)
-        except HTTPError as error:
-            if error.code < 500 and error.code != 429:
-                raise FinescaleError(f"{address}: the server says {error.code} {error.reason}") from error
-            problem = f"the server says {error.code} {error.reason}"
-        except (URLError, HTTPException, OSError) as error:
-            if isinstance(error, OSError) and error.errno == 28:
-                raise FinescaleError(f"{part}: the disk is full") from error
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, socket.gaierror) and not before:
-                raise FinescaleError(f"{address}: the server was not found (is this machine offline?)") from error
-            problem = str(reason or type(error).__name__)
-        else:
-            if whole:
-                break
-            problem = "the connection broke off"
-        have = part.stat().st_size if part.exists() else 0
-        fruitless = 0 if have > before else fruitless + 1
-        if fruitless >= attempts:
-            kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
-            raise FinescaleError(f"{address}: could not be downloaded ({problem}){kept}")
-        time.sleep(pause * 2**fruitless if fruitless else 0)
-    if sha256 is not None:
-        with open(part, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != sha256:
-            part.unlink()
-            raise FinescaleError(f"{address}: what arrived is not what was published (SHA-256 {digest[:16]}...)")
-    os.replace(part, target)
-
-
-def _transfer(address: str, part: Path, size: int | None, progress: Report | None) -> bool:
-    """One connection: appends to `part` what is missing; whether it is whole now."""
-    have = part.stat().st_size if part.exists() else 0
-    if have and have == size:
-        return True
-    headers = {"User-Agent": "finescale"} | ({"Range": f"bytes={have}-"} if have else {})
-    with urlopen(Request(address, headers=headers), timeout=_TIMEOUT) as reply:
-        resumed = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        length = reply.headers.get("Content-Length")
-        total = int(length) + (have if resumed else 0) if length and length.isdigit() else None
-        if size is not None and total is not None and total != size:
-            part.unlink(missing_ok=True)
-            raise FinescaleError(f"{address}: the server offers {total:,} bytes, and {size:,} were published")
-        total = total if total is not None else size
-        have = have if resumed else 0
-        if total is not None and shutil.disk_usage(part.parent).free < total - have:
-            raise FinescaleError(f"{part.parent}: no room for {total - have:,} more bytes")
-        with open(part, "ab" if resumed else "wb") as file:
-            while block := reply.read(_BLOCK):
-                file.write(block)
-                have += len(block)
-                if size is not None and have > size:
-                    file.close()
-                    part.unlink()
-                    raise FinescaleError(
-                        f"{address}: the server sends more than the {size:,} bytes that were published"
-                    )
-                if progress:
-                    progress(have, total)
-    return total is None or have == total
 
 
 def _unpack(archive: Path, source: Source, target: Path) -> None:

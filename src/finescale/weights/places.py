@@ -48,6 +48,18 @@ def verify(path: Path) -> bool:
     return bool(entry)
 
 
+def list_file(path: Path, digest: str) -> None:
+    """Adds a file with its SHA-256 to the index of its folder, so that it is held to it from now on."""
+    index = path.parent / INDEX
+    part = index.with_name(f".{INDEX}.{os.getpid()}.part")
+    try:
+        listed = json.loads(index.read_text())
+    except (OSError, ValueError):
+        listed = {}
+    part.write_text(json.dumps({**listed, path.name: {"sha256": digest}}, indent=1))
+    os.replace(part, index)
+
+
 def locate(name: str, scale: int) -> Path | None:
     """The verified file of the weights of that exact name, or None where there is none on this machine."""
     for folder in folders():

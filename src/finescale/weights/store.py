@@ -10,13 +10,16 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.fetch import fetch
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ALIASES, DEFAULT, NETWORKS, build, resolve
+from finescale.weights import places
 from finescale.weights.files import load as load_file
-from finescale.weights.header import Header, read_header, sha256
+from finescale.weights.header import Header, read_header
 from finescale.weights.places import INDEX, candidates, file_name, folders, locate, verify
 
 __all__ = ["Found", "available", "candidates", "file_name", "find", "folders", "load", "scales", "verify"]
@@ -106,28 +109,18 @@ def _download(name: str, scale: int) -> Path | None:
     address = os.environ.get("FINESCALE_WEIGHTS_URL")
     if not address:
         return None
-    from urllib.error import URLError
-    from urllib.request import urlopen
-
-    folder = cache_folder("weights")
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / file_name(name, scale)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    base = address.rstrip("/")
+    base, file = address.rstrip("/"), file_name(name, scale)
     try:
         with urlopen(f"{base}/{INDEX}", timeout=30) as reply:
-            index = json.load(reply)
-        entry = index.get(target.name)
-        if entry is None:
-            return None
-        with urlopen(f"{base}/{target.name}", timeout=30) as reply, open(part, "wb") as file:
-            while block := reply.read(1 << 20):
-                file.write(block)
-        if sha256(part) != entry["sha256"]:
-            raise FinescaleError(f"{base}/{target.name}: what arrived does not have the SHA-256 listed in {INDEX}")
-        os.replace(part, target)
-    except (URLError, OSError, ValueError) as error:
-        raise FinescaleError(f"{base}/{target.name}: could not be downloaded ({error})") from error
-    finally:
-        part.unlink(missing_ok=True)
+            entry = json.load(reply).get(file)
+        digest = None if entry is None else str(entry["sha256"])
+    except OSError as error:
+        raise FinescaleError(f"{base}/{INDEX}: could not be read ({error})") from error
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        raise FinescaleError(f"{base}/{INDEX}: not an index of weights") from error
+    if digest is None:
+        return None
+    target = cache_folder("weights") / file
+    fetch(f"{base}/{file}", target, sha256=digest, attempts=2, pause=0.5)
+    places.list_file(target, digest)
     return target

@@ -1,0 +1,114 @@
+"""Files from elsewhere: resumed where they broke off, checked, and put in place when they are whole."""
+
+import hashlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from finescale.errors import FinescaleError
+
+Report = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
+
+_BLOCK = 1 << 20
+_TIMEOUT = 30.0  # seconds of silence
+
+
+def fetch(
+    address: str,
+    target: Path,
+    *,
+    size: int | None = None,
+    sha256: str | None = None,
+    progress: Report | None = None,
+    attempts: int = 5,
+    pause: float = 2.0,
+) -> None:
+    """Brings a file, going on where an earlier download broke off, and puts it in place when it is whole and right.
+
+    Args:
+        address: http or https.
+        target: the file, in a folder that is made if need be; what has arrived so far is kept beside it as
+            `NAME.part`.
+        size: that it must have, where known.
+        sha256: the hex digest that it must have, or the beginning of it, where known.
+        progress: is told the bytes that are there.
+        attempts: connections that may break off without any progress in between.
+        pause: seconds before the second attempt; doubled each time.
+
+    Raises:
+        FinescaleError: no connection, the server refuses, or what came is not what was published. What has arrived is
+            kept, and the next call goes on from there, unless it was wrong.
+    """
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fruitless = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            whole = _transfer(address, part, size, progress)
+        except HTTPError as error:
+            if error.code < 500 and error.code != 429:
+                raise FinescaleError(f"{address}: the server says {error.code} {error.reason}") from error
+            problem = f"the server says {error.code} {error.reason}"
+        except (URLError, HTTPException, OSError) as error:
+            if isinstance(error, OSError) and error.errno == 28:
+                raise FinescaleError(f"{part}: the disk is full") from error
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, socket.gaierror) and not before:
+                raise FinescaleError(f"{address}: the server was not found (is this machine offline?)") from error
+            problem = str(reason or type(error).__name__)
+        else:
+            if whole:
+                break
+            problem = "the connection broke off"
+        have = part.stat().st_size if part.exists() else 0
+        fruitless = 0 if have > before else fruitless + 1
+        if fruitless >= attempts:
+            kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
+            raise FinescaleError(f"{address}: could not be downloaded ({problem}){kept}")
+        time.sleep(pause * 2**fruitless if fruitless else 0)
+    if sha256 is not None:
+        with open(part, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not digest.startswith(sha256):
+            part.unlink()
+            raise FinescaleError(f"{address}: what arrived is not what was published (SHA-256 {digest[:16]}...)")
+    os.replace(part, target)
+
+
+def _transfer(address: str, part: Path, size: int | None, progress: Report | None) -> bool:
+    """One connection: appends to `part` what is missing; whether it is whole now."""
+    have = part.stat().st_size if part.exists() else 0
+    if have and have == size:
+        return True
+    headers = {"User-Agent": "finescale"} | ({"Range": f"bytes={have}-"} if have else {})
+    with urlopen(Request(address, headers=headers), timeout=_TIMEOUT) as reply:
+        resumed = reply.status == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        length = reply.headers.get("Content-Length")
+        total = int(length) + (have if resumed else 0) if length and length.isdigit() else None
+        if size is not None and total is not None and total != size:
+            part.unlink(missing_ok=True)
+            raise FinescaleError(f"{address}: the server offers {total:,} bytes, and {size:,} were published")
+        total = total if total is not None else size
+        have = have if resumed else 0
+        if total is not None and shutil.disk_usage(part.parent).free < total - have:
+            raise FinescaleError(f"{part.parent}: no room for {total - have:,} more bytes")
+        with open(part, "ab" if resumed else "wb") as file:
+            while block := reply.read(_BLOCK):
+                file.write(block)
+                have += len(block)
+                if size is not None and have > size:
+                    file.close()
+                    part.unlink()
+                    raise FinescaleError(
+                        f"{address}: the server sends more than the {size:,} bytes that were published"
+                    )
+                if progress:
+                    progress(have, total)
+    return total is None or have == total

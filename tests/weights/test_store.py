@@ -1,0 +1,190 @@
+"""Where weights are found, and what is refused: real files, and a real server for those that are elsewhere."""
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from finescale.cli import main as cli
+from finescale.errors import FinescaleError, UsageError
+from finescale.networks.base import Network
+from finescale.networks.catalogue import DEFAULT, build
+from finescale.weights import files, store
+from finescale.weights.places import INDEX, file_name
+
+NAME = file_name(DEFAULT, 3)
+
+
+def tiny(seed: int = 0, scale: int = 3) -> Network:
+    torch.manual_seed(seed)
+    return build(DEFAULT, scale=scale, channels=16, groups=1, blocks=1)
+
+
+def put(folder: Path, seed: int = 0, *, listed: bool = True) -> Path:
+    """A weight file in a folder, and the folder's index."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    files.save(tiny(seed), path, dtype=torch.float32)
+    if listed:
+        (folder / INDEX).write_text(json.dumps({NAME: {"sha256": files.sha256(path)}}))
+    return path
+
+
+def first(network: Network) -> float:
+    return float(next(network.parameters()).detach().flatten()[0])
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine is found."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("FINESCALE_WEIGHTS", raising=False)
+    monkeypatch.delenv("FINESCALE_WEIGHTS_URL", raising=False)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that a local server serves as the download address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+    thread.start()
+    monkeypatch.setenv("FINESCALE_WEIGHTS_URL", f"http://127.0.0.1:{httpd.server_port}")
+    yield folder
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of the package are left out of the search, so that the one that ships does not answer for others."""
+    monkeypatch.setattr("finescale.weights.places.candidates", lambda: [folder])
+
+
+def test_a_named_folder_comes_before_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "mine", 1)
+    put(tmp_path / "cache" / "finescale" / "weights", 2)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path / "mine"))
+    assert first(store.load(DEFAULT, 3)) == first(tiny(1))
+
+
+def test_a_path_comes_before_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "mine", 1)
+    path = put(tmp_path / "other", 3)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path / "mine"))
+    assert first(store.load(path, 3)) == first(tiny(3))
+
+
+def test_a_path_of_another_scale_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path)
+    with pytest.raises(UsageError, match="enlarges x3, not x2"):
+        store.load(path, 2)
+
+
+@pytest.mark.parametrize("byte", [-1, 200])
+def test_a_changed_file_is_refused_by_name(tmp_path: Path, byte: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "mine")
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(path.parent))
+    for network in (DEFAULT, path):
+        with pytest.raises(FinescaleError, match=f"{NAME}: its SHA-256 is not the one listed"):
+            store.load(network, 3)
+
+
+def test_the_command_line_refuses_a_changed_file_in_a_sentence(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = put(tmp_path / "mine")
+    (path.parent / INDEX).write_text(json.dumps({NAME: {"sha256": "0" * 64}}))
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(path.parent))
+    target = tmp_path / "out.png"
+    assert cli.main(["upscale", str(pictures / "3.png"), "--scale", "3", "-o", str(target)]) in (1, 2)
+    said = capsys.readouterr().err
+    assert f"{path}: its SHA-256" in said
+    assert "Traceback" not in said
+    assert not target.exists()
+
+
+def test_a_truncated_file_without_index_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path, listed=False)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FinescaleError, match="not a readable safetensors file"):
+        store.load(path, 3)
+
+
+def test_what_is_nowhere_is_said_with_what_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(tmp_path, monkeypatch)
+    with pytest.raises(FinescaleError, match="no trained weights for rcan x4"):
+        store.load("rcan", 4)
+    with pytest.raises(UsageError, match="did you mean 'rcan'"):
+        store.load("rcn", 4)
+
+
+def test_weights_are_downloaded_verified_and_kept(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache" / "finescale" / "weights"
+    only(cache, monkeypatch)
+    put(server, 4)
+    assert first(store.load(DEFAULT, 3)) == first(tiny(4))
+    shutil.rmtree(server)
+    assert first(store.load(DEFAULT, 3)) == first(tiny(4))  # from the cache
+    with open(cache / NAME, "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x55")
+    with pytest.raises(FinescaleError, match="SHA-256"):  # and it is still held to what was published
+        store.load(DEFAULT, 3)
+
+
+def test_a_download_that_is_not_what_was_published_is_not_kept(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache" / "finescale" / "weights"
+    only(cache, monkeypatch)
+    put(server, 4)
+    files.save(tiny(5), server / NAME, dtype=torch.float32)
+    with pytest.raises(FinescaleError, match="SHA-256"):
+        store.load(DEFAULT, 3)
+    assert not (cache / NAME).exists()
+
+
+@pytest.mark.parametrize("index", ["{", "[]", '{"%s": {}}' % NAME, '{"%s": 5}' % NAME])  # noqa: UP031
+def test_a_broken_index_is_an_error_in_a_sentence(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    only(tmp_path / "cache", monkeypatch)
+    put(server)
+    (server / INDEX).write_text(index)
+    with pytest.raises(FinescaleError, match="http://127"):
+        store.load(DEFAULT, 3)
+
+
+def test_a_server_without_the_network_leaves_it_missing(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(tmp_path / "cache", monkeypatch)
+    put(server)
+    with pytest.raises(FinescaleError, match="no trained weights for rcan x2"):
+        store.load("rcan", 2)
+
+
+def test_an_address_that_answers_nothing_is_an_error_in_a_sentence(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(tmp_path / "cache", monkeypatch)
+    with pytest.raises(FinescaleError, match="404"):
+        store.load(DEFAULT, 3)
