@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finescale.errors import UsageError
 from finescale.images.picture import Picture
 from finescale.inference import tiling
 from finescale.inference.engines import choose
@@ -35,14 +36,14 @@ class Upscaler:
         network: e.g. from `finescale.load` (it is copied and left as it is), or a weight file.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         engine: "auto" or the name of one, see `finescale.inference.engines`.
-        precision: "auto", "float32" or "bfloat16"; pictures of 16 bits are computed in float32 by "auto".
+        precision: "auto", "float32", "bfloat16" or "int8"; pictures of 16 bits are computed in float32 by "auto".
         ensemble: average over the eight flips and turns of the picture: eight times the work, a little more PSNR.
         tile: side of the tiles in input pixels; None: by the memory at hand.
         window: side, in input pixels, of the squares that attention and norms look at; None: the whole picture (then
             it is not cut into tiles unless `tile` says so).
 
     Raises:
-        UsageError: unknown device, engine or precision.
+        UsageError: unknown device, engine or precision; an impossible tile.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Upscaler:
         tile: int | None = None,
         window: int | None = 48,
     ) -> None:
+        if tile is not None and tile < 1:
+            raise UsageError(f"tiles have at least 1 pixel a side, not {tile}")
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
         self.ensemble, self.window, self.network = ensemble, window, network

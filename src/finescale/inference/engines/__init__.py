@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finescale.networks.base import Network
 
 ENGINES = ("auto", "torch", "openvino", "onnx")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
 def choose(
@@ -29,7 +29,8 @@ def choose(
     """The engine for a network.
 
     "auto" takes the fastest that is installed, runs here and loses less than 0.01 dB: PyTorch on a GPU, OpenVINO on a
-    CPU, in bfloat16 where the processor has it; else PyTorch. Torch is not imported if it is not needed.
+    CPU, in bfloat16 where the processor has it; else PyTorch. Torch is not imported if it is not needed. "int8" is never
+    chosen by itself: it loses more, and OpenVINO alone computes it.
 
     Args:
         network: a network or a weight file.
@@ -46,6 +47,10 @@ def choose(
             raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")
     source = Source(network, window)
     cpu = device == "cpu" or (device == "auto" and not _gpu())
+    if precision == "int8" and engine == "auto":
+        if not find_spec("openvino"):
+            raise UsageError("int8 needs OpenVINO and NNCF: pip install 'finescale[int8]'")
+        engine = "openvino"
     if engine in ("openvino", "onnx"):
         if device not in ("auto", "cpu"):
             raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")

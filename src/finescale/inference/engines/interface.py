@@ -10,10 +10,11 @@ class Engine(Protocol):
 
     Attributes:
         name: "torch", "openvino" or "onnx".
-        precision: "float32" or "bfloat16".
+        precision: "float32", "bfloat16" or "int8".
         scale: of the network.
         bytes_per_pixel: memory that the features need for every input pixel, about.
         margin: input pixels of context that a tile needs, a multiple of 48.
+        closeness: dB between its picture of a photograph and float32's, where that is worth telling (int8); else None.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Engine(Protocol):
     scale: int
     bytes_per_pixel: float
     margin: int
+    closeness: float | None
 
     def run(self, x: Array) -> Array:
         """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""

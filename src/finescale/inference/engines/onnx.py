@@ -31,6 +31,7 @@ class ONNXEngine:
 
     name = "onnx"
     precision = "float32"
+    closeness: float | None = None
 
     def __init__(self, source: Source, precision: str = "auto") -> None:
         try:

@@ -1,5 +1,6 @@
 """OpenVINO: the fastest way on Intel and AMD processors; compiled once for a network and processor, then cached."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from finescale.inference.tiling import Array
 if TYPE_CHECKING:
     from finescale.networks.base import Network
 
-TOLERANCE = {"float32": 80.0, "bfloat16": 45.0}  # dB to PyTorch's float32, below which a translation is refused
+# dB to PyTorch's float32, below which a translation is refused
+TOLERANCE = {"float32": 80.0, "bfloat16": 45.0, "int8": 40.0}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -21,7 +23,8 @@ class OpenVINOEngine:
 
     Args:
         source: the network.
-        precision: "float32", "bfloat16" or "auto" (bfloat16 where the processor has it).
+        precision: "float32", "bfloat16", "int8" (convolutions only, see `quantise`; the rest as "auto"), or "auto"
+            (bfloat16 where the processor has it).
 
     Raises:
         UsageError: OpenVINO is not installed or cannot compute so.
@@ -32,14 +35,20 @@ class OpenVINOEngine:
 
     def __init__(self, source: Source, precision: str = "auto") -> None:
         core, version = load_core()
+        best = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
         if precision == "auto":
-            precision = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
-        if precision not in _HINTS:
-            raise UsageError(f"the openvino engine computes in float32 and bfloat16, not in {precision}")
+            precision = best
+        if precision not in TOLERANCE:
+            raise UsageError(f"the openvino engine computes in {', '.join(TOLERANCE)}, not in {precision}")
         self.source, self.precision = source, precision
+        self._config = {
+            "INFERENCE_PRECISION_HINT": _HINTS[best if precision == "int8" else precision],
+            "PERFORMANCE_HINT": "LATENCY",
+        }
         name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
         notes, model = self._cached(core, name) or self._compile(core, name)
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
+        self.closeness: float | None = notes["agreement"] if precision == "int8" else None
         self._request = model.create_infer_request()
 
     def run(self, x: Array) -> Array:
@@ -50,10 +59,6 @@ class OpenVINOEngine:
     def exact(self) -> "OpenVINOEngine | None":
         """The same network in float32."""
         return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
-
-    @property
-    def _config(self) -> dict[str, str]:
-        return {"INFERENCE_PRECISION_HINT": _HINTS[self.precision], "PERFORMANCE_HINT": "LATENCY"}
 
     def _cached(self, core: Any, name: str) -> tuple[dict[str, Any], Any] | None:
         """What was compiled before; None where there is nothing usable."""
@@ -74,14 +79,18 @@ class OpenVINOEngine:
         from finescale.inference.prepare import bytes_per_pixel
 
         network = self.source.prepared()
-        notes = {
-            "scale": network.scale,
-            "bytes_per_pixel": bytes_per_pixel(network),
-            "margin": network.context,
-        }
         try:
-            model = core.compile_model(translate(network), "CPU", self._config)
-            agreement = min(_agreement(network, model, size) for size in ((53, 67), (96, 50)))
+            translated = translate(network)
+            if self.precision == "int8":
+                from finescale.inference.engines.quantise import photograph, quantise
+
+                model = core.compile_model(quantise(translated), "CPU", self._config)
+                agreement = _agreement(network, model, photograph())
+            else:
+                model = core.compile_model(translated, "CPU", self._config)
+                agreement = min(_agreement(network, model, _noise(size)) for size in ((53, 67), (96, 50)))
+        except UsageError:
+            raise
         except Exception as error:  # whatever a translator meets in somebody's network
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise self._refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
@@ -89,6 +98,12 @@ class OpenVINOEngine:
             raise self._refuse(
                 name, f"OpenVINO gives another picture than PyTorch for this network ({agreement:.1f} dB)"
             )
+        notes = {
+            "scale": network.scale,
+            "bytes_per_pixel": bytes_per_pixel(network),
+            "margin": network.context,
+            "agreement": agreement,
+        }
         compiled.write(name, notes, model.export_model().getvalue())
         return notes, model
 
@@ -107,13 +122,22 @@ def translate(network: "Network") -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, torch.zeros(1, 3, 53, 67), check_trace=False)
     manager = FrontEndManager()
     frontend = manager.load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
     model = frontend.convert(frontend.load(decoder))
     model.reshape([-1, 3, -1, -1])
+    # a compiled model lists the names of all that went into a node: six times its size, and slow to read
+    for i, node in enumerate(model.get_ops()):
+        node.set_friendly_name(f"{i:x}")
+        notes = node.get_rt_info()
+        for key in list(notes):
+            del notes[key]
+        for output in node.outputs():
+            output.get_tensor().set_names(set())
     return model
 
 
@@ -126,12 +150,16 @@ def load_core() -> tuple[Any, str]:
     return openvino.Core(), openvino.get_version()
 
 
-def _agreement(network: "Network", model: Any, size: tuple[int, int]) -> float:
-    """dB between OpenVINO's and PyTorch's picture for noise of (height, width), relative to the picture's range."""
+def _noise(size: tuple[int, int]) -> Array:
+    """(1, 3, height, width) in [0, 1], always the same."""
+    return np.random.default_rng(0).random((1, 3, *size), np.float32)
+
+
+def _agreement(network: "Network", model: Any, x: Array) -> float:
+    """dB between OpenVINO's and PyTorch's picture of (1, 3, H, W), relative to the picture's range."""
     import torch
 
-    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        wanted = network(x).numpy()
-    error = float(np.square(model([x.numpy()])[0] - wanted).mean()) ** 0.5
+        wanted = network(torch.from_numpy(x)).numpy()
+    error = float(np.square(model([x])[0] - wanted).mean()) ** 0.5
     return float(20 * np.log10(max(1.0, float(np.abs(wanted).max())) / max(error, 1e-12)))

@@ -44,6 +44,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    closeness: float | None = None
 
     def __init__(self, network: Network, device: torch.device, precision: str = "auto") -> None:
         if precision == "auto":
