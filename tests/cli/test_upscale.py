@@ -3,9 +3,13 @@
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +147,10 @@ def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -
         ["a.png", "-o", "b.xyz", "--format", "xyz"],
         ["a.png", "b.png", "-o", "one.png"],
         ["a.png", "--quality", "101", "--format", "jpg"],
+        ["a.png", "--tile", "0"],
+        ["a.png", "-o", ""],
+        ["a.png", "-o", "/dev/null"],
+        [""],
     ],
 )
 def test_impossible_requests(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,12 +238,100 @@ def test_profile_and_exif_are_kept() -> None:
         assert image.getexif()[0x010F] == "Finescale"
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs a user whom permissions bind")
-def test_a_folder_without_permission(capsys: pytest.CaptureFixture[str]) -> None:
-    photo("a.png")
-    Path("closed").mkdir(mode=0o500)
-    assert upscale("a.png", "-o", "closed") == 1
-    assert "permission denied" in capsys.readouterr().err.lower()
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Permissions bind everybody but root, who is somebody else meanwhile."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_without_permission(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):  # pytest's own are closed to others
+        monkeypatch.setenv("FINESCALE_WEIGHTS", folder)
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        for name in ("in/a.png", "in/closed/b.png", "in/secret.png"):
+            photo(name)
+        for name, mode in ((".", 0o755), ("in/closed", 0), ("in/secret.png", 0), ("out", 0o777), ("fixed", 0o555)):
+            path = Path(name)
+            if not path.exists():
+                path.mkdir()
+            path.chmod(mode)
+        bicubic = ("--network", "bicubic", "--scale", "2")
+        with bound_by_permissions():
+            assert upscale("in", "-o", "out", *bicubic) == 1
+            lines = capsys.readouterr().err.splitlines()
+            assert lines == [
+                "finescale: 2 of 3 pictures failed:",
+                "  in/closed: permission denied",
+                "  in/secret.png: permission denied",
+            ]
+            for target in ("fixed/a.png", "fixed/new/a.png"):
+                assert upscale("in/a.png", "-o", target, *bicubic) == 1
+                assert capsys.readouterr().err == f"finescale: {target}: cannot be written (permission denied)\n"
+            assert upscale("in/closed", *bicubic) == 1
+            assert capsys.readouterr().err == "finescale: in/closed: cannot be listed (permission denied)\n"
+            assert upscale("in/closed/b.png", *bicubic) == 1
+            assert capsys.readouterr().err == "finescale: in/closed/b.png: permission denied\n"
+        Path("in/closed").chmod(0o700)
+        assert [name for name in listing() if name[:2] != "in"] == ["out/a_x2.png"]
+
+
+def test_an_output_folder_inside_the_input() -> None:
+    photo("in/a.png")
+    photo("in/deep/b.png")
+    for scale in ("2", "3", "2"):
+        assert upscale("in", "-o", "in/out", "--network", "bicubic", "--scale", scale) == 0
+    assert finished("in/out") == ["a_x2.png", "a_x3.png", "deep"]
+    assert finished("in/out/deep") == ["b_x2.png", "b_x3.png"]
+    assert upscale("in/out", "-o", "in/out", "--network", "bicubic", "--width", "100") == 0  # named, so meant
+    assert len(finished("in/out")) == 5
+
+
+def test_pictures_that_differ_in_their_extension() -> None:
+    for name in ("in/a.png", "in/a.bmp", "in/b.png"):
+        photo(name)
+    assert upscale("in", "-o", "out", "--scale", "2") == 0
+    assert finished("out") == ["a.bmp_x2.png", "a.png_x2.png", "b_x2.png"]
+    photo("other/a.png")
+    assert upscale("*/a.png", "-o", "out", "--scale", "2") == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+def test_links_and_pipes(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/a.png")
+    for name, target in (("circle", "."), ("b.png", "c.png"), ("c.png", "b.png"), ("d.png", "gone.png")):
+        Path("in", name).symlink_to(target)
+    os.mkfifo("in/pipe.png")
+    assert upscale("in", "-o", "out", "--scale", "2") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "finescale: 3 of 4 pictures failed:"
+    assert [line.split()[0] for line in lines[1:]] == ["in/b.png:", "in/c.png:", "in/d.png:"]
+    assert finished("out") == ["a_x2.png"]
+    assert upscale("in/pipe.png") == 2
+    assert capsys.readouterr().err == "finescale: in/pipe.png: is neither a file nor a folder\n"
+
+
+@pytest.mark.parametrize("name", ["-a.png", "a\nb.png", "ä 🦊.png", "[b].png", "[bold]a.png", "A.PNG", "a"])
+def test_odd_names(name: str) -> None:
+    Path(name).write_bytes(photo("photo.png").read_bytes())
+    Path("photo.png").unlink()
+    assert upscale("--scale", "2", "--", name) == 0
+    assert read(f"{Path(name).stem}_x2.png").size == (60, 40)
+
+
+def test_a_damaged_large_picture_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = photo("whole.png", 60, 60).read_bytes()
+    Path("bomb.png").write_bytes(whole[:16] + struct.pack(">II", 90_000, 90_000) + whole[24:])
+    assert upscale("bomb.png", "--scale", "2") == 1
+    assert capsys.readouterr().err.startswith("finescale: bomb.png: damaged or cut off")
+    assert listing() == ["bomb.png", "whole.png"]
 
 
 def test_silent_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"finescale: {name}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("finescale: out of memory", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

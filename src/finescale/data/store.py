@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError
-from finescale.images.files import READABLE
+from finescale.images.files import below
 from finescale.images.files import read as read_picture
 from finescale.images.picture import to_8_bit
 from finescale.images.resize import resize
@@ -111,15 +111,14 @@ def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
 
     Raises:
         UsageError: there is no such folder, or nothing in it.
+        FinescaleError: it may not be listed.
     """
     found: dict[str, Path] = {}
     for folder in folders:
         if folder.is_file():
             inside = [folder]
         elif folder.is_dir():
-            inside = sorted(
-                path for path in folder.rglob("*") if path.suffix.lower() in READABLE and path.name[0] != "."
-            )
+            inside = below(folder)
         else:
             raise UsageError(f"{folder}: there is no such folder")
         for path in inside:

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import secrets
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ MAX_PIXELS = 500_000_000
 
 _LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "heif": "avif", "gif": "gif"}
 _PILLOW = ("BMP", "DIB", "PPM", "AVIF")  # what libvips does not open, or not always
-LARGEST_SIDE = {"jpeg": 65535, "webp": 16383, "avif": 65536}  # pixels per side
+LARGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 65536}  # pixels per side
 _COLOUR_ONLY = ("webp", "avif")  # these store grey as RGB
 _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
@@ -256,6 +257,28 @@ def probe(file: File) -> Info:
     return Opened(file).info
 
 
+def below(folder: Path) -> list[Path]:
+    """Files named as pictures in a folder and all below it, sorted; hidden files, pipes and devices are left out.
+
+    What cannot be opened is among them, so that it fails with its own reason when it is read and is not passed over in
+    silence: links to nothing, and subfolders that may not be listed.
+
+    Raises:
+        FinescaleError: the folder itself may not be listed.
+    """
+    closed: list[Path] = []
+
+    def refused(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise FinescaleError(f"{folder}: cannot be listed ({_reason(error)})") from error
+        closed.append(Path(error.filename))
+
+    walk = os.walk(folder, onerror=refused)
+    named = [Path(inner) / name for inner, _, names in walk for name in names if not name.startswith(".")]
+    wanted = [path for path in named if path.suffix.lower() in READABLE]
+    return sorted([path for path in wanted if path.is_file() or not path.exists()] + closed)
+
+
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
     """The format to write: `format` ("png", "jpg", ...), or by the path's extension.
 
@@ -272,6 +295,16 @@ def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
             f"{os.fspath(path)}: cannot write the format '{wanted}' (known: {', '.join(known)}){nearest(wanted, known)}"
         )
     return found
+
+
+def check_quality(quality: int | None) -> None:
+    """Refuses a quality that is not between 1 and 100.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if quality is not None and not 1 <= quality <= 100:
+        raise UsageError(f"quality must be between 1 and 100, not {quality}")
 
 
 def write(
@@ -301,8 +334,7 @@ def write(
         FinescaleError: the file exists, cannot be written (no permission, full disk), or cannot be so large.
     """
     kind = format_of(path, format)
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality must be between 1 and 100, not {quality}")
+    check_quality(quality)
     limit = LARGEST_SIDE.get(kind)
     if limit and max(picture.size) > limit:
         raise FinescaleError(
@@ -431,6 +463,8 @@ def _contents(file: File) -> tuple[bytes | str, bytes]:
     """The data or the path, and the first bytes of the file."""
     if isinstance(file, str | os.PathLike):
         path = os.fspath(file)
+        if stat.S_ISFIFO(Path(path).stat().st_mode):  # opening it would wait for a writer
+            raise OSError("is a pipe, not a file")
         with open(path, "rb") as opened:
             return path, opened.read(1 << 16)
     data = file if isinstance(file, bytes) else file.read()
@@ -447,4 +481,5 @@ def _damage(error: pyvips.Error) -> str:
     lines = [line.strip() for line in str(error).splitlines()[1:]]
     telling = [x for x in lines if x and "bad seek" not in x and not x.endswith("load error") and x[0] != "("]
     reason = telling[0] if telling else error.message
-    return f"{'of a kind that is not supported' if 'nsupported' in reason else 'damaged or cut off'} ({reason})"
+    unknown = "nsupported" in reason or "bad labq format" in reason
+    return f"{'of a kind that is not supported' if unknown else 'damaged or cut off'} ({reason})"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from finescale.errors import UsageError
-from finescale.images.files import FORMATS, READABLE, check_free, read, write
+from finescale.images.files import FORMATS, below, check_free, read, write
 from finescale.images.picture import Picture, Samples
 from finescale.images.resize import Border, resize
 from finescale.images.sizes import Size, target_size
@@ -113,17 +113,18 @@ def resize_file(
 def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tuple[Path, Path]]:
     """What to read and what to write: the two files, or every picture under a folder and its like under another.
 
-    Names are kept; the extension becomes that of `format` if given, and .png where the input's cannot be written.
+    What lies under `target` inside `source` is left out. Names are kept; the extension becomes that of `format` if
+    given, and .png where the input's cannot be written.
     """
     if not source.is_dir():
         yield source, target / source.name if target.is_dir() else target
         return
-    for path in sorted(source.rglob("*")):
-        suffix = path.suffix.lower()
-        if suffix in READABLE and path.is_file() and not path.name.startswith("."):
-            new = target / path.relative_to(source)
-            if format:
-                new = new.with_suffix(f".{format}")
-            elif suffix not in FORMATS:
-                new = new.with_suffix(".png")
-            yield path, new
+    for path in below(source):
+        if target in path.parents:
+            continue
+        new = target / path.relative_to(source)
+        if format:
+            new = new.with_suffix(f".{format}")
+        elif path.suffix.lower() not in FORMATS:
+            new = new.with_suffix(".png")
+        yield path, new

@@ -94,7 +94,8 @@ class StripWriter:
 
     Without `resume`, a failed block leaves nothing behind. With it, the finished rows stay next to the target (hidden,
     `.NAME.part` and `.NAME.part.journal`), also when the process is killed; the next writer of the same target with
-    the same layout and key starts at `rows`.
+    the same layout and key starts at `rows`. Nothing stays where there is not one finished row, or where the block
+    ends with a FinescaleError that is not of the writing: a damaged input stays damaged.
 
     Args:
         path: the file; its folder must exist.
@@ -129,6 +130,7 @@ class StripWriter:
         described = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(layout).items()}
         text = json.dumps([__version__, kind, resume, described], sort_keys=True)
         self._key = None if resume is None else sha256(text.encode()).hexdigest()
+        self._full = False  # the system refused to write
         self._files = ExitStack()
         self._file: BinaryIO
         self._journal: BinaryIO
@@ -186,14 +188,19 @@ class StripWriter:
             self._rows += len(rows)
             known = len(self._encoder.blocks)
             with writing(self.path):
-                self._encoder.write(rows)
-                if self._key and len(self._encoder.blocks) > known:
-                    self._record(self._encoder.blocks[known:])
+                try:
+                    self._encoder.write(rows)
+                    if self._key and len(self._encoder.blocks) > known:
+                        self._record(self._encoder.blocks[known:])
+                except OSError:
+                    self._full = True
+                    raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        keep = self._key is not None
+        hopeless = isinstance(error, FinescaleError) and not self._full
+        keep = self._key is not None and self.rows > 0 and not hopeless
         try:
             if kind is None:
                 if self._rows != self.layout.height:

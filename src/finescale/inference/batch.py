@@ -1,23 +1,21 @@
 """Many picture files enlarged: found, named, written, and one bad file does not stop the rest."""
 
 import glob
-import logging
+import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
-from finescale.inference import strips
+from finescale.inference.flow import Flow, Job
 from finescale.inference.size import Target
 from finescale.inference.upscale import Networks
-
-log = logging.getLogger("finescale")
 
 
 @dataclass(frozen=True)
@@ -43,35 +41,29 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A picture to read and the file to write."""
-
-    source: Path
-    target: Path
-
-
 def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
     """Picture files for files, folders and patterns: (path, path relative to the folder that was named).
 
     Raises:
         UsageError: something does not exist, or nothing was found in it.
+        FinescaleError: a folder that was named may not be listed; for what lies below it see `files.below`.
     """
     found: dict[Path, Path] = {}
     for text in pictures:
         path = Path(text)
-        if path.is_dir():
-            inside = [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
-            chosen = [(p, p.relative_to(path)) for p in inside if p.suffix.lower() in files.READABLE]
+        if text and path.is_dir():
+            chosen = [(p, p.relative_to(path)) for p in files.below(path)]
             if not chosen:
                 raise UsageError(f"{text}: there are no pictures in this folder")
-        elif path.exists():
+        elif path.is_file():
             chosen = [(path, Path(path.name))]
+        elif text and path.exists():
+            raise UsageError(f"{text}: is neither a file nor a folder")
         else:
             matches = glob.glob(text, recursive=True)  # noqa: PTH207  (pathlib takes no absolute patterns)
             chosen = [(Path(p), Path(Path(p).name)) for p in matches if Path(p).is_file()]
             if not chosen:
-                raise UsageError(f"{text}: there is no such file, folder or pattern")
+                raise UsageError(f"{text or 'an empty name'}: there is no such file, folder or pattern")
         for source, relative in sorted(chosen):
             if not source.name.startswith("."):
                 found.setdefault(source, relative)
@@ -82,12 +74,16 @@ def jobs(pictures: Sequence[str], options: Options) -> list[Job]:
     """What to read and what to write.
 
     Results lie beside their pictures or, in the same structure, under the output folder, as NAME_x4.png. Pictures that
-    are themselves results of others in the list are left out.
+    differ only in their extension keep it: a.jpg and a.png become a.jpg_x4.png and a.png_x4.png. Left out are pictures
+    that are themselves results of others in the list, and what lies in an output folder inside a folder of pictures.
 
     Raises:
         UsageError: as `find`; one output file for many pictures; an unknown format; two pictures with one result.
+        FinescaleError: as `find`.
     """
     found = find(pictures)
+    if options.output == "":
+        raise UsageError("the name of the output is empty")
     output = Path(options.output) if options.output else None
     single = len(pictures) == 1 and Path(pictures[0]).is_file()
     if output and not output.is_dir() and output.suffix.lower() in files.FORMATS:
@@ -95,16 +91,32 @@ def jobs(pictures: Sequence[str], options: Options) -> list[Job]:
             raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
         files.format_of(output, options.format)
         return [Job(found[0][0], output)]
-    result: dict[Path, Job] = {}
-    sources = {source.resolve() for source, _ in found}
-    for source, relative in found:
+    if output and output.exists() and not output.is_dir():
+        raise UsageError(f"{output}: is no folder, and its name has no extension of a picture")
+    folders = {_real(Path(text)) for text in pictures if Path(text).is_dir()}
+    if output and _real(output) not in folders and not folders.isdisjoint(_real(output).parents):
+        found = [(source, relative) for source, relative in found if _real(output) not in _real(source).parents]
+
+    def target_of(source: Path, relative: Path, name: str) -> Path:
         folder = output / relative.parent if output else source.parent
-        target = folder / f"{source.stem}{options.target.suffix}.{_extension(source, options.format)}"
+        return folder / f"{name}{options.target.suffix}.{_extension(source, options.format)}"
+
+    short = Counter(target_of(source, relative, source.stem) for source, relative in found)
+    result: dict[Path, Job] = {}
+    for source, relative in found:
+        target = target_of(source, relative, source.stem)
+        if short[target] > 1:
+            target = target_of(source, relative, source.name)
         if target in result:
             raise UsageError(f"{source} and {result[target].source} would both become {target}")
         result[target] = Job(source, target)
-    made = {target.resolve() for target in result} & sources
-    return [job for job in result.values() if job.source.resolve() not in made]
+    made = {_real(target) for target in result} & {_real(source) for source, _ in found}
+    return [job for job in result.values() if _real(job.source) not in made]
+
+
+def _real(path: Path) -> Path:
+    """The path without links; links that lead in circles stay."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises RuntimeError there
 
 
 def _extension(source: Path, format: str | None) -> str:
@@ -114,7 +126,7 @@ def _extension(source: Path, format: str | None) -> str:
 
 
 def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = False) -> int:
-    """Enlarges picture files one after another, with a progress bar on a terminal.
+    """Enlarges picture files, with a progress bar on a terminal; see `Flow`.
 
     Pictures whose result exists are skipped with a note in folders and patterns (so an interrupted job goes on
     where it stopped); for a single file that is an error.
@@ -126,54 +138,50 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     alone = len(pictures) == 1 and Path(pictures[0]).is_file()
     networks = Networks(options.network, **options.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
-    failures: list[str] = []
-    skipped = 0
+    flow = Flow(
+        options.target,
+        networks,
+        format=options.format,
+        quality=options.quality,
+        overwrite=options.overwrite,
+        skip=not alone,
+    )
     with _bar(len(todo), quiet) as bar:
-        for job in todo:
-            if not alone and job.target.exists() and not options.overwrite:
-                skipped += 1
-                bar(job.source.name, 1.0)
-                continue
-            try:
-                _one(job, options, networks, partial(bar, job.source.name))
-            except UsageError as error:
-                if alone:
-                    raise
-                failures.append(_naming(job, error))
-            except FinescaleError as error:
-                failures.append(_naming(job, error))
-            except OSError as error:
-                failures.append(f"{job.source}: {(error.strerror or str(error)).lower()}")
-    if skipped and not quiet:
-        print(f"{skipped} of {len(todo)} skipped: their results exist (--overwrite makes them again)", file=sys.stderr)
-    if failures:
+        flow.run(todo, bar)
+    for error in flow.failures.values():
+        if alone and isinstance(error, UsageError):
+            raise error
+    if not quiet:
+        for remark in _remarks(flow, len(todo)):
+            print(remark, file=sys.stderr)
+    if flow.failures:
         if not alone:
-            print(f"finescale: {len(failures)} of {len(todo)} pictures failed:", file=sys.stderr)
-        for failure in failures:
-            print(f"finescale: {failure}" if alone else f"  {failure}", file=sys.stderr)
-    return 1 if failures else 0
+            print(f"finescale: {len(flow.failures)} of {len(todo)} pictures failed:", file=sys.stderr)
+        for job in todo:
+            if job in flow.failures:
+                failure = _naming(job, flow.failures[job])
+                print(f"finescale: {failure}" if alone else f"  {failure}", file=sys.stderr)
+    return 1 if flow.failures else 0
 
 
-def _one(job: Job, options: Options, networks: Networks, progress: Callable[[float], None]) -> None:
-    files.check_free(job.target, options.overwrite)
-    kind = files.format_of(job.target, options.format)
-    info = files.probe(job.source)
-    small = info.width, info.height
-    size = options.target.size(*small)
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    if size[0] * size[1] > strips.FROM_PIXELS and kind in strips.FORMATS:
-        chain = networks.chain(small, size)
-        if len(chain) == 1 and not chain[0].ensemble and size == (small[0] * chain[0].scale, small[1] * chain[0].scale):
-            strips.upscale_strips(
-                job.source, job.target, chain[0], format=kind, overwrite=options.overwrite, progress=progress
+def _remarks(flow: Flow, count: int) -> Iterator[str]:
+    """What a person should know although nothing failed."""
+    if flow.skipped:
+        yield f"{len(flow.skipped)} of {count} skipped: their results exist (--overwrite makes them again)"
+    for upscaler in flow.networks.ready:
+        closeness = upscaler.engine.closeness
+        if closeness is not None:
+            loss = 10 * math.log10(1 + 10 ** ((30 - closeness) / 10))
+            yield (
+                f"int8, x{upscaler.scale}: {closeness:.1f} dB from the float32 picture, "
+                f"which takes {loss:.3f} dB from a PSNR of 30 dB"
             )
-            return
-    enlarged = networks.picture(files.read(job.source), size, progress)
-    files.write(enlarged, job.target, format=kind, quality=options.quality, overwrite=options.overwrite)
 
 
-def _naming(job: Job, error: FinescaleError) -> str:
+def _naming(job: Job, error: Exception) -> str:
     """The error's sentence, with the picture's name before it if it names no file."""
+    if isinstance(error, OSError):
+        return f"{job.source}: {(error.strerror or str(error)).lower()}"
     text = str(error)
     return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
 
@@ -187,16 +195,7 @@ def _bar(count: int, quiet: bool) -> Iterator[Callable[[str, float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=float(count))
-        last, before = "", 0
-
-        def show(name: str, done: float) -> None:
-            nonlocal last, before
-            if name != last:
-                before += bool(last)
-                last = name
-            progress.update(task, completed=before + done, description=name)
-
-        yield show
+        yield lambda name, done: progress.update(task, completed=done, description=name or None)

@@ -93,6 +93,10 @@ class Upscaler:
         assert total is not None
         return from_unit(total / np.float32(8), x.dtype)
 
+    def group(self, x: Array) -> Array:
+        """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together."""
+        return tiling.enlarge_together(x, self.engine if x.dtype == np.uint8 else self._finest())
+
     def picture(
         self,
         picture: Picture,
@@ -271,6 +275,11 @@ class Networks:
         from finescale.weights import places
 
         return places.locate(self.network or DEFAULT, scale) if os.sep not in (self.network or "") else None
+
+    @property
+    def ready(self) -> list[Upscaler]:
+        """Those that were needed so far."""
+        return list(self._ready.values())
 
     def upscaler(self, scale: int) -> Upscaler:
         """The upscaler of one scale."""
