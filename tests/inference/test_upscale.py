@@ -204,3 +204,36 @@ def tiny_file(folder: Path) -> Path:
     path = folder / "mine.safetensors"
     save(tiny_network(2), path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((4, 4, 3), np.int64), "not int64"),
+        (np.zeros((4, 4, 3), bool), "not bool"),
+        (np.zeros((0, 4, 3), np.uint8), "at least 1 x 1"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "at least 1 x 1"),
+        (np.zeros((4, 4, 5), np.uint8), "1 to 4"),
+        (np.full((4, 4), np.nan, np.float32), "from nan to nan"),
+        (np.full((4, 4), 255.0), "from 255 to 255"),
+        (Image.new("RGB", (0, 3)), "no pixels"),
+        (torch.zeros(3, 4, 4), "not Tensor"),
+        (b"no picture", "not a picture"),
+    ],
+)
+def test_what_is_no_picture(image: object, reason: str) -> None:
+    with pytest.raises(FinescaleError, match=reason):
+        finescale.upscale(image, network="bicubic")  # type: ignore[arg-type]
+
+
+def test_arrays_and_open_files(tmp_path: Path) -> None:
+    pixels = picture(6, 8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    wanted = np.asarray(finescale.upscale(pixels, scale=2, network="bicubic"))
+    for image in (pixels / 255, tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
+        found = np.asarray(finescale.upscale(image, scale=2, network="bicubic"))
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+    with open(tmp_path / "a.png", "rb") as file:
+        np.testing.assert_array_equal(finescale.upscale(file, scale=2, network="bicubic"), wanted)
+    with pytest.raises(UsageError, match="not Conv2d"):
+        finescale.upscale(pixels, network=torch.nn.Conv2d(3, 3, 1))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -216,6 +217,10 @@ def _pack(
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)
+    except BrokenProcessPool as error:
+        raise FinescaleError(
+            f"{folder}: a process that packs ended unexpectedly, perhaps for want of memory (fewer --workers need less)"
+        ) from error
     except OSError as error:
         raise FinescaleError(f"{folder}: the store could not be written ({error.strerror})") from error
     finally:

@@ -104,8 +104,10 @@ def from_pil(image: Image.Image) -> Picture:
     """A Pillow image as a Picture: upright by its EXIF orientation, palettes expanded, CMYK as sRGB.
 
     Raises:
-        FinescaleError: 32-bit integers beyond 16 bit, or floats outside [0, 1].
+        FinescaleError: no pixels, 32-bit integers beyond 16 bit, or floats outside [0, 1].
     """
+    if 0 in image.size:
+        raise FinescaleError("holds no pixels")
     image.load()  # some plugins turn the picture here, and forget the orientation
     block = image.getexif()
     orientation = block.get(exif_blocks.ORIENTATION, 1)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from finescale.images.files import File
     from finescale.networks.base import Network
 
 __all__ = ["Cancelled", "Upscaler", "enlarge_picture", "upscale"]
@@ -187,7 +188,7 @@ def _enlarge_grey_or_colour(
 
 
 def upscale(
-    image: "Image.Image | Array | str | os.PathLike[str]",
+    image: "Image.Image | Array | File",
     scale: float | None = None,
     network: "str | os.PathLike[str] | Network | None" = None,
     *,
@@ -206,7 +207,8 @@ def upscale(
     >>> upscale("photo.jpg", scale=4).save("photo_x4.png")  # doctest: +SKIP
 
     Args:
-        image: a Pillow image, an array (H, W), (H, W, 1 to 4) of uint8 or uint16, or a file.
+        image: a Pillow image; an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or float in [0, 1]; or a file: its
+            path, its bytes, or one opened for reading bytes.
         scale: any factor above 0 up to 16; 4 if no other size is asked for.
         network: a name (see `finescale.networks()`), a weight file or a network; None: the default.
         width, height: of the result, instead of `scale`; the other side follows.
@@ -219,8 +221,8 @@ def upscale(
         are computed so, and end as 8 bits unless they are opaque grey.
 
     Raises:
-        UsageError: an impossible size, an unknown network, device, engine or precision.
-        FinescaleError: the file cannot be read; there are no trained weights.
+        UsageError: an impossible size, an unknown network, device, engine or precision; no picture.
+        FinescaleError: the file cannot be read; floats outside [0, 1]; there are no trained weights.
     """
     from finescale.images.picture import to_pil
 
@@ -237,6 +239,10 @@ def upscale(
     }
     if network is None or isinstance(network, str | os.PathLike):
         return to_pil(Networks(network, **settings).picture(picture, size, progress))
+    from finescale.networks.base import Network
+
+    if not isinstance(network, Network):
+        raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
     return to_pil(Upscaler(network, **settings).picture(picture, size=size, progress=progress))
 
 
@@ -302,15 +308,23 @@ class Networks:
         return enlarge_picture(picture, self.chain(picture.size, size), size, progress)
 
 
-def _as_picture(image: "Image.Image | Array | str | os.PathLike[str]") -> Picture:
-    from finescale.images import files
-    from finescale.images.picture import from_pil, split
+def _as_picture(image: "Image.Image | Array | File") -> Picture:
+    from PIL import Image
 
-    if isinstance(image, str | os.PathLike):
-        return files.read(Path(image))
+    from finescale.images import files
+    from finescale.images.picture import from_pil, split, whole
+
+    if isinstance(image, Image.Image):
+        return from_pil(image)
     if isinstance(image, np.ndarray):
-        return Picture(*split(image.reshape(*image.shape[:2], -1)))
-    return from_pil(image)
+        if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
+            raise UsageError(f"an array is uint8, uint16 or float in [0, 1], not {image.dtype}")
+        if image.ndim not in (2, 3) or not image.size or not 1 <= image.shape[-1] ** (image.ndim - 2) <= 4:
+            raise UsageError(f"an array is (H, W) or (H, W, 1 to 4), at least 1 x 1, not {image.shape}")
+        return Picture(*split(whole(image.reshape(*image.shape[:2], -1))))
+    if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
+        return files.read(image)
+    raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}")
 
 
 def _turn(x: Array, k: int) -> Array:
