@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import UsageError
 from finescale.images import files
 from finescale.inference.flow import Flow, Job
 from finescale.inference.size import Target

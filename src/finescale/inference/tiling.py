@@ -122,21 +122,47 @@ def enlarge(
     return out
 
 
+def enlarge_together(x: Array, engine: Runner) -> Array:
+    """Enlarges a batch of pictures of one size, each in one piece; one by one if memory runs out.
+
+    Args:
+        x: (B, H, W, 3): uint8, uint16, or float32 in [0, 1].
+        engine: the network.
+
+    Returns:
+        (B, scale H, scale W, 3) of the type of `x`, as from `enlarge`.
+
+    Raises:
+        FinescaleError: as `enlarge`.
+    """
+    try:
+        return from_unit(_finite(to_unit(x).transpose(0, 3, 1, 2), engine).transpose(0, 2, 3, 1), x.dtype)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return np.stack([enlarge(one, engine, tile=max(x.shape[1:3]), margin=0) for one in x])
+
+
 def _compute(x: Array, area: Tile, engine: Runner, margin: int) -> Array:
     """One tile: cut out with its margin, enlarged, the margin cut away, in the type of `x`."""
     height, width = x.shape[:2]
     top, left = max(0, area.top - margin), max(0, area.left - margin)
     source = x[top : min(height, area.bottom + margin), left : min(width, area.right + margin)]
-    batch = to_unit(source).transpose(2, 0, 1)[None]
+    y = _finite(to_unit(source).transpose(2, 0, 1)[None], engine)
+    s = engine.scale
+    y = y[0, :, (area.top - top) * s : (area.bottom - top) * s, (area.left - left) * s : (area.right - left) * s]
+    return from_unit(y.transpose(1, 2, 0), x.dtype)
+
+
+def _finite(batch: Array, engine: Runner) -> Array:
+    """(B, 3, h, w) enlarged; again in float32 where values are not finite."""
     y = engine.run(batch)
     if not np.isfinite(y).all():
         exact = engine.exact()
         y = y if exact is None else exact.run(batch)
         if not np.isfinite(y).all():
             raise FinescaleError("the network gives values that are not finite for this picture, even in float32")
-    s = engine.scale
-    y = y[0, :, (area.top - top) * s : (area.bottom - top) * s, (area.left - left) * s : (area.right - left) * s]
-    return from_unit(y.transpose(1, 2, 0), x.dtype)
+    return y
 
 
 def to_unit(x: Array) -> Array:

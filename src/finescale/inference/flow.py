@@ -1,0 +1,221 @@
+"""Pictures on their way from file to file: while one is computed, the next are read and the last are written."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from finescale.errors import FinescaleError
+from finescale.images import files
+from finescale.images.picture import Picture
+from finescale.inference import strips
+from finescale.inference.ahead import Ahead
+from finescale.inference.size import Target
+from finescale.inference.upscale import Networks, Upscaler
+
+GROUP_PIXELS = 96 * 1024  # small pictures of one size are computed together, up to so many input pixels
+_AHEAD, _BEHIND = 32 << 20, 96 << 20  # bytes of pictures that wait to be computed, and to be written
+
+Bar = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture to read and the file to write."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A job that was looked at.
+
+    Attributes:
+        kind: format of the result.
+        small, size: (width, height) of the picture and of the result.
+        picture: None where the result is so large that it may go by strips; it is read later then.
+    """
+
+    job: Job
+    kind: str
+    small: tuple[int, int]
+    size: tuple[int, int]
+    picture: Picture | None
+
+    @property
+    def bytes(self) -> int:
+        """Of the picture, or 0."""
+        return self.picture.samples.nbytes if self.picture else 0
+
+    def goes_with(self, other: "_Task") -> bool:
+        """Whether both can be computed together: opaque 8-bit colour of one size."""
+        one, two = self.picture, other.picture
+        return (
+            one is not None
+            and two is not None
+            and one.alpha is None
+            and two.alpha is None
+            and one.pixels.shape == two.pixels.shape
+            and one.pixels.dtype == two.pixels.dtype == np.uint8
+            and one.pixels.shape[2] == 3
+            and self.size == other.size
+        )
+
+
+class Flow:
+    """The pictures of one call.
+
+    Args:
+        target: what size the results have.
+        networks: what enlarges them.
+        format: of the results; None: by the targets' names.
+        quality: see `finescale.images.files.write`.
+        overwrite: replace results that are there already.
+        skip: leave pictures out whose results are there, instead of failing.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        networks: Networks,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        overwrite: bool = False,
+        skip: bool = False,
+    ) -> None:
+        self.target, self.networks = target, networks
+        self.format, self.quality, self.overwrite, self.skip = format, quality, overwrite, skip
+        self.failures: dict[Job, Exception] = {}
+        self.skipped: list[Job] = []
+        self._writes: deque[tuple[Job, Future[None], int]] = deque()
+
+    def run(self, todo: list[Job], bar: Bar) -> None:
+        """Does all of them; what fails is kept in `failures`, unless it is no error a person can be told.
+
+        Args:
+            todo: the pictures.
+            bar: told the name of the picture in work, and how many pictures are done.
+        """
+        before = 0
+        with (
+            ThreadPoolExecutor(1, "finescale writing") as writer,
+            Ahead(todo, self._look, weight=lambda task: task.bytes if task else 0, limit=_AHEAD) as tasks,
+        ):
+            try:
+                while tasks.peek():
+                    group = list(self._group(tasks))
+                    if group:
+                        name = group[0].job.source.name
+                        self._compute(group, writer, lambda done: bar(name, before + done * len(group)))  # noqa: B023
+                        before += len(group)
+                    else:
+                        before += 1
+                        bar("", before)
+                self._settle(0)
+            except BaseException:
+                for _, future, _ in self._writes:
+                    future.cancel()
+                raise
+
+    def _look(self, job: Job) -> _Task | None:
+        """Reads a picture; None where it is to be skipped."""
+        if self.skip and not self.overwrite and job.target.exists():
+            return None
+        files.check_free(job.target, self.overwrite)
+        kind = files.format_of(job.target, self.format)
+        files.check_quality(self.quality)
+        info = files.probe(job.source)
+        small = info.width, info.height
+        size = self.target.size(*small)
+        with files.writing(job.target):
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+        large = size[0] * size[1] > strips.FROM_PIXELS and kind in strips.FORMATS
+        return _Task(job, kind, small, size, None if large else files.read(job.source))
+
+    def _group(self, tasks: Ahead[Job, _Task | None]) -> Iterator[_Task]:
+        """The next picture, with those after it that can be computed together; nothing where it failed."""
+        job, task = tasks.pop()
+        if task is None:
+            self.skipped.append(job)
+        elif isinstance(task, Exception):
+            self._fail(job, task)
+        else:
+            yield task
+            room = GROUP_PIXELS // (task.small[0] * task.small[1]) - 1
+            if room < 1 or not self._together(task):
+                return
+            while room and (following := tasks.peek()):
+                other = following[1]
+                if not isinstance(other, _Task) or not task.goes_with(other):
+                    return
+                tasks.pop()
+                room -= 1
+                yield other
+
+    def _together(self, task: _Task) -> bool:
+        """Whether a picture needs nothing but one pass of the network in one piece."""
+        try:
+            chain = self.networks.chain(task.small, task.size)
+        except FinescaleError:
+            return False
+        return len(chain) == 1 and _exactly(chain[0], task) and chain[0].tile is None
+
+    def _compute(self, group: list[_Task], writer: ThreadPoolExecutor, progress: Callable[[float], None]) -> None:
+        task = group[0]
+        try:
+            chain = self.networks.chain(task.small, task.size)
+            if len(group) > 1:
+                pixels = chain[0].group(np.stack([one.picture.pixels for one in group if one.picture]))
+                results = [replace(one.picture, pixels=y) for one, y in zip(group, pixels) if one.picture]
+            elif task.picture is None and len(chain) == 1 and _exactly(chain[0], task):
+                strips.upscale_strips(
+                    task.job.source,
+                    task.job.target,
+                    chain[0],
+                    format=task.kind,
+                    overwrite=self.overwrite,
+                    progress=progress,
+                )
+                return
+            else:
+                picture = task.picture or files.read(task.job.source)
+                results = [self.networks.picture(picture, task.size, progress)]
+        except (FinescaleError, OSError) as error:
+            for one in group:
+                self._fail(one.job, error)
+            return
+        for one, result in zip(group, results):
+            write = partial(files.write, format=one.kind, quality=self.quality, overwrite=self.overwrite)
+            weight = result.samples.nbytes
+            self._settle(_BEHIND - weight)
+            self._writes.append((one.job, writer.submit(write, result, one.job.target), weight))
+        progress(1.0)
+
+    def _settle(self, limit: int) -> None:
+        """Takes note of what is written, and waits until what is not weighs at most `limit` bytes, or nothing waits."""
+        while self._writes:
+            job, future, _ = self._writes[0]
+            if not future.done() and sum(weight for _, _, weight in self._writes) <= limit:
+                return
+            error = future.exception()
+            self._writes.popleft()
+            if error:
+                self._fail(job, error)
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        """Notes what a person can be told; what else went wrong is raised."""
+        if not isinstance(error, FinescaleError | OSError):
+            raise error
+        self.failures[job] = error
+
+
+def _exactly(upscaler: Upscaler, task: _Task) -> bool:
+    """Whether one pass gives the size that is asked for."""
+    s = upscaler.scale
+    return not upscaler.ensemble and task.size == (task.small[0] * s, task.small[1] * s)
