@@ -6,7 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -47,15 +47,19 @@ def fetch(
     """
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
-    fruitless = 0
+    fruitless, most = 0, _size(part)
     while True:
-        before = part.stat().st_size if part.exists() else 0
+        before = _size(part)
         try:
             whole = _transfer(address, part, size, progress)
         except HTTPError as error:
-            if error.code < 500 and error.code != 429:
+            if error.code == 416 and before:  # there is nothing behind what has come, which may be of another file
+                part.unlink()
+            elif error.code < 500 and error.code != 429:
                 raise FinescaleError(f"{address}: the server says {error.code} {error.reason}") from error
             problem = f"the server says {error.code} {error.reason}"
+        except (InvalidURL, ValueError) as error:
+            raise FinescaleError(f"{address}: not an address ({error})") from error
         except (URLError, HTTPException, OSError) as error:
             if isinstance(error, OSError) and error.errno == 28:
                 raise FinescaleError(f"{part}: the disk is full") from error
@@ -67,12 +71,13 @@ def fetch(
             if whole:
                 break
             problem = "the connection broke off"
-        have = part.stat().st_size if part.exists() else 0
-        fruitless = 0 if have > before else fruitless + 1
+        have = _size(part)
+        fruitless = 0 if have > most else fruitless + 1  # a server without ranges may break off now here, now there
+        most = max(most, have)
         if fruitless >= attempts:
             kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
             raise FinescaleError(f"{address}: could not be downloaded ({problem}){kept}")
-        time.sleep(pause * 2**fruitless if fruitless else 0)
+        time.sleep(pause * 2 ** (fruitless - 1) if fruitless else 0)
     if sha256 is not None:
         with open(part, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -82,9 +87,14 @@ def fetch(
     os.replace(part, target)
 
 
+def _size(part: Path) -> int:
+    """Bytes that have arrived so far."""
+    return part.stat().st_size if part.exists() else 0
+
+
 def _transfer(address: str, part: Path, size: int | None, progress: Report | None) -> bool:
     """One connection: appends to `part` what is missing; whether it is whole now."""
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     if have and have == size:
         return True
     headers = {"User-Agent": "finescale"} | ({"Range": f"bytes={have}-"} if have else {})

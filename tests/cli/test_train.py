@@ -119,6 +119,8 @@ def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.Ca
         ("--data", "nowhere"): "nowhere: not a packed store",
         ("--set", "network=rcam"): "there is no network 'rcam'; did you mean 'rcan'?",
         ("--set", "arguments.channel=3"): "has no argument 'channel'; did you mean 'channels'?",
+        ("--set", "arguments.channels=wide"): "sa-rcan: cannot be built with these arguments",
+        ("--set", "arguments.channels=-4"): "sa-rcan: cannot be built with these arguments",
         ("--set", "loss.charbonier=1"): "loss: there is no loss 'charbonier'; did you mean 'charbonnier'?",
         ("--set", "encoder=imagenet"): "sa-rcan has no encoder",
         ("--warm-start", "gone.safetensors"): "gone.safetensors",

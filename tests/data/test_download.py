@@ -28,6 +28,7 @@ class Server(http.server.ThreadingHTTPServer):
         ranges: understands requests for a part.
         claims: length it says the file has.
         status: answers with this error.
+        redirect: sends everybody there.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -37,6 +38,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges = True
         self.claims: int | None = None
         self.status: list[int] = []
+        self.redirect = ""
         self.asked: list[str | None] = []
 
 
@@ -50,7 +52,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.status:
             self.send_error(server.status.pop(0))
             return
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            self.end_headers()
+            return
         start = int(wanted[len("bytes=") : -1]) if wanted and server.ranges else 0
+        if start and start >= len(server.content):
+            self.send_error(416)
+            return
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
@@ -141,6 +151,34 @@ def test_errors_of_the_server(tmp_path: Path) -> None:
         bring(address, tmp_path / "h", attempts=1)  # nobody there any more
 
 
+def test_a_server_that_breaks_off_now_here_now_there_is_given_up(tmp_path: Path) -> None:
+    with serving(CONTENT) as (server, address):
+        server.ranges, server.break_after = False, [9_000, 5_000] * 20
+        with pytest.raises(FinescaleError, match="broke off"):
+            bring(address, tmp_path / "f", attempts=3)
+        assert len(server.asked) == 4
+
+
+def test_what_came_whole_before_a_kill_is_no_obstacle(tmp_path: Path) -> None:
+    """Without a known size it is asked for more, and there is no more."""
+    (tmp_path / "f.part").write_bytes(CONTENT)
+    with serving(CONTENT) as (server, address):
+        bring(address, tmp_path / "f", sha256=DIGEST)
+        assert server.asked == ["bytes=3000000-", None]
+    assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_odd_addresses(tmp_path: Path) -> None:
+    with serving(CONTENT) as (server, address):
+        for server.redirect, reason in (("file:///etc/hostname", "302"), (address, "302"), ("http://[", "address")):
+            with pytest.raises(FinescaleError, match=reason):
+                bring(address, tmp_path / "f")
+    for address in ("nonsense", "http://[", "ftp:", "http://a b/c"):
+        with pytest.raises(FinescaleError):
+            bring(address, tmp_path / "f", attempts=1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_offline_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(FinescaleError, match="offline"):
         fetch("http://no-such-host.invalid/a.zip", tmp_path / "f", pause=60)
@@ -186,9 +224,43 @@ def test_a_set_is_unpacked_into_its_folder(tmp_path: Path, kind: str) -> None:
     assert len(said) == 2
 
 
-def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    with serving(b"<html>sorry</html>") as (_, address), pytest.raises(FinescaleError, match="no readable archive"):
-        download.get(Source("Set2", "", address, "set/HR", 2), tmp_path)
+def damaged(kind: str) -> bytes:
+    """An archive whose directory is whole and whose contents are not."""
+    content = bytearray(archive(kind))
+    place = content.find(b"\x89PNG") + 20 if kind == "zip" else len(content) // 2
+    content[place : place + 8] = bytes(8)
+    return bytes(content)
+
+
+def encrypted() -> bytes:
+    """A zip file that asks for a password."""
+    content = bytearray(archive("zip"))
+    content[6] |= 1
+    content[content.find(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<html>sorry</html>", "zip"),
+        (b"<html>sorry</html>", "tar.gz"),
+        (b"", "zip"),
+        (archive("tar.gz")[:200], "tar.gz"),
+        (damaged("zip"), "zip"),
+        (damaged("tar.gz"), "tar.gz"),
+        (encrypted(), "zip"),
+    ],
+)
+def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes, kind: str) -> None:
+    with serving(content) as (_, address), pytest.raises(FinescaleError, match="no readable archive"):
+        download.get(Source("Set2", "", address.replace("zip", kind), "set/HR", 2), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    with serving(archive("zip")) as (_, address), pytest.raises(FinescaleError, match="no pictures in other/HR"):
+        download.get(Source("Set2", "", address, "other/HR", 2), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -31,6 +31,8 @@ GOOD = 'network = "rcan"\nscale = 2\n'
         ("data.pach = 48", "there is no key 'data.pach'; did you mean 'patch'?"),
         ('optimiser.rate = "fast"', "optimiser.rate: should be a valid number, not 'fast'"),
         ("optimiser.rate = -1.0", "optimiser.rate: should be greater than 0, not -1.0"),
+        ("optimiser.rate = inf", "optimiser.rate: should be a finite number, not inf"),
+        ("optimiser.betas = [0.9, 1.5]", "optimiser.betas.1: should be less than 1, not 1.5"),
         ("data.batch = 1.5", "data.batch: should be a valid integer, not 1.5"),
         ("data.batch = true", "data.batch: should be a valid integer, not True"),
         ("data.patch = 4", "data.patch: should be greater than or equal to 8, not 4"),
@@ -58,6 +60,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
 def test_a_missing_key_and_a_broken_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the key 'scale' is missing"):
         recipe.load(write(tmp_path, 'network = "rcan"'))
+    with pytest.raises(UsageError, match="no key 'netwrok'; did you mean 'network'"):
+        recipe.load(write(tmp_path, 'netwrok = "rcan"\nscale = 2'))
     with pytest.raises(UsageError, match="not a TOML file"):
         recipe.load(write(tmp_path, "network = = 3"))
     with pytest.raises(UsageError, match="cannot be read"):
@@ -87,6 +91,9 @@ def test_a_recipe_extends_a_base_and_other_recipes(tmp_path: Path) -> None:
     assert child.loss == {"l2": 1.0}  # replaced, not merged
     other = recipe.load(tmp_path / "child.toml", schedule="mission")
     assert (other.schedule.kind, other.optimiser.average, other.precision) == ("halving", 0.0, "float32")
+    assert (other.optimiser.rate, other.data.batch, other.loss) == (1e-4, 16, {"l2": 1.0})  # not those for "fast"
+    assert recipe.load(tmp_path / "child.toml", schedule="fast") == child
+    assert recipe.load(tmp_path / "child.toml", ["optimiser.rate=2e-4"], schedule="mission").optimiser.rate == 2e-4
     with pytest.raises(UsageError, match="did you mean 'fast'"):
         recipe.load(tmp_path / "child.toml", schedule="fsat")
 
@@ -122,7 +129,7 @@ def test_amounts(text: object, value: float, unit: str) -> None:
     assert (amount.value, amount.unit) == (value, unit)
 
 
-@pytest.mark.parametrize("text", ["", "m", "-3m", "3 weeks", "1e", "nan", "3 m m", True, 2.5, None])
+@pytest.mark.parametrize("text", ["", "m", "1e999", "-3m", "3 weeks", "1e", "nan", "3 m m", True, 2.5, None])
 def test_what_is_no_amount(text: object) -> None:
     with pytest.raises(ValueError, match="should be an amount"):
         parse(text)
@@ -148,6 +155,14 @@ def test_every_network_of_the_mission_has_its_recipes() -> None:
 
 
 def test_the_missions_own_schedule() -> None:
+    for path in RECIPES:
+        one = recipe.load(path, schedule="mission")
+        optimiser, data = one.optimiser, one.data
+        assert (optimiser.kind, optimiser.rate, optimiser.clip, optimiser.average) == ("adam", 1e-4, 0, 0)
+        assert (data.batch, data.patch, data.late_patch, one.schedule.kind) == (16, 48, None, "halving")
+        if not one.network.startswith("unet"):
+            assert (one.loss, str(one.budget), str(one.schedule.halve_every)) == ({"l1": 1.0}, "1M", "200k")
+            assert one.groups == ()
     unet = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"), schedule="mission")
     assert unet.loss == losses.MISSION
     assert (unet.optimiser.rate, unet.data.batch, unet.data.patch, unet.data.late_patch) == (1e-4, 16, 48, None)

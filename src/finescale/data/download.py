@@ -1,11 +1,14 @@
 """Public data sets from their homes: resumed, checked, unpacked, and put in place when complete."""
 
+import gzip
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -106,6 +109,18 @@ def content_hash(pictures: list[Path]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+# What the two modules raise for damaged, encrypted and unknown contents.
+_NO_ARCHIVE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+)
+
+
 def _unpack(archive: Path, source: Source, target: Path) -> None:
     """The pictures of one folder of an archive, put in place when all are there."""
     part = target.with_name(f".{target.name}.part")
@@ -132,9 +147,10 @@ def _unpack(archive: Path, source: Source, target: Path) -> None:
                             shutil.copyfileobj(content, writer)
                         count += 1
         if not count:
-            raise FinescaleError(f"{archive}: holds no pictures in {source.inside}/")
+            archive.unlink()
+            raise FinescaleError(f"{source.address}: what arrived holds no pictures in {source.inside}/")
         os.replace(part, target)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except _NO_ARCHIVE as error:
         archive.unlink()
         raise FinescaleError(f"{source.address}: what arrived is no readable archive ({error})") from error
     finally:

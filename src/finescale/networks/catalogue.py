@@ -109,7 +109,11 @@ def build(name: str, *, scale: int, **overrides: Any) -> Network:
 
 
 def construct(name: str, architecture: type[Network], arguments: Mapping[str, Any]) -> Network:
-    """Builds a network from its class and arguments, and records them in `network.config`."""
+    """Builds a network from its class and arguments, and records them in `network.config`.
+
+    Raises:
+        UsageError: an unknown argument, naming the nearest one; a value that the class cannot be built with.
+    """
     parameters = inspect.signature(architecture).parameters
     for key in arguments:
         if key not in parameters:
@@ -119,6 +123,13 @@ def construct(name: str, architecture: type[Network], arguments: Mapping[str, An
         network = architecture(**complete)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from error
+    except (
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        LookupError,
+    ) as error:  # a word for a number, a width below 0, ...
+        raise UsageError(f"{name}: cannot be built with these arguments ({str(error).splitlines()[0]})") from error
     network.config = Config(name, architecture.__name__, complete)
     return network
 

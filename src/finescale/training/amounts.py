@@ -39,14 +39,14 @@ def parse(text: object) -> Amount:
     """Reads an amount.
 
     Raises:
-        ValueError: it is none, or not above 0.
+        ValueError: it is none, not above 0, or beyond reason.
     """
     if isinstance(text, Amount):
         return text
     if isinstance(text, bool) or not isinstance(text, str | int):
         raise ValueError(f"should be an amount such as '20m', '300k' or '30 epochs', not {text!r}")
     match = _FORMS.fullmatch(str(text))
-    if match is None or not float(match[1]) > 0:
+    if match is None or not 0 < float(match[1]) < 1e15:
         raise ValueError(f"should be an amount such as '20m', '300k' or '30 epochs', not {text!r}")
     word = match[2] or "steps"
     unit, factor = ("steps", 1.0) if word.startswith("st") else _UNITS[word if word in _UNITS else word[0]]

@@ -126,6 +126,9 @@ class Training:
             self.members = groups.assign(self.network, recipe.active_groups)
         self.optimiser = groups.optimiser(self.members, recipe.optimiser)
         self.average = Average(self.network, recipe.optimiser.average)
+        statistics = ("running_mean", "running_var")  # batch norms take them in before a step is found to be bad
+        self._running = [tensor for name, tensor in self.network.named_buffers() if name.endswith(statistics)]
+        self._running_before = [tensor.clone() for tensor in self._running]
         self._losses = torch.zeros(2, device=world.device)  # sum, and how many
         self._skipped = torch.zeros(2, device=world.device)  # in all, and in a row
 
@@ -196,6 +199,8 @@ class Training:
         else:  # fused Adam leaves everything as it is where this is 1; it is how PyTorch's gradient scaler skips steps
             self.optimiser.found_inf = bad  # type: ignore[attr-defined]
             self.optimiser.step()
+        for running, before in zip(self._running, self._running_before):
+            running.copy_(before.copy_(torch.where(bad > 0, before, running)))
         self.average.update()
         self._skipped[0] += bad
         self._skipped[1] = (self._skipped[1] + bad) * bad
@@ -257,11 +262,11 @@ class Training:
             observer.tick(progress)
         return bool(stop)
 
-    @staticmethod
-    def _due(every: Amount, last: tuple[float, int], now: tuple[float, int]) -> bool:
+    def _due(self, every: Amount, last: tuple[float, int], now: tuple[float, int]) -> bool:
+        """Whether so much has passed between two moments, each (seconds, steps)."""
         if every.unit == "seconds":
             return now[0] - last[0] >= every.value
-        return now[1] - last[1] >= (every.steps(1000) or 1)
+        return now[1] - last[1] >= (every.steps(self.recipe.epoch) or 1)
 
     # Validation and checkpoints
 
@@ -323,6 +328,8 @@ class Training:
         for name, mean in self.average.mean.items():
             mean.copy_(self.average.live[name])
         self.spread.load_network(state["network"])
+        for running, before in zip(self._running, self._running_before):
+            before.copy_(running)
         self.progress = Progress(**state["progress"])
         self._tick_step = self.progress.step
         groups.freeze(self.members, self._moment())

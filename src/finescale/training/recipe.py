@@ -7,7 +7,7 @@ everything else from there. An unknown key, a wrong type or an impossible value 
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,12 +18,16 @@ from finescale.training.losses import LOSSES
 SCHEDULES = ("fast", "mission")
 BASES = ("fast", "fast-unet", "mission", "mission-unet")  # the files of bases/: a schedule, and what U-Nets add to it
 
-
 _HERE = Path(__file__).parent
+# What a recipe sets for one schedule and not for the other.
+_OF_SCHEDULE = {"budget", "epoch", "precision", "schedule", "optimiser", "groups"}
+_CROPS = {"batch", "patch", "late_patch", "late_from"}
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
 
 
 class Data(_Strict):
@@ -90,7 +94,7 @@ class Optimiser(_Strict):
 
     kind: Literal["adam", "muon"] = "adam"
     rate: float = Field(default=1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
     epsilon: float = Field(default=1e-8, gt=0)
     clip: float = Field(default=1.0, ge=0)
     average: float = Field(default=0.999, ge=0, lt=1)
@@ -198,7 +202,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, schedule: str | None = No
 
     Args:
         path: a TOML file.
-        schedule: take the base of this schedule ("fast" or "mission") in place of the one the recipe names.
+        schedule: take the base of this schedule ("fast" or "mission") in place of the one the recipe names; what the
+            recipe sets for its own (budget, precision, crops, rates, groups) does not count then.
         overrides: "key=value" with dots for tables ("optimiser.rate=2e-4"); values as in TOML, quotes optional.
 
     Raises:
@@ -206,7 +211,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, schedule: str | None = No
     """
     if schedule not in (None, *SCHEDULES):
         raise UsageError(f"there is no schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")
-    values = _read(path, (), schedule)
+    values, _ = _read(path, (), schedule)
     for override in overrides:
         _set(values, override)
     return parse_recipe(values, str(path))
@@ -248,8 +253,8 @@ def _toml(value: Any) -> str:
     return repr(value)
 
 
-def _read(path: Path, chain: tuple[Path, ...], schedule: str | None) -> dict[str, Any]:
-    """A recipe's values over those of the recipes it extends."""
+def _read(path: Path, chain: tuple[Path, ...], schedule: str | None) -> tuple[dict[str, Any], str | None]:
+    """A recipe's values over those of the recipes it extends, and the schedule that the last of these names."""
     if path.resolve() in chain:
         raise UsageError(f"{path}: extends itself")
     try:
@@ -261,15 +266,26 @@ def _read(path: Path, chain: tuple[Path, ...], schedule: str | None) -> dict[str
         raise UsageError(f"{path}: not a TOML file ({error})") from error
     base = values.pop("extends", None)
     if base is None:
-        return values
+        return values, None
     if not isinstance(base, str):
         raise UsageError(f"{path}: extends should be a name or a file, not {base!r}")
     if base in BASES:
-        name = base if schedule is None else base.replace(base.partition("-")[0], schedule)
-        return _merge(_read(_HERE / "bases" / f"{name}.toml", (), None), values)
-    if not base.endswith(".toml"):
+        own: str | None = base.partition("-")[0]
+        name = base.replace(str(own), schedule or str(own))
+        inner, _ = _read(_HERE / "bases" / f"{name}.toml", (), None)
+    elif base.endswith(".toml"):
+        inner, own = _read(path.parent / base, (*chain, path.resolve()), schedule)
+    else:
         raise UsageError(f"{path}: extends '{base}', which is neither a file nor one of {', '.join(BASES)}")
-    return _merge(_read(path.parent / base, (*chain, path.resolve()), schedule), values)
+    return _merge(inner, values if schedule in (None, own) else _unscheduled(values)), own
+
+
+def _unscheduled(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without those that belong to a schedule."""
+    kept = {key: value for key, value in values.items() if key not in _OF_SCHEDULE}
+    if isinstance(kept.get("data"), Mapping):
+        kept["data"] = {key: value for key, value in kept["data"].items() if key not in _CROPS}
+    return kept
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,8 +317,10 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first of pydantic's findings, as one sentence that names the key."""
-    finding = error.errors()[0]
+    """The most telling of pydantic's findings, as one sentence that names the key."""
+    findings = error.errors()
+    # a misspelt key is unknown and missing at once, and what it should be is said of the unknown one
+    finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     where = [str(part) for part in finding["loc"]]
     key, kind, given = ".".join(where), finding["type"], finding["input"]
     if kind == "extra_forbidden":

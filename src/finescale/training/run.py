@@ -175,16 +175,27 @@ def _train(
 
 
 def describe(recipe: Recipe, device: str = "auto") -> str:
-    """What `train` would do: the resolved recipe, the optimiser's groups, memory and time; nothing is trained.
+    """What `train` would do: the resolved recipe, the optimiser's groups, memory and time.
+
+    Nothing is trained or downloaded, and the files that the recipe names need not be there yet.
 
     Raises:
         UsageError, FinescaleError: as `train`.
     """
     world = join(device)
     recipe = with_precision(recipe, world.device)
-    network, said = make_network(recipe, fresh=True)
+    network, _ = make_network(recipe, fresh=False)
     members = groups.assign(network, recipe.active_groups)
-    lines = [to_toml(recipe), f"# {recipe.network} x{recipe.scale} on {_device_name(world)}", *(f"# {s}" for s in said)]
+    lines = [to_toml(recipe), f"# {recipe.network} x{recipe.scale} on {_device_name(world)}"]
+    for key in ("encoder", "warm_start", "perception_file"):
+        file = getattr(recipe, key)
+        if key == "encoder" and file == "imagenet":
+            assert isinstance(network, UNet)
+            assert network.pretrained_kind
+            found = backbones.find(network.pretrained_kind)
+            lines.append(f"# encoder: {found or f'ImageNet weights of {network.pretrained_kind}, to be downloaded'}")
+        elif file:
+            lines.append(f"# {key}: {file}" + ("" if Path(file).is_file() else ", not there yet"))
     for member in members:
         name = member.group.match or ("all parameters" if len(members) == 1 else "the rest")
         late = f", from {member.group.frozen_until} of the run on" if member.group.frozen_until else ""
