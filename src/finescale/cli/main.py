@@ -18,6 +18,7 @@ VERBS = {
     "data": "get public data sets, and pack pictures to train on",
     "score": "PSNR and SSIM of your pictures against originals",
     "bench": "run networks on benchmark sets and print the table",
+    "benchmark": "how fast networks are on this machine, with every engine",
     "figure": "draw a box of a picture from every network side by side, as in papers",
     "export": "write a network as an ONNX or OpenVINO file, checked against PyTorch",
     "serve": "open a local page that enlarges pictures, with an HTTP API beside it",

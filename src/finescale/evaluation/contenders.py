@@ -96,7 +96,7 @@ def contender(
     cost = count(network)
     return Contender(
         label or (name if named else Path(name).stem),
-        Upscaler(network, **{"engine": "torch", "precision": "float32", **(settings or {})}).enlarge,
+        Upscaler(path or network, **{"engine": "torch", "precision": "float32", **(settings or {})}).enlarge,
         cost.parameters,
         cost.macs,
         path,

@@ -13,6 +13,7 @@ from finescale.evaluation.scoring import Judge, Judges, Score, Unavailable, mean
 
 if TYPE_CHECKING:
     from finescale.evaluation.benchmark import Row, Run
+    from finescale.evaluation.throughput import Throughput
 
 T = TypeVar("T")
 _DIGITS = {"distance": 4, "brisque": 2}  # of the perceptual figures
@@ -39,6 +40,33 @@ def bar(total: int) -> Iterator[Callable[[str, str], None]]:
             done += 1
 
         yield tell
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """A line that says what is being done, where standard error is a terminal: gives the function that is told."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what: None
+        return
+    with console.status("") as line:
+        yield lambda what: line.update(what)
+
+
+def show_throughput(found: "Throughput") -> None:
+    """Prints what `finescale benchmark` measured."""
+    from finescale.evaluation import throughput
+
+    table = Table(caption=throughput.caption(found), caption_justify="left")
+    for i, heading in enumerate(throughput.HEADINGS):
+        table.add_column(heading, justify="right" if i > 2 else "left")
+    for line in found.lines:
+        table.add_row(*throughput.cells(line))
+    screen = console()
+    screen.print(table)
+    for line in found.lines:
+        if line.missing:
+            screen.print(f"{line.engine} in {line.precision}: {line.missing}", style="yellow", highlight=False)
 
 
 def console() -> Console:

@@ -1,0 +1,95 @@
+"""The cache of compiled networks: whole entries or none, whatever happens to its files."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import tiny_network
+
+from finescale.inference.engines import choose, compiled
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "finescale" / "compiled"
+
+
+def test_gives_back_what_was_stored(folder: Path) -> None:
+    assert compiled.read("a") is None
+    compiled.write("a", {"scale": 2}, b"data")
+    assert compiled.read("a") == ({"scale": 2}, b"data")
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    compiled.remove("a")
+    compiled.remove("a")
+    assert compiled.read("a") is None
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed", "longer"])
+def test_damaged_entries_are_not_read(folder: Path, damage: str) -> None:
+    compiled.write("a", {"scale": 2}, bytes(1000))
+    path = folder / "a"
+    data = path.read_bytes()
+    changed = {"empty": b"", "cut": data[:500], "changed": data[:500] + b"x" + data[501:], "longer": data + b"x"}
+    path.write_bytes(changed[damage])
+    assert compiled.read("a") is None
+
+
+def test_keys_differ_in_everything_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = compiled.key(weights="a", engine="x 1")
+    assert one == compiled.key(engine="x 1", weights="a")
+    assert one != compiled.key(weights="b", engine="x 1")
+    assert one != compiled.key(weights="a", engine="x 2")
+    monkeypatch.setattr(compiled, "processor", lambda: "another")
+    assert one != compiled.key(weights="a", engine="x 1")
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(folder: Path) -> None:
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file where the folder should be")
+    compiled.write("a", {}, b"data")
+    assert compiled.read("a") is None
+
+
+WRITER = """
+import sys
+from finescale.inference.engines import compiled
+for i in range(150):
+    compiled.write("a", {"by": sys.argv[1]}, sys.argv[1].encode() * 20000)
+    entry = compiled.read("a")
+    assert entry is not None, "half an entry"
+    assert entry[1] == entry[0]["by"].encode() * 20000, "a mixed entry"
+"""
+
+
+def test_two_processes_at_once(folder: Path) -> None:
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, letter], env=dict(os.environ), stderr=subprocess.PIPE, text=True
+        )
+        for letter in "xy"
+    ]
+    for process in running:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait() == 0, said
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_an_engine_survives_a_damaged_cache(folder: Path, engine: str) -> None:
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[engine])
+    network, x = tiny_network(2, blocks=1), np.random.default_rng(0).random((1, 3, 30, 41), np.float32)
+    wanted = choose(network, engine=engine, precision="float32").run(x)
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-7])
+    np.testing.assert_allclose(choose(network, engine=engine, precision="float32").run(x), wanted, atol=1e-6)
+    if engine == "openvino":  # whole by its checksum, but not what OpenVINO can read
+        for path in folder.iterdir():
+            entry = compiled.read(path.name)
+            assert entry is not None
+            compiled.write(path.name, entry[0], b"from another version")
+        np.testing.assert_allclose(choose(network, engine=engine, precision="float32").run(x), wanted, atol=1e-6)
