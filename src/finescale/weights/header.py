@@ -55,9 +55,10 @@ def read_header(path: Path) -> Header:
         raise FinescaleError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise FinescaleError(f"{path}: not a Finescale weight file (its metadata do not say which network it is)")
-    return Header(
-        metadata["name"],
-        metadata["architecture"],
-        json.loads(metadata["arguments"]),
-        json.loads(metadata.get("notes", "{}")),
-    )
+    try:
+        arguments, notes = json.loads(metadata["arguments"]), json.loads(metadata.get("notes", "{}"))
+        if not isinstance(arguments, dict) or not isinstance(notes, dict) or arguments.get("scale") not in (2, 3, 4):
+            raise ValueError("its arguments are not those of a network")
+        return Header(metadata["name"], metadata["architecture"], arguments, notes)
+    except (KeyError, ValueError) as error:
+        raise FinescaleError(f"{path}: damaged metadata ({error})") from error

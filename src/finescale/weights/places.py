@@ -39,13 +39,14 @@ def verify(path: Path) -> bool:
         return False
     try:
         entry = json.loads(index.read_text()).get(path.name)
-    except ValueError as error:
+        listed = entry["sha256"] if entry else None
+    except (ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of something else
         raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
-    if entry and entry["sha256"] != sha256(path):
+    if listed and listed != sha256(path):
         raise FinescaleError(
             f"{path}: its SHA-256 is not the one listed in {INDEX}; the file is damaged or was changed"
         )
-    return bool(entry)
+    return bool(listed)
 
 
 def list_file(path: Path, digest: str) -> None:
