@@ -7,12 +7,13 @@ Nothing is guessed from shapes and nothing is unpickled.
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from finescale.errors import FinescaleError
@@ -31,7 +32,7 @@ def save(
     state: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Writes a self-describing weight file, atomically.
+    """Writes a self-describing weight file: whole or not at all.
 
     Args:
         network: built by the catalogue (its `config` is recorded).
@@ -39,6 +40,9 @@ def save(
         notes: see `Header.notes`.
         state: weights to write instead of the network's own (averaged ones).
         dtype: floating-point tensors are stored so.
+
+    Raises:
+        FinescaleError: the file cannot be written.
     """
     if network.config is None:
         raise ValueError("only networks built by the catalogue record how to build them again")
@@ -56,10 +60,16 @@ def save(
     }
     part = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, str(part), metadata=metadata)
+        with open(part, "wb") as file:
+            file.write(serialise(tensors, metadata=metadata))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise FinescaleError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Network:
@@ -77,5 +87,6 @@ def load(path: Path) -> Network:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise FinescaleError(f"{path}: the weights do not fit {header.name}: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise FinescaleError(f"{path}: the weights do not fit {header.name} ({reason})") from error
     return network.eval()

@@ -1,0 +1,71 @@
+"""Weight files explain themselves, and are whole or absent."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import tiny_network
+
+from finescale.errors import FinescaleError
+from finescale.networks.catalogue import DEFAULT, build
+from finescale.weights import files
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.0), (torch.float16, 2e-3)])
+def test_a_network_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype, tolerance: float) -> None:
+    network = tiny_network(3)
+    path = tmp_path / "w.safetensors"
+    files.save(network, path, notes={"budget": "1m", "figures": {"Set5": {"psnr": 30.5}}}, dtype=dtype)
+    header = files.read_header(path)
+    assert (header.name, header.scale, header.architecture) == (DEFAULT, 3, "RCAN")
+    assert header.notes["figures"]["Set5"]["psnr"] == 30.5
+    x = torch.rand(1, 3, 20, 17)
+    with torch.no_grad():
+        assert (files.load(path)(x) - network(x)).abs().max() <= tolerance
+
+
+def test_it_can_be_read_by_whom_the_system_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        files.save(tiny_network(), tmp_path / "w.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == 0o644
+
+
+def test_an_existing_file_stays_whole_where_a_new_one_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    files.save(tiny_network(), path)
+    before = path.read_bytes()
+    (tmp_path / ".w.safetensors.part").mkdir()  # where the new one would be written
+    with pytest.raises(FinescaleError, match=r"w\.safetensors: cannot be written"):
+        files.save(tiny_network(4), path)
+    assert path.read_bytes() == before
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    network = tiny_network()
+    state = network.state_dict()
+    state["head.0.weight"] = state["head.0.weight"][:8]
+    files.save(network, path, state=state)
+    with pytest.raises(FinescaleError, match=r"w\.safetensors: the weights do not fit"):
+        files.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ", b"\xff" * 64])
+def test_something_else_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(FinescaleError, match=r"w\.safetensors: not a "):
+        files.load(path)
+
+
+def test_a_network_outside_the_catalogue_is_not_saved(tmp_path: Path) -> None:
+    network = build("srcnn", scale=2)
+    network.config = None
+    with pytest.raises(ValueError, match="catalogue"):
+        files.save(network, tmp_path / "w.safetensors")
+    assert list(tmp_path.iterdir()) == []
