@@ -1,0 +1,44 @@
+"""The command line as a whole: its version, its verbs, and what it says to what is none."""
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from finescale.cli.main import VERBS, main
+
+
+def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out == f"finescale {metadata.version('finescale')}\n"
+
+
+def test_help_names_every_verb_and_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], *([verb] for verb in VERBS)):
+        with pytest.raises(SystemExit) as leaving:
+            main([*arguments, "--help"])
+        assert leaving.value.code == 0
+        said = capsys.readouterr().out
+        assert said.startswith(" ".join(["usage: finescale", *arguments]))
+        if not arguments:
+            assert all(re.search(rf"^ +{verb}\b", said, re.MULTILINE) for verb in VERBS)
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys; from finescale.cli.main import parser; parser(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(("arguments", "part"), [([], "VERB"), (["upscail"], "invalid choice: 'upscail'")])
+def test_what_is_no_command_is_a_usage_error(
+    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+    assert part in capsys.readouterr().err
