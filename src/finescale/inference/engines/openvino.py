@@ -85,7 +85,7 @@ class OpenVINOEngine:
                 from finescale.inference.engines.quantise import photograph, quantise
 
                 model = core.compile_model(quantise(translated), "CPU", self._config)
-                agreement = _agreement(network, model, photograph())
+                agreement = _agreement(network, model, photograph(), limits=(0, 1))
             else:
                 model = core.compile_model(translated, "CPU", self._config)
                 agreement = min(_agreement(network, model, _noise(size)) for size in ((53, 67), (96, 50)))
@@ -155,11 +155,13 @@ def _noise(size: tuple[int, int]) -> Array:
     return np.random.default_rng(0).random((1, 3, *size), np.float32)
 
 
-def _agreement(network: "Network", model: Any, x: Array) -> float:
-    """dB between OpenVINO's and PyTorch's picture of (1, 3, H, W), relative to the picture's range."""
+def _agreement(network: "Network", model: Any, x: Array, limits: tuple[float, float] | None = None) -> float:
+    """dB between OpenVINO's and PyTorch's picture of (1, 3, H, W), relative to its range, or clipped to `limits`."""
     import torch
 
     with torch.inference_mode():
-        wanted = network(torch.from_numpy(x)).numpy()
-    error = float(np.square(model([x])[0] - wanted).mean()) ** 0.5
+        wanted, found = network(torch.from_numpy(x)).numpy(), model([x])[0]
+    if limits:
+        wanted, found = wanted.clip(*limits), found.clip(*limits)
+    error = float(np.square(found - wanted).mean()) ** 0.5
     return float(20 * np.log10(max(1.0, float(np.abs(wanted).max())) / max(error, 1e-12)))

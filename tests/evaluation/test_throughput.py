@@ -1,0 +1,128 @@
+"""`finescale benchmark`: what is measured, and as a person types it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finescale.cli.main import main
+from finescale.errors import FinescaleError, UsageError
+from finescale.evaluation import speed, throughput
+from finescale.evaluation.speed import Speed
+from finescale.evaluation.throughput import WAYS, chosen_ways, draw, measure
+from finescale.networks.catalogue import build
+from finescale.weights import store
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path, compiled_cache: Path) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_ways_are_chosen_by_engine_and_precision() -> None:
+    assert chosen_ways([], []) == list(WAYS)
+    assert chosen_ways(["torch"], []) == [("torch", "float32"), ("torch", "bfloat16")]
+    assert chosen_ways([], ["int8"]) == [("openvino", "int8")]
+    with pytest.raises(UsageError, match="did you mean 'openvino'"):
+        chosen_ways(["openvin"], [])
+    with pytest.raises(UsageError, match="onnx: no such engine computes in int8"):
+        chosen_ways(["onnx"], ["int8"])
+
+
+@pytest.mark.slow
+def test_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Really measured, each way in a process of its own; a long picture, so that more than starting is timed."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("matplotlib")
+    options = ["--size", "120x80", "--repeats", "1", "--precisions", "float32", "--engines", "torch,onnx"]
+    assert main(["benchmark", "--scale", "2", *options, "--json", "a.json", "--plot", "a.svg"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(Path("a.json").read_text())
+    assert [(line["engine"], line["precision"]) for line in found["lines"]] == [
+        ("torch", "float32"),
+        ("onnx", "float32"),
+    ]
+    for line in found["lines"]:
+        assert line["missing"] is None
+        assert 0 < line["seconds"] < 600
+        assert 0 < line["share"] < 1
+        assert line["memory"] is None or 50 < line["memory"] < 5000
+    assert found["peaks"]["float32"] > 1e8
+    assert "sa-rcan-light x2" in said.out
+    assert "s per megapixel" in said.out
+    assert not said.err
+    assert Path("a.svg").read_text().startswith("<?xml")
+    assert sorted(path.name for path in Path().iterdir()) == ["a.json", "a.svg"]
+
+
+def quick(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
+    """Replaces the clock, not the arithmetic: each precision takes the seconds that are given."""
+
+    def apart(name: str, scale: int, settings: dict[str, str], size: tuple[int, int], *, repeats: int) -> Speed:
+        if settings["precision"] not in seconds:
+            raise FinescaleError(f"{name}: could not be timed (killed)")
+        return Speed(seconds[settings["precision"]], 100.0, size, repeats)
+
+    monkeypatch.setattr(speed, "measure_apart", apart)
+    monkeypatch.setattr(throughput, "measured_peak", lambda device, precision: 2e12 if precision == "bf16" else 1e12)
+
+
+def test_figures_follow_from_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch, {"float32": 0.5, "bfloat16": 0.25})
+    found = measure(["sa-rcan-light"], 2, engines=["torch", "openvino"], size=(100, 50), device="cpu")
+    by = {(line.engine, line.precision): line for line in found.lines}
+    one, two = by["torch", "float32"], by["torch", "bfloat16"]
+    assert one.seconds == pytest.approx(0.5 / 0.02)  # 200 x 100 pixels
+    assert one.share is not None
+    assert two.share is not None
+    assert two.share == pytest.approx(one.share)  # twice as fast, and so is the peak
+    assert one.memory == 100
+    missing = by["openvino", "int8"].missing
+    assert missing is not None
+    assert "could not be timed" in missing or "pip install" in missing
+
+
+def test_share_of_peak_counts_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network without attention or gates: its multiplications are those of its convolutions alone."""
+    quick(monkeypatch, {"float32": 1.0})
+    srcnn = build("srcnn", scale=2)
+    monkeypatch.setattr(store, "load", lambda name, scale: srcnn)
+    convolutions = sum(p.numel() for p in srcnn.parameters() if p.ndim == 4)
+    (line,) = measure(["srcnn"], 2, engines=["torch"], precisions=["float32"], size=(100, 50), device="cpu").lines
+    assert line.share == pytest.approx(2 * convolutions * 4 * 5000 / 1e12)  # SRCNN works at the large size
+
+
+def test_a_plot_has_a_bar_for_each_way_that_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    quick(monkeypatch, {"float32": 0.5})
+    found = measure(["sa-rcan-light"], 2, engines=["torch"], size=(100, 50), device="cpu")
+    draw(found, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(FinescaleError, match="exists"):
+        draw(found, tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"an \.svg, \.png or \.pdf file"):
+        draw(found, tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--engines", "openvin"], 2, "did you mean 'openvino'"),
+        (["--engines", "onnx", "--precisions", "int8"], 2, "no such engine computes in int8"),
+        (["--size", "0x5"], 2, "a size is WIDTHxHEIGHT"),
+        (["--plot", "a.txt"], 2, "an .svg, .png or .pdf file"),
+        (["--device", "nowhere"], 2, "there is no device 'nowhere' here"),
+        (["sa-rcan-ligth"], 2, "did you mean 'sa-rcan-light'"),
+        (["rcan"], 1, "no trained weights for rcan"),
+        (["--json", "there.json"], 1, "exists"),
+    ],
+)
+def test_impossible_requests(arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("there.json").write_text("mine")
+    assert main(["benchmark", *arguments]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert Path("there.json").read_text() == "mine"

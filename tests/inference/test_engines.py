@@ -1,0 +1,211 @@
+"""Engines: all give PyTorch's picture, "auto" takes the fastest, impossible wishes are refused."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import tiny_network
+from tests.inference.test_tiling import picture
+
+from finescale.errors import FinescaleError, UsageError
+from finescale.inference import engines
+from finescale.inference.engines import choose, quantise
+from finescale.inference.engines.interface import Engine, fitting_tile
+from finescale.inference.engines.openvino import OpenVINOEngine, translate
+from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
+from finescale.inference.prepare import for_inference
+from finescale.inference.tiling import Array, enlarge
+from finescale.inference.upscale import Upscaler
+from finescale.networks.base import Network
+
+SIZES = ((1, 1), (49, 70), (64, 96))
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, compiled_cache: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
+
+
+def noise(height: int, width: int, count: int = 1) -> Array:
+    return np.random.default_rng(0).random((count, 3, height, width), np.float32)
+
+
+def decibels(a: Array, b: Array) -> float:
+    return float(-10 * np.log10(np.square(a - b).mean() + 1e-20))
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "least"),
+    [("onnx", "float32", 100), ("openvino", "float32", 80), ("openvino", "bfloat16", 45), ("torch", "bfloat16", 45)],
+)
+def test_every_engine_gives_the_same_picture(engine: str, precision: str, least: float) -> None:
+    if engine != "torch":
+        pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[engine])
+    network = tiny_network(2)
+    exact = TorchEngine(for_inference(network), torch.device("cpu"), "float32")
+    other = choose(network, device="cpu", engine=engine, precision=precision)
+    assert (other.name, other.precision, other.scale) == (engine, precision, 2)
+    assert (other.margin, other.bytes_per_pixel) == (exact.margin, exact.bytes_per_pixel)
+    for size in SIZES:
+        assert decibels(other.run(noise(*size)), exact.run(noise(*size))) > least
+    two = other.run(noise(40, 52, 2))
+    np.testing.assert_allclose(two[1:], other.run(noise(40, 52, 2)[1:]), atol=1e-2 if least < 80 else 1e-4)
+    fine = other.exact()
+    if precision == "float32":
+        assert fine is None
+    else:
+        assert fine is not None
+        assert fine.precision == "float32"
+
+
+def test_auto_takes_the_fastest_that_is_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(engines, "_gpu", lambda: False)
+    network = tiny_network(2)
+    best = choose(network)
+    assert best.name == "openvino"
+    assert best.precision in ("float32", "bfloat16")  # never int8
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else find_spec(name))
+    plain = choose(network)
+    assert plain.name == "torch"
+    assert plain.precision == ("bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32")
+
+
+class Strange(Network):
+    """A network whose picture depends on what a translator takes for a constant."""
+
+    def enlarge(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.01 * float(x.shape[2])
+
+
+def test_what_openvino_computes_otherwise_goes_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(engines, "_gpu", lambda: False)
+    network = Strange(scale=2)
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(FinescaleError, match="another picture than PyTorch"):
+            choose(network, engine="openvino", precision="float32")
+    assert choose(network).name == "torch"
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"engine": "openvin"}, "did you mean 'openvino'"),
+        ({"precision": "float16"}, "is not one of auto, float32"),
+        ({"engine": "torch", "precision": "int8"}, "the torch engine computes in float32 and bfloat16, not in int8"),
+        ({"engine": "onnx", "precision": "bfloat16"}, "the onnx engine computes in float32, not in bfloat16"),
+        ({"engine": "onnx", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
+        ({"precision": "int8", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
+        ({"engine": "torch", "device": "nowhere"}, "there is no device 'nowhere' here"),
+    ],
+)
+def test_impossible_wishes(wish: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        choose(tiny_network(2), **wish)
+
+
+@pytest.mark.parametrize(
+    ("module", "wish", "message"),
+    [
+        ("openvino", {"engine": "openvino"}, r"pip install 'finescale\[fast\]'"),
+        ("onnxruntime", {"engine": "onnx"}, r"pip install 'finescale\[onnx\]'"),
+        ("nncf", {"precision": "int8"}, r"int8 needs OpenVINO and NNCF: pip install 'finescale\[int8\]'"),
+    ],
+)
+def test_missing_packages_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, wish: dict[str, Any], message: str
+) -> None:
+    if module == "nncf":
+        pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is compiled yet
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match=message):
+        choose(tiny_network(2), **wish)
+
+
+def trained_like(scale: int) -> Network:
+    """Wide enough to be quantised, and small."""
+    return tiny_network(scale, channels=24, blocks=1)
+
+
+def test_int8_is_close_cached_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    network = trained_like(2)
+    eight = choose(network, precision="int8")
+    assert (eight.name, eight.precision) == ("openvino", "int8")
+    assert eight.closeness is not None
+    assert 40 < eight.closeness < 90  # not the float32 model under another name
+    x = quantise.photograph()
+    exact = TorchEngine(for_inference(network), torch.device("cpu"), "float32")
+    assert decibels(eight.run(x).clip(0, 1), exact.run(x).clip(0, 1)) == pytest.approx(eight.closeness, abs=0.1)
+    for size in SIZES:
+        assert decibels(eight.run(noise(*size)), exact.run(noise(*size))) > 30
+    monkeypatch.setitem(sys.modules, "nncf", None)  # from the cache: no quantising, and the same picture
+    again = choose(network, precision="int8")
+    assert again.closeness == eight.closeness
+    np.testing.assert_array_equal(again.run(x), eight.run(x))
+
+
+def test_int8_leaves_the_first_and_the_last_convolution_and_attention_alone() -> None:
+    pytest.importorskip("openvino")
+    network = trained_like(2)
+    wide = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size != (1, 1)]
+    assert len(quantise.convolutions(translate(for_inference(network)))) == len(wide) - 2
+
+
+def test_sixteen_bits_are_computed_in_float32() -> None:
+    """In bfloat16, with 8 bits of mantissa, a fine ramp would fall into steps."""
+    x = picture(40, 50, np.uint16)
+    low = Upscaler(tiny_network(2), engine="torch")
+    low.engine = TorchEngine(for_inference(tiny_network(2)), torch.device("cpu"), "bfloat16")  # as on a fast CPU
+    fine = Upscaler(tiny_network(2), engine="torch", precision="float32")
+    asked = Upscaler(tiny_network(2), engine="torch", precision="bfloat16")
+    wanted = fine.pixels(x).astype(int)
+    assert np.abs(low.pixels(x) - wanted).max() <= 1
+    assert np.abs(asked.pixels(x) - wanted).max() > 10  # who asks for bfloat16 gets it
+
+
+class Limits(TorchEngine):
+    """An engine that notes what it was given."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(for_inference(network), torch.device("cpu"), "float32")
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, x: Array) -> Array:
+        self.shapes.append(x.shape)
+        return super().run(x)
+
+
+def test_tiles_follow_the_memory() -> None:
+    engine: Engine = Limits(tiny_network(2))
+    per_pixel = engine.bytes_per_pixel
+    assert fitting_tile(engine, per_pixel * 300 * 200, 300, 200) == 300
+    tile = fitting_tile(engine, per_pixel * 240 * 240, 1000, 1000)
+    assert tile == 240 - 2 * engine.margin
+    assert fitting_tile(engine, 1.0, 1000, 1000) == 48
+    assert isinstance(engine, Limits)
+    enlarge(picture(300, 400), engine, tile=tile, margin=engine.margin)
+    assert max(shape[2] * shape[3] for shape in engine.shapes) <= 240 * 240
+
+
+def test_openvino_reads_what_it_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network, x = tiny_network(2, blocks=1), noise(33, 47)
+    first = choose(network, engine="openvino", precision="float32")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(OpenVINOEngine, "_compile", refuse)
+    again = choose(network, engine="openvino", precision="float32")
+    np.testing.assert_array_equal(again.run(x), first.run(x))
+    with pytest.raises(AssertionError, match="compiled again"):  # other weights are another entry
+        choose(tiny_network(2), engine="openvino", precision="float32")

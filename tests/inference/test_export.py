@@ -1,0 +1,147 @@
+"""Networks as ONNX and OpenVINO files: the same picture, at any size, whole files only."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import tiny_network
+
+from finescale.cli.main import main
+from finescale.errors import FinescaleError, UsageError
+from finescale.inference import export as module
+from finescale.inference.engines.onnx import OPSET
+from finescale.inference.export import SIZES, TOLERANCE, export
+from finescale.inference.prepare import for_inference
+from finescale.inference.tiling import Array
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def noise(batch: int, height: int, width: int) -> Array:
+    return np.random.default_rng(1).random((batch, 3, height, width), np.float32)
+
+
+def wanted(x: Array, window: int | None = 48) -> Array:
+    with torch.inference_mode():
+        return for_inference(tiny_network(2), window)(torch.from_numpy(x)).numpy()
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    found = export(tiny_network(2), path)
+    assert set(found) == set(SIZES)
+    assert 0 < max(found.values()) < TOLERANCE
+    assert [other.name for other in path.parent.iterdir()] == ["net.onnx"]
+    return path
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 47, 113), (3, 60, 32)])
+def test_plain_onnx_runtime_gives_the_same_picture(onnx_file: Path, size: tuple[int, int, int]) -> None:
+    session = onnxruntime.InferenceSession(onnx_file)
+    x = noise(*size)
+    (y,) = session.run(None, {session.get_inputs()[0].name: x})
+    assert y.shape == (size[0], 3, 2 * size[1], 2 * size[2])
+    np.testing.assert_allclose(y, wanted(x), atol=TOLERANCE)
+
+
+def test_an_onnx_file_says_what_it_is(onnx_file: Path) -> None:
+    package = pytest.importorskip("onnx")
+    model = package.load(onnx_file)
+    package.checker.check_model(model, full_check=True)
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [OPSET]
+    notes = {entry.key: entry.value for entry in model.metadata_props}
+    assert notes["scale"] == "2"
+    assert notes["window"] == "48"
+    assert notes["network"] == "sa-rcan-light"
+    assert json.loads(notes["arguments"])["channels"] == 16
+    assert notes["made_by"].startswith("finescale ")
+    assert [entry.name for entry in (*model.graph.input, *model.graph.output)] == ["picture", "enlarged"]
+    sides = model.graph.input[0].type.tensor_type.shape.dim
+    assert [side.dim_param or side.dim_value for side in sides] == ["batch", 3, "height", "width"]
+
+
+def test_openvino_files(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    found = export(tiny_network(2), tmp_path / "net.xml", format="openvino")
+    assert max(found.values()) < TOLERANCE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.bin", "net.xml"]
+    core = openvino.Core()
+    model = core.read_model(tmp_path / "net.xml")
+    assert model.get_rt_info(["finescale", "scale"]).astype(str) == "2"
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in ((1, 33, 80), (2, 50, 41)):
+        np.testing.assert_allclose(
+            compiled({"picture": noise(*size)})["enlarged"], wanted(noise(*size)), atol=TOLERANCE
+        )
+
+
+def test_global_statistics(tmp_path: Path) -> None:
+    x = noise(1, 90, 120)
+    x[..., :50] /= 5
+    export(tiny_network(2), tmp_path / "net.onnx", window=None)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    (y,) = session.run(None, {"picture": x})
+    np.testing.assert_allclose(y, wanted(x, None), atol=TOLERANCE)
+    assert np.abs(y - wanted(x)).max() > 2 * TOLERANCE
+
+
+def test_never_overwrites(tmp_path: Path) -> None:
+    for name, format in (("a.onnx", "onnx"), ("b.xml", "openvino"), ("b.bin", "openvino")):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(FinescaleError, match="exists"):
+            export(tiny_network(2), (tmp_path / name).with_suffix({"onnx": ".onnx"}.get(format, ".xml")), format=format)
+        assert (tmp_path / name).read_text() == "mine"
+    export(tiny_network(2), tmp_path / "a.onnx", overwrite=True)
+    assert (tmp_path / "a.onnx").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("name", "format"), [("a.onnx", "onnx"), ("a.xml", "openvino")])
+def test_a_wrong_picture_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, format: str
+) -> None:
+    """The check must be able to fail: it compares with a network of other weights."""
+    if format == "openvino":
+        pytest.importorskip("openvino")
+    other = for_inference(tiny_network(2, blocks=1))
+    compare = module.compare
+    monkeypatch.setattr(module, "compare", lambda network, run: compare(other, run))
+    with pytest.raises(FinescaleError, match="differs from PyTorch's by up to"):
+        export(tiny_network(2), tmp_path / name, format=format)
+    assert not list(tmp_path.iterdir())
+
+
+def test_impossible_wishes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean 'onnx'"):
+        export(tiny_network(2), tmp_path / "a.onnx", format="onxx")
+    pytest.importorskip("openvino")
+    with pytest.raises(UsageError, match=r"named \.xml"):
+        export(tiny_network(2), tmp_path / "a.onnx", format="openvino")
+    with pytest.raises(FinescaleError, match="nowhere"):
+        export(tiny_network(2), tmp_path / "nowhere" / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_as_it_is_typed(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    file = str(tmp_path / "net.onnx")
+    assert main(["export", "sa-rcan-light", "--scale", "2", "-o", file]) == 0
+    said = capsys.readouterr().out
+    assert said.count("differs from PyTorch by at most") == 3
+    assert f"wrote {file}" in said
+    (y,) = onnxruntime.InferenceSession(file).run(None, {"picture": noise(1, 20, 30)})
+    np.testing.assert_allclose(y, wanted(noise(1, 20, 30)), atol=TOLERANCE)
+    for arguments, code, message in (
+        (["sa-rcan-light", "--scale", "2", "-o", file], 1, "exists"),
+        (["sa-rcan-ligth", "-o", str(tmp_path / "b.onnx")], 2, "did you mean 'sa-rcan-light'"),
+        (["rcan", "-o", str(tmp_path / "b.onnx")], 1, "no trained weights for rcan"),
+    ):
+        assert main(["export", *arguments]) == code
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]

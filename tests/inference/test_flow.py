@@ -1,0 +1,212 @@
+"""Pictures from file to file: read ahead, computed in groups, written behind."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import tiny_network
+from tests.inference.test_tiling import picture
+
+from finescale.errors import FinescaleError
+from finescale.images import files
+from finescale.images.picture import Picture
+from finescale.inference import flow
+from finescale.inference.ahead import Ahead
+from finescale.inference.flow import Flow, Job
+from finescale.inference.size import Target
+from finescale.inference.tiling import Array
+from finescale.inference.upscale import Networks, Upscaler
+
+
+def test_is_made_ahead_and_no_further_than_allowed() -> None:
+    begun: list[int] = []
+
+    def make(i: int) -> bytes:
+        begun.append(i)
+        if i == 2:
+            raise FinescaleError("two")
+        return bytes(10)
+
+    with Ahead(range(6), make, weight=len, limit=15) as items:
+        for _ in range(200):
+            time.sleep(0.005)
+            if len(begun) == 3:
+                break
+        time.sleep(0.05)
+        assert begun == [0, 1, 2, 3][: len(begun)]
+        assert len(begun) < 5  # 20 bytes wait: no more before some are taken
+        taken = []
+        while items.peek():
+            taken.append(items.pop())
+        assert [item for item, _ in taken] == [0, 1, 2, 3, 4, 5]
+        assert isinstance(taken[2][1], FinescaleError)
+        assert items.peek() is None
+        with pytest.raises(IndexError):
+            items.pop()
+
+
+def test_stops_when_it_is_left() -> None:
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), Ahead(range(10**9), lambda i: bytes(9), weight=len, limit=50):
+        raise KeyboardInterrupt
+    assert threading.active_count() == before
+
+
+class Noting(Upscaler):
+    """Notes the shapes that the engine is given."""
+
+    def __init__(self) -> None:
+        super().__init__(tiny_network(2), engine="torch", precision="float32")
+        self.shapes: list[tuple[int, ...]] = []
+        run = self.engine.run
+
+        def noting(x: Array) -> Array:
+            self.shapes.append(x.shape)
+            return run(x)
+
+        self.engine.run = noting  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Networks:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    found = Networks(engine="torch", precision="float32")
+    found._ready[2] = Noting()
+    return found
+
+
+def work(folder: Path, pictures: list[Picture], networks: Networks, **options: Any) -> Flow:
+    todo = []
+    for i, one in enumerate(pictures):
+        source = folder / f"{i}.png"
+        files.write(one, source)
+        todo.append(Job(source, folder / "out" / f"{i}.png"))
+    done = Flow(Target(scale=2), networks, **options)
+    done.run(todo, lambda name, count: None)
+    return done
+
+
+def shapes(networks: Networks) -> list[tuple[int, ...]]:
+    (upscaler,) = networks.ready
+    assert isinstance(upscaler, Noting)
+    return upscaler.shapes
+
+
+def test_small_pictures_of_one_size_are_computed_together(tmp_path: Path, networks: Networks) -> None:
+    rng = np.random.default_rng(0)
+    inches = [(100.0 + i, 100.0 + i) for i in range(5)]
+    small = [Picture(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), resolution=one) for one in inches]
+    wide = Picture(picture(20, 60))
+    clear = Picture(picture(30, 40), picture(30, 40)[..., 0])
+    done = work(tmp_path, [*small, wide, clear], networks)
+    assert not done.failures
+    assert shapes(networks)[:2] == [(5, 3, 30, 40), (1, 3, 20, 60)]
+    alone = Upscaler(tiny_network(2), engine="torch", precision="float32")
+    for i, one in enumerate([*small, wide, clear]):
+        large, whole = files.read(tmp_path / "out" / f"{i}.png"), alone.picture(one)
+        assert np.abs(large.samples.astype(int) - whole.samples.astype(int)).max() <= 1
+        if i < 5:
+            assert large.resolution == pytest.approx(one.resolution, abs=0.1)  # each keeps its own
+
+
+def test_groups_stay_small(tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "GROUP_PIXELS", 2500)
+    work(tmp_path, [Picture(picture(30, 40)) for _ in range(5)], networks)
+    assert [shape[0] for shape in shapes(networks)] == [2, 2, 1]
+
+
+def test_a_group_that_needs_too_much_memory_goes_one_by_one(tmp_path: Path, networks: Networks) -> None:
+    (upscaler,) = networks.ready
+    run = upscaler.engine.run
+
+    def scarce(x: Array) -> Array:
+        if len(x) > 1:
+            raise MemoryError
+        return run(x)
+
+    upscaler.engine.run = scarce  # type: ignore[method-assign]
+    done = work(tmp_path, [Picture(picture(30, 40)) for _ in range(3)], networks)
+    assert not done.failures
+    assert [shape[0] for shape in shapes(networks)] == [1, 1, 1]
+
+
+def test_reading_computing_and_writing_overlap(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stage waits for something that only happens if another one works at the same time."""
+    read_third, computed_second = threading.Event(), threading.Event()
+    plain_read, plain_write, plain_picture = files.read, files.write, networks.picture
+    count = 0
+
+    def read(path: Path) -> Picture:
+        found = plain_read(path)
+        if path.name == "2.png":
+            read_third.set()
+        return found
+
+    def write(result: Picture, path: Path, **options: object) -> None:
+        if path.parent.name == "out" and path.name == "0.png":
+            assert computed_second.wait(20), "the second was not computed while the first was written"
+        plain_write(result, path, **options)  # type: ignore[arg-type]
+
+    def compute(*arguments: object) -> Picture:
+        nonlocal count
+        count += 1
+        if count == 1:
+            assert read_third.wait(20), "the third was not read while the first was computed"
+        if count == 2:
+            computed_second.set()
+        return plain_picture(*arguments)  # type: ignore[arg-type]
+
+    pictures = [Picture(picture(20 + i, 30)) for i in range(3)]  # of different sizes: no group
+    monkeypatch.setattr(networks, "picture", compute)
+    monkeypatch.setattr(files, "read", read)
+    monkeypatch.setattr(files, "write", write)
+    done = work(tmp_path, pictures, networks)
+    assert not done.failures
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_failures_of_every_stage_are_kept_and_the_rest_is_made(tmp_path: Path, networks: Networks) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "1.png").write_text("mine")
+    good = [Picture(picture(20, 30)) for _ in range(4)]
+    todo = [Job(tmp_path / f"{i}.png", tmp_path / "out" / f"{i}.png") for i in range(4)]
+    for one, job in zip(good, todo):
+        files.write(one, job.source)
+    todo[2].source.write_bytes(b"no picture")
+    done = Flow(Target(scale=2), networks)
+    done.run(todo, lambda name, count: None)
+    assert set(done.failures) == {todo[1], todo[2]}
+    assert (tmp_path / "out" / "1.png").read_text() == "mine"
+    assert not (tmp_path / "out" / "2.png").exists()
+    assert files.read(tmp_path / "out" / "3.png").size == (60, 40)
+    again = Flow(Target(scale=2), networks, skip=True)
+    again.run(todo, lambda name, count: None)
+    assert set(again.skipped) == {todo[0], todo[1], todo[3]}
+    assert set(again.failures) == {todo[2]}
+
+
+def test_what_is_no_error_of_a_person_is_not_hidden(tmp_path: Path, networks: Networks) -> None:
+    (upscaler,) = networks.ready
+
+    def broken(x: Array) -> Array:
+        raise RuntimeError("shape mismatch")
+
+    upscaler.engine.run = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        work(tmp_path, [Picture(picture(20, 30))], networks)
+
+
+def test_progress_counts_pictures(tmp_path: Path, networks: Networks) -> None:
+    seen: list[float] = []
+    todo = []
+    for i, width in enumerate((30, 30, 41)):
+        files.write(Picture(picture(20, width)), tmp_path / f"{i}.png")
+        todo.append(Job(tmp_path / f"{i}.png", tmp_path / f"{i}_x2.png"))
+    Flow(Target(scale=2), networks).run(todo, lambda name, count: seen.append(count))
+    assert seen == sorted(seen)
+    assert seen[-1] == 3
