@@ -66,6 +66,8 @@ def test_a_folder_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.Captur
         (["--width", "0"], 2, "above 0"),
         (["--scale", "3/4", "--mod-crop"], 2, "1/s"),
         (["--scale", "1/50", "--mod-crop"], 2, "multiple of 50"),
+        (["--scale", "1e9"], 2, "43000000000 x 30000000000 pixels, and 500000000 are the limit"),
+        (["--width", "99999999"], 2, "are the limit"),
     ],
 )
 def test_impossible_requests_are_one_sentence(

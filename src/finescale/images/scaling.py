@@ -1,5 +1,6 @@
 """Pictures of another size: exact bicubic for whole pictures, transparency included."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from finescale.errors import UsageError
-from finescale.images.files import FORMATS, below, check_free, read, write
+from finescale.images.files import FORMATS, MAX_PIXELS, below, check_free, read, write
 from finescale.images.picture import Picture, Samples
 from finescale.images.resize import Border, resize
 from finescale.images.sizes import Size, target_size
@@ -102,10 +103,15 @@ def resize_file(
             raise UsageError("mod-crop needs a scale of 1/s")
         picture = mod_crop(picture, scale.denominator)
     if scale is not None:
+        across, down = (math.ceil(scale * side) for side in picture.size)
+    else:
+        across, down = target_size(picture.size, width=width, height=height, fit=fit)
+    if across * down > MAX_PIXELS:
+        raise UsageError(f"{source}: the result would hold {across} x {down} pixels, and {MAX_PIXELS} are the limit")
+    if scale is not None:
         result = resize_picture(picture, scale=float(scale), border=border)
     else:
-        size = target_size(picture.size, width=width, height=height, fit=fit)
-        result = resize_picture(picture, size, border=border)
+        result = resize_picture(picture, (across, down), border=border)
     write(result, target, format=format, quality=quality, overwrite=overwrite)
     return result.size
 
