@@ -16,6 +16,7 @@ from finescale.weights import store
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^([^\n]*)\n+```(sh|python)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SKIPPED = re.compile(r"<!-- not run: \S.* -->")
+SHORTENED = re.compile(r'<!-- run with "(.+)" for "(.+)": \S.* -->')
 PAGES = sorted(p for p in (ROOT / "docs").rglob("*.md") if "results" not in p.parts) + [ROOT / "README.md"]
 
 
@@ -29,12 +30,19 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """The shell and Python blocks of a page in their order, without those marked `<!-- not run: reason -->`."""
+    """The shell and Python blocks of a page in their order, without those marked `<!-- not run: reason -->`.
+
+    In one marked `<!-- run with "B" for "A": reason -->`, which would take too long as it stands, B replaces A.
+    """
     found = []
     for match in BLOCK.finditer("\n" + text):
-        if not SKIPPED.fullmatch(match[1].strip()):
-            line = text.count("\n", 0, max(0, match.start(3) - 1)) + 1
-            found.append(Block(line, match[2], match[3]))
+        above, code = match[1].strip(), match[3]
+        if SKIPPED.fullmatch(above):
+            continue
+        if shorter := SHORTENED.fullmatch(above):
+            assert shorter[2] in code, above
+            code = code.replace(shorter[2], shorter[1])
+        found.append(Block(text.count("\n", 0, max(0, match.start(3) - 1)) + 1, match[2], code))
     return found
 
 
@@ -47,6 +55,12 @@ def desk(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir()
         photo.save(tmp_path / folder / "one.png")
         photo.crop((0, 0, 49, 41)).save(tmp_path / folder / "two.png")
+    for folder in ("my-pictures", "my-validation-pictures"):
+        (tmp_path / folder).mkdir()
+        large = Image.open(ROOT / "docs" / "images" / "hopper.jpg").crop((100, 0, 228, 112))
+        large.save(tmp_path / folder / "one.png")
+    for folder in ("docs", "recipes"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     return tmp_path
 
 
@@ -73,6 +87,15 @@ def test_blocks_are_found_and_marked_ones_left_out() -> None:
     marked = "<!-- not run: it never ends -->\n```sh\ntwo\n```\n"
     text = f"# A\n\n```sh\none\n```\n\n{marked}text\n```python\nthree\nfour\n```\n"
     assert blocks(text) == [Block(4, "sh", "one\n"), Block(13, "python", "three\nfour\n")]
+    shortened = '<!-- run with "sleep 0" for "sleep 99": long -->\n```sh\nsleep 99; one\n```\n'
+    assert blocks(shortened) == [Block(3, "sh", "sleep 0; one\n")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_no_command_hides_in_a_block_that_is_not_looked_at(page: Path) -> None:
+    kinds = re.findall(r"^ *```(\w*)$", page.read_text("utf-8"), flags=re.MULTILINE)
+    assert set(kinds[::2]) <= {"sh", "python", "toml", "json", "ini", "nginx", "text"}, kinds
+    assert set(kinds[1::2]) <= {""}
 
 
 def test_a_failing_block_is_told_with_its_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The notebooks run from a fresh start, and what is committed came from such a run."""
 
 import re
+import time
 from pathlib import Path
 
 import nbformat
@@ -47,5 +48,7 @@ def test_outputs_are_of_one_run_in_order_and_tell_nothing_of_a_machine(path: Pat
 def test_a_notebook_runs_and_learns(path: Path) -> None:
     notebook = read(path)
     where = {"metadata": {"path": str(FOLDER)}}
+    start = time.monotonic()
     NotebookClient(notebook, timeout=900, kernel_name="python3", resources=where).execute()
+    assert time.monotonic() - start < 300
     assert gain(notebook) > 0.5

@@ -131,13 +131,13 @@ def test_a_real_photograph_has_no_original(tmp_path: Path) -> None:
     assert contains(pixels, box.of(made.enlarged["nearest"]).repeat(8, 0).repeat(8, 1))
 
 
-@pytest.mark.parametrize("extension", ["png", "pdf", "svg"])
+@pytest.mark.parametrize("extension", ["png", "pdf", "svg", "webp"])
 def test_every_format_and_never_over_a_file(tmp_path: Path, extension: str) -> None:
     made = Scene("a long name of a picture that is small", 2, picture(40, 60), {"net": picture(40, 60, 1)})
     file = tmp_path / f"f.{extension}"
     boxes = [Box(0, 0, 20, 10), Box(30, 20, 8, 20)]
     figure.draw(made, boxes, file)
-    head = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[extension]
+    head = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml", "webp": b"RIFF"}[extension]
     content = file.read_bytes()
     assert content.startswith(head)
     with pytest.raises(FinescaleError, match="already exists"):
@@ -163,7 +163,7 @@ def test_boxes_outside_are_refused(tmp_path: Path, box: Box) -> None:
 
 def test_unknown_formats_and_colourless_rows(tmp_path: Path) -> None:
     made = Scene("s", 2, picture(40, 60), {})
-    with pytest.raises(UsageError, match="written as png, pdf, svg"):
+    with pytest.raises(UsageError, match="written as png, pdf, svg, webp"):
         figure.draw(made, [Box(0, 0, 9, 9)], tmp_path / "f.gif")
     with pytest.raises(UsageError, match="use 'bicubic'"):
         figure.scene(tmp_path / "f.png", [contender("bicubic-y", 2)], 2)

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=int, choices=(2, 3, 4), default=4)
     add("--hr", type=Path, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
     add("--real", action="store_true", help="PICTURE is a photograph to enlarge as it is; there is no original")
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .pdf or .svg")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .pdf, .svg or .webp")
     add("--overwrite", action="store_true", help="replace an existing figure")
     add_settings(parser)
 

@@ -21,7 +21,7 @@ from finescale.images.resize import resize
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "pdf", "svg")
+FORMATS = ("png", "pdf", "svg", "webp")
 COLOURS = ("#e11d48", "#0284c7", "#ca8a04", "#16a34a", "#9333ea", "#ea580c")  # of the boxes, in turn
 
 # All lengths are in pixels of the PNG; text sizes in points.
@@ -196,7 +196,7 @@ def _variance(pictures: Sequence[Pixels]) -> NDArray[np.float64]:
 
 
 def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = False) -> None:
-    """Draws the figure and writes it; PNG, PDF or SVG by the file's extension.
+    """Draws the figure and writes it; PNG, PDF, SVG or lossless WebP by the file's extension.
 
     One box: the tiles stand in rows beside the picture. Several: every box has a row of its own.
 
@@ -215,8 +215,12 @@ def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = Fal
         figure = _compose(made, boxes)
         with new_file(file, overwrite=overwrite) as out:
             kind = file.suffix.lower()[1:]
-            undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-            figure.savefig(out, format=kind, dpi=_DPI, metadata=undated[kind])
+            options: dict[str, Any] = {
+                "svg": {"metadata": {"Date": None}},
+                "pdf": {"metadata": {"CreationDate": None}},
+                "webp": {"pil_kwargs": {"lossless": True, "quality": 90}},
+            }
+            figure.savefig(out, format=kind, dpi=_DPI, **options.get(kind, {}))
 
 
 def _compose(made: Scene, boxes: Sequence[Box]) -> "Figure":

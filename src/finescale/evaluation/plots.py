@@ -53,7 +53,8 @@ def names(scale: int, name: str) -> tuple[str, str]:
 def draw(run: Run, name: str, folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Draws a set's two plots; one without any of our networks in it is left out. Gives the files."""
     width, height = run.timed_size or (0, 0)
-    labels = ("parameters", f"seconds for {width} x {height} to {width * run.scale} x {height * run.scale} pixels")
+    timed = f"seconds for {width} x {height} to {width * run.scale} x {height * run.scale} pixels"
+    labels = ("parameters", f"{timed}; the published ones as timed on their source's machine")
     written = []
     for file, label, points in zip(names(run.scale, name), labels, (by_parameters(run, name), by_seconds(run, name))):
         if any(point.ours for point in points):
@@ -120,7 +121,7 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
         axes.grid(True, color="#e5e7eb", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(0.1, 0.1)
-        axes.legend(loc="lower right", frameon=False)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0.2, handletextpad=0.1)
         figure.draw_without_rendering()
         _label(axes, points)
         with new_file(file, overwrite=overwrite) as out:

@@ -80,7 +80,7 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
     if missing:
         parts += ["Left out:", "\n".join(missing)]
     parts += [f"{judge.reason}." for judge in run.judges if isinstance(judge, Unavailable)]
-    parts += [f"![{image}]({image})" for image in images]
+    parts += [f"![{_alternative(image, run)}]({image})" for image in images]
     parts += _published(run)
     facts = ", ".join(f"{key} {value}" for key, value in run.machine.items())
     chosen = ", ".join(f"{key} {value}" for key, value in run.settings.items()) or "the defaults"
@@ -139,6 +139,13 @@ def _published(run: Run) -> list[str]:
         notes = [f"{i}. {s.title}" + (f", <{s.url}>" if s.url else "") for i, s in enumerate(origins, start=1)]
         parts += ["## Sources", "\n".join(notes)]
     return parts
+
+
+def _alternative(image: str, run: Run) -> str:
+    """What a plot shows, for those who do not see it."""
+    name = next(name for name in run.sets if image in plots.names(run.scale, name))
+    against = "the number of parameters" if image == plots.names(run.scale, name)[0] else "seconds"
+    return f"PSNR on {name} against {against}: Finescale's networks beside published ones"
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,300 @@
+"""Makes again everything in the documentation that depends on the shipped weights.
+
+    python docs/refresh.py --data DATA             # all three parts, about half an hour on two cores
+    python docs/refresh.py tables gallery          # without the benchmark runs: a few minutes
+
+- `results`: docs/results, by `finescale bench` on the benchmark sets in DATA;
+- `gallery`: docs/gallery.md, its figures, and docs/images/before-after.webp, from free pictures;
+- `tables`: the table of README.md, from the weight files' own notes, and the contents of docs/results/README.md.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finescale.cli.main import main as command_line
+from finescale.evaluation import published
+from finescale.evaluation.tables import count
+from finescale.networks.complexity import count as measure
+from finescale.weights.files import load
+from finescale.weights.header import Header, read_header, sha256
+
+ROOT = Path(__file__).resolve().parents[1]
+WEIGHTS = ROOT / "src" / "finescale" / "weights" / "files"
+SETS = ("Set5", "Set14", "B100", "Urban20")
+# published networks worth a line beside ours: the plainest, a small one, a large one
+BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN")
+BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A weight file of the package."""
+
+    path: Path
+    header: Header
+    sha256: str
+    parameters: int
+    macs: int
+
+
+def shipped(folder: Path = WEIGHTS) -> list[Shipped]:
+    """The package's weight files, x2 to x4, smaller networks first."""
+    found = []
+    for path in folder.glob("*.safetensors"):
+        cost = measure(load(path))
+        found.append(Shipped(path, read_header(path), sha256(path), cost.parameters, cost.macs))
+    return sorted(found, key=lambda file: (file.header.scale, file.parameters, file.path.name))
+
+
+def names(weights: Sequence[Shipped], scale: int) -> list[str]:
+    """The networks that are shipped for a scale."""
+    return [file.header.name for file in weights if file.header.scale == scale]
+
+
+def finescale(*arguments: str) -> None:
+    """Runs a command line of Finescale here."""
+    print("finescale", shlex.join(arguments), flush=True)
+    sys.argv = ["finescale", *arguments]  # what a report says it was made by
+    if code := command_line(arguments):
+        sys.exit(code)
+
+
+# ---- results ----
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to apply the networks that is benchmarked: its folder under docs/results, options, sets, a sentence."""
+
+    suffix: str
+    options: Sequence[str]
+    sets: Sequence[str]
+    sentence: str
+
+
+VARIANTS = (
+    Variant("", ["--perceptual", "--brisque"], SETS, "as `finescale upscale` works, with timing"),
+    Variant("-ensemble", ["--ensemble", "--no-timing"], SETS[:2], "averaged over the eight flips and turns"),
+    Variant(
+        "-global", ["--window", "global", "--no-timing"], SETS[:2], "statistics over the whole picture, as in papers"
+    ),
+)
+
+
+def results(weights: Sequence[Shipped], sets: Sequence[str]) -> None:
+    """Benchmarks every shipped network in every variant."""
+    for scale in sorted({file.header.scale for file in weights}):
+        for variant in VARIANTS:
+            chosen = [name for name in sets if name in variant.sets]
+            entrants = ["bicubic", "bicubic-y", *names(weights, scale)] if not variant.suffix else names(weights, scale)
+            options = ["--networks", ",".join(entrants), "--sets", ",".join(chosen), "--scale", str(scale)]
+            where = f"docs/results/x{scale}{variant.suffix}"
+            finescale("bench", *options, *variant.options, "--report", where, "--overwrite")
+
+
+def contents(folder: Path = ROOT / "docs" / "results") -> str:
+    """The page docs/results/README.md: what lies beside it, with the figures in short."""
+    parts = [
+        "# Results",
+        "Made by `python docs/refresh.py`; every page says which command, which weights (SHA-256) and which machine. "
+        "How the figures are computed: [protocol.md](../protocol.md).",
+    ]
+    lines = []
+    for file in sorted(folder.glob("x*/results-x*.json")):
+        found = json.loads(file.read_text("utf-8"))
+        suffix = file.parent.name.removeprefix(f"x{found['scale']}")
+        sentence = {variant.suffix: variant.sentence for variant in VARIANTS}.get(suffix, "")
+        for network in found["networks"]:
+            if "sha256" in network:
+                figures = (f"{name} {network['sets'][name]['psnr']:.2f}" for name in network["sets"])
+                page = f"[x{found['scale']}{suffix}]({file.parent.name}/{file.with_suffix('.md').name})"
+                lines.append(f"| {page} | {network['name']} | {', '.join(figures)} | {sentence} |")
+    if lines:
+        parts.append("\n".join(["| page | network | PSNR, dB | how |", "|---|---|---|---|", *lines]))
+    others = []
+    for page in sorted(folder.glob("*.md")):
+        if page.name != "README.md":
+            title = page.read_text("utf-8").partition("\n")[0].lstrip("# ")
+            others.append(f"- [{title}]({page.name})")
+    if others:
+        parts.append("\n".join(others))
+    parts.append(
+        "Each folder holds the same run as `.md`, `.csv` and `.json`, the figures of every picture (`pictures-*.md`), "
+        "and plots of PSNR against parameters and seconds with published networks beside ours. Urban20 is every fifth "
+        "picture of Urban100 (img_003, 008, ... 098)."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+# ---- the gallery ----
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A picture of the gallery, where it comes from, and what to show of it (nothing: chosen by the networks)."""
+
+    file: str
+    title: str
+    source: str
+    boxes: Sequence[str] = ()
+
+
+GALLERY = (
+    Photograph(
+        "gallery/cat.png",
+        "Fur and whiskers",
+        "Chelsea, photographed by Stefan van der Walt; CC0. From scikit-image.",
+    ),
+    Photograph(
+        "gallery/pagoda.jpg",
+        "Roofs and leaves",
+        "The Summer Palace in Beijing, photographed by [danielbuechele](https://www.flickr.com/photos/danielbuechele/"
+        "6061409035/); [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/). From scikit-learn. Not changed here; "
+        "for the figure it is cropped to a multiple of four, shrunk and enlarged.",
+    ),
+    Photograph(
+        "gallery/rocket.jpg",
+        "Thin lines",
+        "A Falcon 9 before its start, photographed by SpaceX; public domain. From scikit-image.",
+    ),
+)
+HERO = Photograph("hopper.jpg", "", "", ["172,0,136,102", "150,170,136,102"])
+
+
+def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 4) -> None:
+    """Draws the figures and writes the page."""
+    entrants = names(weights, scale)
+    (out / "images" / "gallery").mkdir(parents=True, exist_ok=True)
+    networks = ",".join(["bicubic", *entrants])
+
+    def figure(picture: Photograph, target: Path) -> str:
+        chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
+        arguments = [f"docs/images/{picture.file}", "--networks", networks, "--scale", str(scale), *chosen]
+        shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
+        finescale("figure", *arguments, "-o", str(shown), "--overwrite")
+        return shlex.join(["finescale", "figure", *arguments, "-o", target.name])
+
+    commands: list[str] = []
+    figure(HERO, out / "images" / "before-after.webp")
+    parts = [
+        "# Gallery",
+        f"Each photograph is shrunk to one part in {scale}, exactly as the benchmarks' files are made, and enlarged "
+        f"{scale} times again: by bicubic interpolation, and by the networks that come with Finescale. PSNR (dB) / "
+        "SSIM are of the box. No box was chosen by hand: `--auto 2` takes the two where the results differ most.",
+    ]
+    for picture in GALLERY:
+        target = out / "images" / "gallery" / f"{Path(picture.file).stem}-x{scale}.webp"
+        commands.append(figure(picture, target))
+        link = f"images/gallery/{target.name}"
+        alternative = f"{picture.title}: a box of the original, by bicubic interpolation and by {', '.join(entrants)}"
+        parts += [
+            f"## {picture.title}",
+            f"![{alternative}]({link})",
+            picture.source,
+        ]
+    hashes = [f"- {f.header.name} x{scale}: `{f.sha256}`" for f in weights if f.header.scale == scale]
+    parts += [
+        "## Made with",
+        f"```sh\n{commands[0]}\n```",
+        "and likewise for the others; `python docs/refresh.py gallery` does all. Weights (SHA-256):",
+        "\n".join(hashes),
+    ]
+    (out / "gallery.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+
+
+# ---- the README's table ----
+
+
+def block(weights: Sequence[Shipped]) -> str:
+    """The README's tables: shipped networks by the notes in their weight files, published ones beside them."""
+    parts = []
+    for scale in sorted({file.header.scale for file in weights}):
+        ours = [file for file in weights if file.header.scale == scale]
+        sets = [name for name in SETS if any(name in _figures(file) for file in ours)]
+        rows = [["network", "parameters", "GMAC", *sets, "weights, SHA-256"]]
+        for row in published.rows(scale, measured=False):
+            if row.network in BESIDE:
+                figures = [published.pair(row, name) or "-" for name in sets]
+                rows.append([f"{row.network} (published)", count(row.parameters), "-", *figures, "-"])
+        for file in ours:
+            figures = [_pair(_figures(file).get(name)) for name in sets]
+            price = [count(file.parameters), f"{file.macs / 1e9:.2f}"]
+            rows.append([f"**{file.header.name}**", *price, *figures, f"`{file.sha256[:16]}`"])
+        parts += [f"**x{scale}**", _table(rows)]
+    times = [f"{file.header.name} x{file.header.scale} {told}" for file in weights if (told := _training(file))]
+    text = (
+        "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "
+        + (f"Time of training: {', '.join(times)}. " if times else "")
+        + "Published rows are their papers' own figures, trained on DIV2K. All that was measured, with plots, time, "
+        "memory and perceptual figures: [docs/results](docs/results/README.md)."
+    )
+    parts.append(textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False))
+    return "\n\n".join(parts)
+
+
+def _figures(file: Shipped) -> Mapping[str, Any]:
+    figures: Mapping[str, Any] = file.header.notes.get("figures", {})
+    return figures
+
+
+def _pair(figures: Mapping[str, float] | None) -> str:
+    return f"{figures['psnr']:.2f} / {figures['ssim']:.4f}" if figures else "-"
+
+
+def _training(file: Shipped) -> str:
+    """As the weight file says: "42 minutes", "20 minutes on an NVIDIA H100"."""
+    minutes, device = file.header.notes.get("minutes"), file.header.notes.get("device")
+    if minutes is None:
+        return ""
+    return f"{minutes:.0f} minutes" + (f" on {device}" if isinstance(device, str) else "")
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
+
+
+def tables(weights: Sequence[Shipped]) -> None:
+    """Rewrites the README's block and the contents of docs/results."""
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    new = BLOCK.sub(lambda found: f"{found[1]}\n{block(weights)}\n\n{found[2]}", text)
+    readme.write_text(new, "utf-8")
+    (ROOT / "docs" / "results").mkdir(exist_ok=True)
+    (ROOT / "docs" / "results" / "README.md").write_text(contents(), "utf-8")
+
+
+def main() -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help="results, gallery, tables (default: all three)")
+    parser.add_argument("--data", type=Path, help="the folder that holds the benchmark sets, and weights of LPIPS")
+    parser.add_argument("--sets", default=",".join(SETS), help="benchmark only on these (default: %(default)s)")
+    args = parser.parse_args()
+    parts = args.parts or ["results", "gallery", "tables"]
+    if strangers := set(parts) - {"results", "gallery", "tables"}:
+        parser.error(f"there is no part '{', '.join(strangers)}'")
+    os.environ.pop("FINESCALE_WEIGHTS", None)  # the shipped weights, not one's own
+    if args.data:
+        os.environ["FINESCALE_DATA"] = str(args.data.resolve())
+    os.chdir(ROOT)
+    found = shipped()
+    if "results" in parts:
+        results(found, args.sets.split(","))
+    if "gallery" in parts:
+        gallery(found)
+    if "tables" in parts:
+        tables(found)
+
+
+if __name__ == "__main__":
+    main()
