@@ -112,7 +112,7 @@ class Flow:
                     group = list(self._group(tasks))
                     if group:
                         name = group[0].job.source.name
-                        self._compute(group, writer, lambda done: bar(name, before + done * len(group)))  # noqa: B023
+                        self._compute(group, writer, partial(_tell, bar, name, before, len(group)))
                         before += len(group)
                     else:
                         before += 1
@@ -213,6 +213,11 @@ class Flow:
         if not isinstance(error, FinescaleError | OSError):
             raise error
         self.failures[job] = error
+
+
+def _tell(bar: Bar, name: str, before: int, count: int, done: float) -> None:
+    """Tells the share of `count` pictures that is done, after those before them."""
+    bar(name, before + count * done)
 
 
 def _exactly(upscaler: Upscaler, task: _Task) -> bool:
