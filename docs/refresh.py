@@ -116,8 +116,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
         for network in found["networks"]:
             if "sha256" in network:
                 figures = (f"{name} {network['sets'][name]['psnr']:.2f}" for name in network["sets"])
-                page = f"[x{found['scale']}{suffix}]({file.parent.name}/{file.with_suffix('.md').name})"
-                lines.append(f"| {page} | {network['name']} | {', '.join(figures)} | {sentence} |")
+                link = f"[x{found['scale']}{suffix}]({file.parent.name}/{file.with_suffix('.md').name})"
+                lines.append(f"| {link} | {network['name']} | {', '.join(figures)} | {sentence} |")
     if lines:
         parts.append("\n".join(["| page | network | PSNR, dB | how |", "|---|---|---|---|", *lines]))
     others = []

@@ -1,7 +1,9 @@
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,18 +47,17 @@ def trained(nowhere: Path) -> Path:
     svm.setC(100)
     svm.setP(0.1)
     half = len(images) // 2
-    labels = np.float32([10] * half + [70] * half)
-    svm.train(np.float32((features - low) / (high - low) * 2 - 1), cv2.ml.ROW_SAMPLE, labels)
+    labels = np.asarray([10] * half + [70] * half, np.float32)
+    svm.train(((features - low) / (high - low) * 2 - 1).astype(np.float32), cv2.ml.ROW_SAMPLE, labels)
     svm.save(str(nowhere / brisque.MODEL))
     storage = cv2.FileStorage(str(nowhere / brisque.RANGE), cv2.FILE_STORAGE_WRITE)
-    storage.write("range", np.float32([low, high]))
+    storage.write("range", np.asarray([low, high], np.float32))
     storage.release()
     return nowhere
 
 
 def test_a_picture_is_judged_by_its_luma_and_the_model(trained: Path) -> None:
-    import cv2
-
+    cv2: Any = import_module("cv2")
     measure = brisque.load()
     picture = hopper()[100:260, 150:330]
     blurred = cv2.GaussianBlur(picture, (0, 0), 2.0)
