@@ -56,7 +56,7 @@ def torchrun(*options: str) -> list[str]:
 
 def done(process: subprocess.Popen[str]) -> str:
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         process.terminate()
         raise
@@ -121,6 +121,7 @@ def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.Ca
         ("--set", "arguments.channel=3"): "has no argument 'channel'; did you mean 'channels'?",
         ("--set", "arguments.channels=wide"): "sa-rcan: cannot be built with these arguments",
         ("--set", "arguments.channels=-4"): "sa-rcan: cannot be built with these arguments",
+        ("--set", "data.batch=4000000000000"): "run: out of memory at step 0 (a smaller data.batch",
         ("--set", "loss.charbonier=1"): "loss: there is no loss 'charbonier'; did you mean 'charbonnier'?",
         ("--set", "encoder=imagenet"): "sa-rcan has no encoder",
         ("--warm-start", "gone.safetensors"): "gone.safetensors",
@@ -132,6 +133,14 @@ def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.Ca
         assert said in shown.err
         assert shown.err.count("\n") == 1
         assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_an_unwritable_folder_is_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["train", str(recipe), "--out", str(tmp_path / "file" / "run"), "--device", "cpu"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"finescale: {tmp_path / 'file'}")
+    assert shown.count("\n") == 1
 
 
 def test_a_dry_run_says_what_it_would_do(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

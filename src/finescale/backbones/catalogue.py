@@ -142,7 +142,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise FinescaleError(f"{path}: there is no such file") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        raise FinescaleError(f"{path}: not a readable weight file ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0].partition(". ")[0]  # torch goes on to recommend unpickling
+        raise FinescaleError(f"{path}: not a readable weight file ({reason})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise FinescaleError(f"{path}: not a state dict (a mapping from names to tensors)")
     return dict(state)

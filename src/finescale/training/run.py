@@ -18,8 +18,9 @@ from finescale import __version__
 from finescale.backbones import catalogue as backbones
 from finescale.data.crops import Crops
 from finescale.data.store import Store
-from finescale.errors import UsageError
+from finescale.errors import FinescaleError, UsageError
 from finescale.inference.engines.pytorch import fast_bfloat16
+from finescale.inference.tiling import is_out_of_memory
 from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.networks.unet import UNet
@@ -161,6 +162,13 @@ def _train(
                 observer.said(line)
         with _stopped_by_signals(training):
             finished = training.run()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FinescaleError(
+            f"{out}: out of memory at step {training.progress.step} (a smaller data.batch, data.patch or "
+            "data.late_patch needs less; what was saved is kept)"
+        ) from error
     finally:
         for observer in observers:
             observer.close()
