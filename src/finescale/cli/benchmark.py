@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     if args.json != scoring.STDOUT:
-        tables.show_throughput(found)
+        throughput.show(found)
     if args.json:
         scoring.write_json(args.json, found.as_json(), overwrite=args.overwrite)
     if args.plot:

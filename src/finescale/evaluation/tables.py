@@ -13,7 +13,6 @@ from finescale.evaluation.scoring import Judge, Judges, Score, Unavailable, mean
 
 if TYPE_CHECKING:
     from finescale.evaluation.benchmark import Row, Run
-    from finescale.evaluation.throughput import Throughput
 
 T = TypeVar("T")
 _DIGITS = {"distance": 4, "brisque": 2}  # of the perceptual figures
@@ -51,22 +50,6 @@ def status() -> Iterator[Callable[[str], None]]:
         return
     with console.status("") as line:
         yield lambda what: line.update(what)
-
-
-def show_throughput(found: "Throughput") -> None:
-    """Prints what `finescale benchmark` measured."""
-    from finescale.evaluation import throughput
-
-    table = Table(caption=throughput.caption(found), caption_justify="left")
-    for i, heading in enumerate(throughput.HEADINGS):
-        table.add_column(heading, justify="right" if i > 2 else "left")
-    for line in found.lines:
-        table.add_row(*throughput.cells(line))
-    screen = console()
-    screen.print(table)
-    for line in found.lines:
-        if line.missing:
-            screen.print(f"{line.engine} in {line.precision}: {line.missing}", style="yellow", highlight=False)
 
 
 def console() -> Console:

@@ -11,6 +11,7 @@ import torch
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation import speed
 from finescale.evaluation.plots import INK, OURS, THEIRS, require
+from finescale.evaluation.tables import console
 from finescale.images.files import new_file
 from finescale.inference.engines.pytorch import pick_device
 from finescale.networks.complexity import count
@@ -234,3 +235,19 @@ def check_plot(file: Path) -> None:
     """
     if file.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise UsageError(f"{file}: a plot is an .svg, .png or .pdf file")
+
+
+def show(found: Throughput) -> None:
+    """Prints what was measured."""
+    from rich.table import Table
+
+    table = Table(caption=caption(found), caption_justify="left")
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="right" if i > 2 else "left")
+    for line in found.lines:
+        table.add_row(*cells(line))
+    screen = console()
+    screen.print(table)
+    for line in found.lines:
+        if line.missing:
+            screen.print(f"{line.engine} in {line.precision}: {line.missing}", style="yellow", highlight=False)
