@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from finescale.cli.main import parser
 from finescale.weights.header import read_header, sha256
 from finescale.weights.places import INDEX
 
@@ -82,6 +83,24 @@ def test_the_results_contents_name_every_run(script: Mapping[str, Any], tmp_path
     assert "| [x4-ensemble](x4-ensemble/results-x4.md) | some-net | Set5 31.30 | averaged" in page
     assert "- [How they were trained](training.md)" in page
     assert "bicubic" not in page
+
+
+def test_the_benchmark_commands_are_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "refresh.py"))
+    asked: list[tuple[str, ...]] = []
+    run: Callable[..., None] = script["results"]
+    monkeypatch.setitem(run.__globals__, "finescale", lambda *arguments: asked.append(arguments))
+    weights = script["shipped"]()
+    run(weights, ["Set5", "B100"])
+    scales = {file.header.scale for file in weights}
+    read = [parser().parse_args(arguments) for arguments in asked]
+    assert {(args.scale, args.report.name) for args in read} == {
+        (scale, f"x{scale}{variant.suffix}") for scale in scales for variant in script["VARIANTS"]
+    }
+    for args in read:
+        assert set(args.networks) - {"bicubic", "bicubic-y"} == set(script["names"](weights, args.scale))
+        assert args.sets == (["Set5"] if args.no_timing else ["Set5", "B100"])
+        assert args.overwrite
 
 
 def test_only_the_block_of_the_readme_is_replaced(script: Mapping[str, Any]) -> None:
