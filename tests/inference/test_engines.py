@@ -17,10 +17,13 @@ from finescale.inference.engines import choose, quantise
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.engines.openvino import OpenVINOEngine, translate
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
+from finescale.inference.engines.source import Source
 from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array, enlarge
 from finescale.inference.upscale import Upscaler
+from finescale.layers.statistics import alignment
 from finescale.networks.base import Network
+from finescale.networks.catalogue import build
 
 SIZES = ((1, 1), (49, 70), (64, 96))
 
@@ -200,12 +203,35 @@ def test_openvino_reads_what_it_stored(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     network, x = tiny_network(2, blocks=1), noise(33, 47)
     first = choose(network, engine="openvino", precision="float32")
+    wanted = first.run(x)  # not aligned: the second model is made, and stored
 
     def refuse(*_: object) -> None:
         raise AssertionError("compiled again")
 
     monkeypatch.setattr(OpenVINOEngine, "_compile", refuse)
     again = choose(network, engine="openvino", precision="float32")
-    np.testing.assert_array_equal(again.run(x), first.run(x))
+    np.testing.assert_array_equal(again.run(x), wanted)
     with pytest.raises(AssertionError, match="compiled again"):  # other weights are another entry
         choose(tiny_network(2), engine="openvino", precision="float32")
+
+
+def test_aligned_pictures_have_a_model_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made and read only when a picture of the kind comes; PyTorch stands in where OpenVINO takes one kind only."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = tiny_network(2, blocks=1)
+    exact = TorchEngine(for_inference(network), torch.device("cpu"), "float32")
+    engine = OpenVINOEngine(Source(network, 48), "float32")
+    np.testing.assert_allclose(engine.run(noise(100, 52)), exact.run(noise(100, 52)), atol=1e-4)
+    assert len(list((tmp_path / "finescale" / "compiled").iterdir())) == 1
+    engine._refuse(engine._name(False), "cannot")
+    np.testing.assert_array_equal(engine.run(noise(49, 70)), exact.run(noise(49, 70)))
+    engine._refuse(engine._name(True), "cannot")
+    with pytest.raises(FinescaleError, match="cannot"):
+        OpenVINOEngine(Source(network, 48), "float32")
+
+
+def test_alignment_covers_every_layer() -> None:
+    assert alignment(for_inference(tiny_network(2))) == 4  # cells of 4 pixels, queries of 4 x 4
+    assert alignment(for_inference(tiny_network(2), None)) == 4
+    assert alignment(for_inference(build("edsr-baseline", scale=2))) == 1

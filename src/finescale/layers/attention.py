@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from finescale.layers.statistics import StatisticsLayer, cell_means, spread, window_means
+from finescale.layers.statistics import StatisticsLayer, cell_means, crop, spread, window_means
 
 
 class ChannelAttention(StatisticsLayer):
@@ -90,7 +90,7 @@ class SelfAttention(StatisticsLayer):
         if step > 1:
             # autocast enlarges in float32, which everything after the layer would inherit
             mixed = F.interpolate(mixed, scale_factor=step, mode="bilinear", align_corners=False).to(x.dtype)
-            mixed = mixed[..., :height, :width]
+            mixed = crop(mixed, height, width)
         return x + self.gamma.to(x.dtype) * mixed
 
     def _windowed(self, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:

@@ -9,6 +9,8 @@ Windows are aligned to a grid that starts at the first row and column, so a tile
 grid meets the same windows as the whole picture does.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,19 @@ def localise(network: nn.Module, window: int | None) -> None:
     for module in network.modules():
         if isinstance(module, StatisticsLayer):
             module.window = None if window is None else max(1, window // module.stride)
+
+
+def alignment(network: nn.Module) -> int:
+    """Pictures whose sides are multiples of this need no padding and no cropping for the statistics.
+
+    Translated for such sizes only, a network does without these copies of whole feature maps.
+    """
+    sides = [1]
+    for module in network.modules():
+        if isinstance(module, StatisticsLayer):
+            cell = 1 if module.window is None else cell_size(module.window)
+            sides += [module.stride * cell, module.stride * getattr(module, "query_pool", 1)]
+    return math.lcm(*sides)
 
 
 def cell_size(window: int) -> int:
@@ -70,7 +85,9 @@ def _cells(x: Tensor, g: int) -> Tensor:
         return x
     height, width = x.shape[2:]
     missing = (height + g - 1) // g * g - height, (width + g - 1) // g * g - width  # no negative numbers: for exporters
-    return F.avg_pool2d(F.pad(x, (0, missing[1], 0, missing[0])), g)
+    if missing[0] != 0 or missing[1] != 0:
+        x = F.pad(x, (0, missing[1], 0, missing[0]))
+    return F.avg_pool2d(x, g)
 
 
 def spread(cells: Tensor, window: int, height: int, width: int) -> Tensor:
@@ -78,4 +95,9 @@ def spread(cells: Tensor, window: int, height: int, width: int) -> Tensor:
     g = cell_size(window)
     if g > 1:
         cells = F.interpolate(cells, scale_factor=g, mode="bilinear", align_corners=False)
-    return cells[..., :height, :width]
+    return crop(cells, height, width)
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, height, width), the upper left; `x` itself where that is all of it."""
+    return x if x.shape[2] == height and x.shape[3] == width else x[..., :height, :width]

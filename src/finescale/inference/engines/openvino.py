@@ -1,6 +1,8 @@
 """OpenVINO: the fastest way on Intel and AMD processors; compiled once for a network and processor, then cached."""
 
+import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,54 +43,85 @@ class OpenVINOEngine:
         if precision not in TOLERANCE:
             raise UsageError(f"the openvino engine computes in {', '.join(TOLERANCE)}, not in {precision}")
         self.source, self.precision = source, precision
+        self._core = core
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS[best if precision == "int8" else precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
-        name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
-        notes, model = self._cached(core, name) or self._compile(core, name)
+        self._key = {"weights": source.fingerprint(), "engine": f"openvino {version}", "precision": precision}
+        self._runs: dict[bool, Callable[[Array], Array]] = {}
+        entry = compiled.read(self._name(True))
+        if entry is None:
+            notes, model = self._compile(True)
+            self._runs[True] = _runner(model)
+        else:
+            notes = entry[0]
+            if "refused" in notes:
+                raise FinescaleError(notes["refused"])
+        self._alignment: int = notes["alignment"]
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness: float | None = notes["agreement"] if precision == "int8" else None
-        self._request = model.create_infer_request()
 
     def run(self, x: Array) -> Array:
         """See `Engine`."""
-        found = self._request.infer([np.ascontiguousarray(x, np.float32)], share_inputs=True, share_outputs=True)
-        return np.asarray(found[0])
+        aligned = not (x.shape[2] % self._alignment or x.shape[3] % self._alignment)
+        if aligned not in self._runs:
+            self._runs[aligned] = self._load(aligned)
+        return self._runs[aligned](x)
 
     def exact(self) -> "OpenVINOEngine | None":
         """The same network in float32."""
         return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
 
-    def _cached(self, core: Any, name: str) -> tuple[dict[str, Any], Any] | None:
-        """What was compiled before; None where there is nothing usable."""
-        entry = compiled.read(name)
-        if entry is None:
-            return None
-        notes, data = entry
-        if "refused" in notes:
-            raise FinescaleError(notes["refused"])
-        try:
-            return notes, core.import_model(data, "CPU", self._config)
-        except RuntimeError:
-            compiled.remove(name)
-            return None
+    def _name(self, aligned: bool) -> str:
+        """Of the cache's entry: pictures whose sides are multiples of the alignment have a model of their own."""
+        return compiled.key(**self._key, aligned=aligned)
 
-    def _compile(self, core: Any, name: str) -> tuple[dict[str, Any], Any]:
+    def _load(self, aligned: bool) -> Callable[[Array], Array]:
+        """What was compiled before, or is now; PyTorch where OpenVINO takes the network at aligned sizes only."""
+        entry = compiled.read(self._name(aligned))
+        if entry is not None and "refused" not in entry[0]:
+            try:
+                return _runner(self._core.import_model(entry[1], "CPU", self._config))
+            except RuntimeError:
+                compiled.remove(self._name(aligned))
+                entry = None
+        try:
+            if entry is not None:
+                raise FinescaleError(entry[0]["refused"])
+            return _runner(self._compile(aligned)[1])
+        except UsageError:
+            raise
+        except FinescaleError:
+            import torch
+
+            from finescale.inference.engines.pytorch import TorchEngine
+
+            return TorchEngine(self.source.prepared(), torch.device("cpu"), "float32").run
+
+    def _compile(self, aligned: bool) -> tuple[dict[str, Any], Any]:
         """Translates, compiles, compares with PyTorch, and stores."""
         from finescale.inference.prepare import bytes_per_pixel
+        from finescale.layers.statistics import alignment
 
         network = self.source.prepared()
+        multiple = math.lcm(alignment(network), network.multiple)
+        name = self._name(aligned)
+
+        def sides(*size: int) -> tuple[int, ...]:
+            return tuple(-(-side // multiple) * multiple for side in size) if aligned else size
+
         try:
-            translated = translate(network)
+            translated = translate(network, sides(53, 67))
             if self.precision == "int8":
                 from finescale.inference.engines.quantise import photograph, quantise
 
-                model = core.compile_model(quantise(translated), "CPU", self._config)
-                agreement = _agreement(network, model, photograph(), limits=(0, 1))
+                side = multiple if aligned else 1
+                model = self._core.compile_model(quantise(translated, side), "CPU", self._config)
+                agreement = _agreement(network, model, photograph(side), limits=(0, 1))
             else:
-                model = core.compile_model(translated, "CPU", self._config)
-                agreement = min(_agreement(network, model, _noise(size)) for size in ((53, 67), (96, 50)))
+                model = self._core.compile_model(translated, "CPU", self._config)
+                agreement = min(_agreement(network, model, _noise(sides(*size))) for size in ((53, 67), (96, 50)))
         except UsageError:
             raise
         except Exception as error:  # whatever a translator meets in somebody's network
@@ -102,6 +135,7 @@ class OpenVINOEngine:
             "scale": network.scale,
             "bytes_per_pixel": bytes_per_pixel(network),
             "margin": network.context,
+            "alignment": multiple,
             "agreement": agreement,
         }
         compiled.write(name, notes, model.export_model().getvalue())
@@ -113,8 +147,21 @@ class OpenVINOEngine:
         return FinescaleError(reason)
 
 
-def translate(network: "Network") -> Any:
+def _runner(model: Any) -> Callable[[Array], Array]:
+    """A compiled model as a function."""
+    request = model.create_infer_request()
+
+    def run(x: Array) -> Array:
+        found = request.infer([np.ascontiguousarray(x, np.float32)], share_inputs=True, share_outputs=True)
+        return np.asarray(found[0])
+
+    return run
+
+
+def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     """The network as an OpenVINO model with free batch, height and width.
+
+    Of a (height, width) that needs no padding the model is right for such sizes only, and faster.
 
     By the frontend itself: `openvino.convert_model` around it is slower, and reports its use to its makers.
     """
@@ -124,7 +171,7 @@ def translate(network: "Network") -> Any:
 
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, torch.zeros(1, 3, 53, 67), check_trace=False)
+        traced = torch.jit.trace(network, torch.zeros(1, 3, *size), check_trace=False)
     manager = FrontEndManager()
     frontend = manager.load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
@@ -150,7 +197,7 @@ def load_core() -> tuple[Any, str]:
     return openvino.Core(), openvino.get_version()
 
 
-def _noise(size: tuple[int, int]) -> Array:
+def _noise(size: tuple[int, ...]) -> Array:
     """(1, 3, height, width) in [0, 1], always the same."""
     return np.random.default_rng(0).random((1, 3, *size), np.float32)
 
