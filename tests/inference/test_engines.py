@@ -11,6 +11,7 @@ import torch
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
+from finescale import weights
 from finescale.errors import FinescaleError, UsageError
 from finescale.inference import engines
 from finescale.inference.engines import choose, quantise
@@ -83,6 +84,27 @@ class Strange(Network):
 
     def enlarge(self, x: torch.Tensor) -> torch.Tensor:
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.01 * float(x.shape[2])
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(weights.__file__).parent / "files").glob("*.safetensors")), ids=lambda path: path.stem
+)
+def test_shipped_networks_take_the_fast_path(path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    best = choose(path, device="cpu")
+    wide = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert (best.name, best.precision) == ("openvino", "bfloat16" if wide else "float32")
+
+
+def test_rounding_that_costs_too_much_is_left_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that subtracts large numbers: bfloat16 has too few digits for it."""
+    pytest.importorskip("openvino")
+    network = tiny_network(2)
+    with torch.no_grad():
+        tail = network.tail[0]  # type: ignore[index, union-attr]
+        tail.weight.mul_(30)  # type: ignore[union-attr]
+    best = choose(network, device="cpu")
+    assert (best.name, best.precision) == ("openvino", "float32")
 
 
 def test_what_openvino_computes_otherwise_goes_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,12 +56,13 @@ def choose(
             raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")
         return _make(engine, source, precision)
     if engine == "auto" and cpu and find_spec("openvino"):
-        try:
-            return _make("openvino", source, precision)
-        except UsageError:
-            raise
-        except FinescaleError:
-            pass  # OpenVINO cannot take this network
+        for exactness in ("auto", "float32") if precision == "auto" else (precision,):
+            try:
+                return _make("openvino", source, exactness)
+            except UsageError:
+                raise
+            except FinescaleError:
+                pass  # OpenVINO cannot take this network so
     from finescale.inference.engines.pytorch import TorchEngine, pick_device
 
     return TorchEngine(source.prepared(), pick_device(device), precision)
