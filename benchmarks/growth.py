@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--kill", type=float, metavar="SECONDS")
     args = parser.parse_args()
     info = machine(torch.device("cpu"))
-    print(f"# Cost against pixels\n\n`python {' '.join(sys.argv)}`\n")
+    print(f"# {'Killed, and gone on' if args.kill else 'Cost against pixels'}\n\n`python {' '.join(sys.argv)}`\n")
     print(
         f"{info['device']}, {info['threads']} threads. `finescale upscale in.tif -o out.{args.format} --scale "
         f"{args.scale}`, {args.network}, {args.precision} precision, start to end.\n"

@@ -33,7 +33,7 @@ def seam(name: str, scale: int, chosen: list[sets.PictureSet]) -> int:
     worst = 0
     for one in chosen:
         for path in one.pictures:
-            high = torch.from_numpy(np.ascontiguousarray(sets.mod_crop(sets.read_rgb(path), scale)))
+            high = torch.from_numpy(np.array(sets.mod_crop(sets.read_rgb(path), scale)))
             low = resize(high.permute(2, 0, 1), scale=1 / scale).permute(1, 2, 0).contiguous().numpy()
             difference = tiled.pixels(low).astype(int) - whole.pixels(low).astype(int)
             worst = max(worst, int(np.abs(difference).max()))

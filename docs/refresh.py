@@ -255,6 +255,7 @@ def _training(file: Shipped) -> str:
     minutes, device = file.header.notes.get("minutes"), file.header.notes.get("device")
     if minutes is None:
         return ""
+    minutes += sum(run["minutes"] for run in file.header.notes.get("earlier", ()))  # what it was warm-started from
     return f"{minutes:.0f} minutes" + (f" on {device}" if isinstance(device, str) else "")
 
 

@@ -3,7 +3,8 @@
     python recipes/ship.py runs/sa-rcan-light-x4/sa-rcan-light-x4.safetensors src/finescale/weights/files --data DATA
 
 The figures are measured on the very tensors that are shipped and written into the file's own notes, so that
-`finescale networks` can show them and anybody can measure them again with `finescale bench`.
+`finescale networks` can show them and anybody can measure them again with `finescale bench`. Runs that a network was
+warm-started from belong in its notes: --notes '{"earlier": [{"sha256": "...", "steps": 6559, "minutes": 40}]}'.
 """
 
 import argparse

@@ -13,6 +13,10 @@ class UsageError(FinescaleError, ValueError):
     exit_code = 2
 
 
+class FinescaleWarning(UserWarning):
+    """Something a person should know although the work goes on."""
+
+
 def nearest(name: str, known: object) -> str:
     """A hint such as ``; did you mean 'rcan'?`` for a misspelt `name`, or an empty string."""
     import difflib

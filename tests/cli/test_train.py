@@ -110,6 +110,11 @@ def test_trains_and_writes_a_file_that_explains_itself(
     assert "optimiser.rate = 0.0005, not 0.001" in capsys.readouterr().err
     assert main([*words, "--resume", "--budget", "10"]) == 0
     assert "going on from step 8, 80.0% of 10" in capsys.readouterr().err
+    (out / "last.ckpt").write_bytes(b"")
+    command = [sys.executable, "-m", "finescale.cli.main", *words, "--resume", "--budget", "10"]
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"^finescale: \S+last\.ckpt: .*; going on from previous\.ckpt$", again.stderr, re.MULTILINE)
+    assert ".py" not in again.stderr
 
 
 def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

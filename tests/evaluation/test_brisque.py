@@ -96,10 +96,12 @@ def test_what_is_missing_comes_with_the_way_to_get_it(nowhere: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(FinescaleError, match=r"pip install 'finescale\[brisque\]'"):
         brisque.load()
-    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(error=ValueError))
-    with pytest.raises(FinescaleError, match="with its contributed modules"):
-        brisque.load()
-    monkeypatch.setitem(sys.modules, "cv2", SimpleNamespace(quality=None))
+    for without in (SimpleNamespace(), SimpleNamespace(quality=SimpleNamespace())):
+        monkeypatch.setitem(sys.modules, "cv2", without)
+        with pytest.raises(FinescaleError, match="with its contributed modules"):
+            brisque.load()
+    with_it = SimpleNamespace(quality=SimpleNamespace(QualityBRISQUE_create=None))
+    monkeypatch.setitem(sys.modules, "cv2", with_it)
     stand_in = brisque.find()
     assert isinstance(stand_in, Unavailable)
     assert "brisque_model_live.yml and brisque_range_live.yml" in stand_in.reason

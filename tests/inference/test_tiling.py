@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import tiny_network
+from torch import nn
 
 from finescale.errors import FinescaleError
 from finescale.inference import tiling
@@ -192,7 +193,17 @@ def test_preparing_leaves_the_network_alone() -> None:
     assert all(module.window is None for module in network.modules() if isinstance(module, StatisticsLayer))
 
 
-def test_memory_estimate_follows_the_widest_map() -> None:
+def test_memory_estimate_counts_what_is_alive_at_once() -> None:
+    chain = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1))
+    assert bytes_per_pixel(chain) == 4 * (3 + 8 + 16)  # type: ignore[arg-type]  # the picture, and two maps
+    branch = nn.Sequential(nn.ReLU(), nn.PixelShuffle(1), nn.Flatten(2), nn.Unflatten(2, (96, 96)))  # views are free
+    assert bytes_per_pixel(branch) == pytest.approx(4 * (3 + 3 + 3))  # type: ignore[arg-type]
     direct, classic = tiny_network(4), tiny_network(4, tail="classic")
-    assert bytes_per_pixel(direct) == 3 * 4 * 48  # 3 x 4 x 4 values per input pixel
-    assert bytes_per_pixel(classic) == 3 * 4 * 16 * 16  # 16 channels at 16 times the pixels
+    assert bytes_per_pixel(classic) > max(4 * 16 * 16, bytes_per_pixel(direct))  # 16 channels at 16 times the pixels
+
+
+@pytest.mark.parametrize("size", [(50, 250), (96, 96), (1, 300)])
+def test_what_fits_is_one_tile(size: tuple[int, int]) -> None:
+    whole = Tile(0, 0, *size)
+    assert plan(whole, max(size)) == [whole]
+    assert len(plan(whole, 48)) == -(-size[0] // 48) * -(-size[1] // 48)

@@ -56,6 +56,17 @@ def test_a_direct_tail_of_another_scale_gives_about_the_same_picture(scale: int)
     assert error(given) < error(fresh) / 4
 
 
+@pytest.mark.parametrize(("old", "new"), [(2, 3), (3, 2)])
+def test_the_upsampler_of_x2_and_that_of_x3_give_the_same_features(old: int, new: int) -> None:
+    source, target = network(0, scale=old), network(1, scale=new)
+    taken = warm_start.apply(target, source.state_dict())
+    assert {"tail.0.0.weight", "tail.0.0.bias"} <= {*taken.resized}
+    for name in ("tail.0.0.weight", "tail.0.0.bias"):  # ICNR: the outputs of one input position are all equal
+        given = source.state_dict()[name].unflatten(0, (8, old**2))[:, :1]
+        own = target.state_dict()[name].unflatten(0, (8, new**2))
+        torch.testing.assert_close(own, given.expand_as(own))
+
+
 def test_a_smaller_network_fills_part_of_a_larger_one() -> None:
     source, target = network(0), network(1, channels=12, blocks=2)
     before = {name: value.clone() for name, value in target.state_dict().items()}

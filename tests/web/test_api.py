@@ -323,7 +323,7 @@ def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
     assert offered["networks"][0] == {
         "name": "sa-rcan-light",
         "summary": offered["networks"][0]["summary"],
-        "scales": [2, 4],
+        "scales": [2, 3, 4],
     }
     assert document["components"]["schemas"]["Order"]["properties"]["format"]["enum"] == offered["formats"]
     for path, methods in document["paths"].items():

@@ -3,11 +3,13 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from finescale import __version__
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, FinescaleWarning
 
 # verb -> what it does; each is a module finescale.cli.<verb> with configure(parser) and run(args) -> exit code.
 VERBS = {
@@ -38,9 +40,20 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+_usual_format = warnings.formatwarning
+
+
+def _one_sentence(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+    """Our own warnings without the place in the code where they were found; the others as Python shows them."""
+    if issubclass(category, FinescaleWarning):
+        return f"finescale: {message}\n"
+    return _usual_format(message, category, *place, **line)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0: done, 1: some work failed, 2: the request makes no sense, 130: interrupted."""
     args = parser().parse_args(arguments)
+    warnings.formatwarning = _one_sentence
     try:
         return int(import_module(f"finescale.cli.{args.verb}").run(args))
     except FinescaleError as error:

@@ -1,10 +1,14 @@
 """A network made ready to compute with."""
 
 import copy
+import weakref
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from finescale.layers.statistics import localise
 from finescale.networks.base import Network
@@ -42,20 +46,40 @@ def _fold(module: nn.Module) -> None:
 
 
 def bytes_per_pixel(network: Network) -> float:
-    """Memory that the features need for every input pixel, about: three maps of the widest layer in float32.
+    """Memory that the features need for every input pixel: the most that are alive at once, in float32, in PyTorch.
 
     Found by passing shapes without values through a copy of the network.
     """
     shapes = copy.deepcopy(network).to("meta").eval()
-    widest = 0
-
-    def measure(module: nn.Module, inputs: object, output: object) -> None:
-        nonlocal widest
-        if isinstance(output, Tensor):
-            widest = max(widest, output.numel())
-
-    for module in shapes.modules():
-        module.register_forward_hook(measure)
-    with torch.inference_mode():
+    with torch.inference_mode(), _Alive() as alive:
         shapes(torch.empty(1, 3, 96, 96, device="meta"))
-    return 3 * 4 * widest / 96**2
+    return alive.most / 96**2
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations make, as long as somebody holds them.
+
+    Attributes:
+        most: the highest count so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._known:  # a view shares its base's
+                    self._known.add(storage._cdata)
+                    self._now += storage.nbytes()
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.most = max(self.most, self._now)
+        return result
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now -= size

@@ -16,6 +16,7 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[float], None]
 
 GRID = 48
+_ROWS = 32
 
 
 class Cancelled(Exception):
@@ -52,9 +53,9 @@ class Tile:
 
 
 def steps(start: int, stop: int, tile: int) -> Iterator[tuple[int, int]]:
-    """Cuts [start, stop) into nearly equal parts of at most about `tile`, beginning at multiples of the grid."""
+    """Cuts [start, stop), unless it fits, into nearly equal parts of at most `tile`, at multiples of the grid."""
     size = stop - start
-    count = max(1, -(-size // max(GRID, tile // GRID * GRID)))
+    count = 1 if size <= tile else -(-size // max(GRID, tile // GRID * GRID))
     step = -(-size // (count * GRID)) * GRID
     for first in range(start, stop, step):
         yield first, min(first + step, stop)
@@ -83,7 +84,8 @@ def enlarge(
     Args:
         x: (H, W, 3): uint8, uint16, or float32 in [0, 1]. Any array that can be sliced, a memory map too.
         engine: the network.
-        tile: side of the tiles in input pixels, without margin; cut down to a multiple of 48.
+        tile: side of the tiles in input pixels, without margin; cut down to a multiple of 48 where the picture is
+            larger.
         margin: input pixels of context around a tile, a multiple of 48.
         rows: only these of `x`, from the first up to but without the last; the others are context. The first is a
             multiple of 48.
@@ -115,7 +117,9 @@ def enlarge(
                 raise FinescaleError("out of memory even for a tile of 48 x 48 pixels") from error
             waiting = [part for t in (*waiting, area) for part in plan(t, side // 2)[::-1]]
             continue
-        out[(area.top - top) * s : (area.bottom - top) * s, area.left * s : area.right * s] = y
+        part = out[(area.top - top) * s : (area.bottom - top) * s, area.left * s : area.right * s]
+        for first in range(0, len(part), _ROWS):  # by few rows: no large copies, and they stay in the cache
+            part[first : first + _ROWS] = from_unit(y[first : first + _ROWS], x.dtype)
         done += area.pixels
         if progress:
             progress(done / ((bottom - top) * width))
@@ -144,14 +148,14 @@ def enlarge_together(x: Array, engine: Runner) -> Array:
 
 
 def _compute(x: Array, area: Tile, engine: Runner, margin: int) -> Array:
-    """One tile: cut out with its margin, enlarged, the margin cut away, in the type of `x`."""
+    """One tile: cut out with its margin, enlarged, the margin cut away; (h, w, 3) float32."""
     height, width = x.shape[:2]
     top, left = max(0, area.top - margin), max(0, area.left - margin)
     source = x[top : min(height, area.bottom + margin), left : min(width, area.right + margin)]
     y = _finite(to_unit(source).transpose(2, 0, 1)[None], engine)
     s = engine.scale
     y = y[0, :, (area.top - top) * s : (area.bottom - top) * s, (area.left - left) * s : (area.right - left) * s]
-    return from_unit(y.transpose(1, 2, 0), x.dtype)
+    return y.transpose(1, 2, 0)
 
 
 def _finite(batch: Array, engine: Runner) -> Array:

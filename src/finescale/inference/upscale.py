@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cancelled", "Upscaler", "enlarge_picture", "upscale"]
 
-BUDGET = 1 << 30  # bytes for one tile's features, which keeps a default run under 2 GiB
+BUDGET = 5 << 28  # bytes for one tile's features, which keeps a default run under 2 GiB
 
 
 class Upscaler:

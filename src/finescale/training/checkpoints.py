@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, FinescaleWarning
 
 _MAGIC = "finescale-checkpoint-1"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -94,7 +94,7 @@ def read_last(folder: Path) -> dict[str, Any] | None:
             problems.append(str(error))
             continue
         for problem in problems:
-            warnings.warn(f"{problem}; going on from {path.name}", stacklevel=2)
+            warnings.warn(f"{problem}; going on from {path.name}", FinescaleWarning, stacklevel=2)
         return state
     if problems:
         raise FinescaleError(f"{'; '.join(problems)}; there is no whole one to go on from")

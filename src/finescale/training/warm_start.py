@@ -88,11 +88,15 @@ def _fit(mine: Tensor, theirs: Tensor) -> bool:
 def _reshuffle(theirs: Tensor, channels: int) -> Tensor | None:
     """Weights (C s^2, ...) of a convolution before a pixel shuffle by s as (C S^2, ...) for S; None if they are not.
 
-    Only pictures leave a network by such a convolution at a scale of its own, so C is 3.
+    Either pictures leave the network by it, so that C is 3; or it is the one that a tail of x2 and of x3 have, known by
+    the ratio of 4 to 9.
     """
-    old, new = (round((n / 3) ** 0.5) for n in (theirs.shape[0], channels))
-    if 3 * old**2 != theirs.shape[0] or 3 * new**2 != channels or not {old, new} <= {2, 3, 4}:
-        return None
-    grid = theirs.reshape(3, old, old, -1).permute(0, 3, 1, 2)
+    count = theirs.shape[0]
+    old, new = (round((n / 3) ** 0.5) for n in (count, channels))
+    if 3 * old**2 != count or 3 * new**2 != channels or not {old, new} <= {2, 3, 4}:
+        old, new = (2, 3) if channels > count else (3, 2)
+        if count % old**2 or count // old**2 * new**2 != channels:
+            return None
+    grid = theirs.reshape(count // old**2, old, old, -1).permute(0, 3, 1, 2)
     resized = F.interpolate(grid, size=(new, new), mode="bilinear", align_corners=False)
     return resized.permute(0, 2, 3, 1).reshape(channels, *theirs.shape[1:])

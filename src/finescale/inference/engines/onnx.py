@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from finescale.networks.base import Network
 
 OPSET = 18
+MEMORY = 1.25  # as much as PyTorch's features need, measured
 
 
 class ONNXEngine:
@@ -59,7 +60,8 @@ class ONNXEngine:
         from finescale.inference.prepare import bytes_per_pixel
 
         network = source.prepared()
-        notes = {"scale": network.scale, "bytes_per_pixel": bytes_per_pixel(network), "margin": network.context}
+        memory = MEMORY * bytes_per_pixel(network)
+        notes = {"scale": network.scale, "bytes_per_pixel": memory, "margin": network.context}
         data = translate(network)
         compiled.write(name, notes, data)
         return notes, data
