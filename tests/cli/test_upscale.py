@@ -346,7 +346,10 @@ def test_interrupted_cleanly() -> None:
     for i in range(40):  # of many sizes, so that no group of them is done at once
         photo(f"in/{i:02}.png", 240, 200 + i)
     command = [sys.executable, "-m", "finescale", "upscale", "in", "-o", "out", "--engine", "torch"]
+    heard = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored where the suite runs in the background
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, heard)
     deadline = time.monotonic() + 60
     while not finished("out") and time.monotonic() < deadline:
         time.sleep(0.02)
