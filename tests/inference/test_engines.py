@@ -14,9 +14,9 @@ from tests.inference.test_tiling import picture
 from finescale import weights
 from finescale.errors import FinescaleError, UsageError
 from finescale.inference import engines
-from finescale.inference.engines import choose, quantise
+from finescale.inference.engines import choose, onnx, quantise
 from finescale.inference.engines.interface import Engine, fitting_tile
-from finescale.inference.engines.openvino import OpenVINOEngine, translate
+from finescale.inference.engines.openvino import MEMORY, OpenVINOEngine, translate
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
 from finescale.inference.engines.source import Source
 from finescale.inference.prepare import for_inference
@@ -54,7 +54,8 @@ def test_every_engine_gives_the_same_picture(engine: str, precision: str, least:
     other = choose(network, device="cpu", engine=engine, precision=precision)
     assert (other.name, other.precision, other.scale) == (engine, precision, 2)
     assert other.margin == exact.margin
-    assert exact.bytes_per_pixel <= other.bytes_per_pixel < 2 * exact.bytes_per_pixel
+    memory = {"onnx": onnx.MEMORY, "openvino": MEMORY[precision], "torch": 1}[engine]
+    assert other.bytes_per_pixel == memory * exact.bytes_per_pixel
     for size in SIZES:
         assert decibels(other.run(noise(*size)), exact.run(noise(*size))) > least
     two = other.run(noise(40, 52, 2))
