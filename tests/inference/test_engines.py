@@ -186,6 +186,18 @@ def test_int8_leaves_the_first_and_the_last_convolution_and_attention_alone() ->
     assert len(quantise.convolutions(translate(for_inference(network)))) == len(wide) - 2
 
 
+def test_int8_rounds_within_other_operations() -> None:
+    """A rounding of its own costs three passes over memory."""
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    model = quantise.quantise(translate(for_inference(trained_like(2)), (56, 68)), 4)
+    assert any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+    ready = openvino.Core().compile_model(model, "CPU")
+    kinds = [node.get_rt_info()["layerType"] for node in ready.get_runtime_model().get_ops()]
+    assert "Convolution" in kinds
+    assert "FakeQuantize" not in kinds
+
+
 def test_sixteen_bits_are_computed_in_float32() -> None:
     """In bfloat16, with 8 bits of mantissa, a fine ramp would fall into steps."""
     x = picture(40, 50, np.uint16)
@@ -227,7 +239,7 @@ def test_openvino_reads_what_it_stored(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     network, x = tiny_network(2, blocks=1), noise(33, 47)
     first = choose(network, engine="openvino", precision="float32")
-    wanted = first.run(x)  # not aligned: the second model is made, and stored
+    wanted = first.run(x)
 
     def refuse(*_: object) -> None:
         raise AssertionError("compiled again")
@@ -239,20 +251,31 @@ def test_openvino_reads_what_it_stored(tmp_path: Path, monkeypatch: pytest.Monke
         choose(tiny_network(2), engine="openvino", precision="float32")
 
 
-def test_aligned_pictures_have_a_model_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made and read only when a picture of the kind comes; PyTorch stands in where OpenVINO takes one kind only."""
+def test_what_openvino_cannot_take_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     network = tiny_network(2, blocks=1)
-    exact = TorchEngine(for_inference(network), torch.device("cpu"), "float32")
-    engine = OpenVINOEngine(Source(network, 48), "float32")
-    np.testing.assert_allclose(engine.run(noise(100, 52)), exact.run(noise(100, 52)), atol=1e-4)
-    assert len(list((tmp_path / "finescale" / "compiled").iterdir())) == 1
-    engine._refuse(engine._name(False), "cannot")
-    np.testing.assert_array_equal(engine.run(noise(49, 70)), exact.run(noise(49, 70)))
-    engine._refuse(engine._name(True), "cannot")
-    with pytest.raises(FinescaleError, match="cannot"):
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such operation")
+
+    with monkeypatch.context() as place:
+        place.setattr("finescale.inference.engines.openvino.translate", broken)
+        with pytest.raises(FinescaleError, match=r"cannot take this network \(no such operation\)"):
+            OpenVINOEngine(Source(network, 48), "float32")
+    with pytest.raises(FinescaleError, match="no such operation"):  # although it could now
         OpenVINOEngine(Source(network, 48), "float32")
+
+
+def test_pictures_are_mirrored_to_whole_cells() -> None:
+    """The same picture as from the larger one whose last rows and columns are mirrored, cut to size."""
+    network, x = for_inference(tiny_network(2)), torch.from_numpy(noise(9, 14))
+    assert network.multiple == 4
+    larger = torch.cat([x, x[:, :, [7, 6, 5]]], 2)
+    larger = torch.cat([larger, larger[..., [12, 11]]], 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x), network(larger)[..., :18, :28], atol=0, rtol=0)
+    assert for_inference(tiny_network(2), None).multiple == 1  # global statistics are the picture's own
 
 
 def test_alignment_covers_every_layer() -> None:

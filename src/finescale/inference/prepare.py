@@ -1,6 +1,7 @@
 """A network made ready to compute with."""
 
 import copy
+import math
 import weakref
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from finescale.layers.statistics import localise
+from finescale.layers.statistics import alignment, localise
 from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
@@ -18,6 +19,9 @@ WINDOW = 48  # side of the training crops, in input pixels
 
 def for_inference(network: Network, window: int | None = WINDOW) -> Network:
     """A copy in evaluation mode, without gradients, with spectral norms folded into the weights.
+
+    With a window it pads pictures at the right and the bottom to whole cells of the statistics (a few pixels, mirrored,
+    and cut away again): partly filled cells are copies of whole feature maps, and cost up to as much as the network.
 
     Args:
         network: left as it is.
@@ -29,6 +33,8 @@ def for_inference(network: Network, window: int | None = WINDOW) -> Network:
         if parametrize.is_parametrized(module):
             _fold(module)
     localise(clone, window)
+    if window is not None:
+        clone.multiple = math.lcm(clone.multiple, alignment(clone))
     return clone
 
 

@@ -67,8 +67,14 @@ def window_means(x: Tensor, window: int) -> Tensor:
     g = cell_size(window)
     n = -(-window // g)
     n += 1 - n % 2
-    total, inside = _cells(x, g), _cells(torch.ones_like(x[:1, :1]), g)
-    for kernel, padding in (((n, 1), (n // 2, 0)), ((1, n), (0, n // 2))):
+    squares = (((n, 1), (n // 2, 0)), ((1, n), (0, n // 2)))  # kernel and padding: by rows, then by columns
+    total = _cells(x, g)
+    if x.shape[2] % g == 0 and x.shape[3] % g == 0:  # every cell is full, so all inside the picture count the same
+        for kernel, padding in squares:
+            total = F.avg_pool2d(total, kernel, 1, padding, count_include_pad=False)
+        return total
+    inside = _cells(torch.ones_like(x[:1, :1]), g)
+    for kernel, padding in squares:
         total = F.avg_pool2d(total, kernel, 1, padding)
         inside = F.avg_pool2d(inside, kernel, 1, padding)
     return total / inside
@@ -76,7 +82,10 @@ def window_means(x: Tensor, window: int) -> Tensor:
 
 def cell_means(x: Tensor, g: int) -> Tensor:
     """Means over cells of g x g positions, (B, C, ceil(H / g), ceil(W / g)); the last ones over what is inside `x`."""
-    return _cells(x, g) / _cells(torch.ones_like(x[:1, :1]), g)
+    means = _cells(x, g)
+    if x.shape[2] % g == 0 and x.shape[3] % g == 0:
+        return means
+    return means / _cells(torch.ones_like(x[:1, :1]), g)
 
 
 def _cells(x: Tensor, g: int) -> Tensor:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from finescale.layers.statistics import crop
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB mean of the DIV2K training pictures
 
@@ -54,19 +55,16 @@ class Network(nn.Module):
             return self.enlarge(x)
         height, width = x.shape[2:]
         y = self.enlarge(pad_to_multiple(x, self.multiple))
-        return y[..., : height * self.scale, : width * self.scale]
+        return crop(y, height * self.scale, width * self.scale)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Grows (B, C, H, W) at the bottom and right to multiples of `multiple`: reflected as far as it goes, then edge."""
+    """Grows (B, C, H, W) at the bottom and right to multiples of `multiple`: mirrored as far as it goes, then edge."""
     for axis, size in ((2, x.shape[2]), (3, x.shape[3])):
         missing = -size % multiple
-        if not missing:
-            continue
-        reflected = min(missing, size - 1)
-        for amount, mode in ((reflected, "reflect"), (missing - reflected, "replicate")):
-            if amount:
-                x = F.pad(x, (0, 0, 0, amount) if axis == 2 else (0, amount, 0, 0), mode=mode)
+        if missing:  # by index: `F.pad` mirrors no side of one pixel, nor does ONNX
+            places = torch.arange(size + missing, device=x.device)
+            x = x.index_select(axis, torch.where(places < size, places, (2 * size - 2 - places).clamp(min=0)))
     return x
 
 

@@ -134,10 +134,15 @@ class RCAN(Network):
             self.tail = nn.Sequential(SubPixelUpsampler(channels, scale), nn.Conv2d(channels, 3, 3, padding=1))
 
     def enlarge(self, x: Tensor) -> Tensor:
-        x = self.sub_mean(x * self.value_range)
-        features = self.head(x)
-        features = features + self.body(features)
-        y = self.tail(features)
+        shifted = self.sub_mean(x * self.value_range)
+        features = self.head(shifted)
+        y = self.tail(features + self.body(features))
         if self.direct:
-            y = F.pixel_shuffle(y + x.repeat_interleave(self.scale**2, dim=1), self.scale)
+            return F.pixel_shuffle(add_repeated(y / self.value_range, x), self.scale)
         return self.add_mean(y) / self.value_range
+
+
+def add_repeated(y: Tensor, x: Tensor) -> Tensor:
+    """Adds `x` (B, C, H, W) to each of the n parts of `y` (B, C n, H, W) that stand for its pixels."""
+    batch, channels, height, width = x.shape
+    return (y.reshape(batch, channels, -1, height, width) + x[:, :, None]).reshape(y.shape)

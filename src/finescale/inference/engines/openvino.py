@@ -1,8 +1,6 @@
 """OpenVINO: the fastest way on Intel and AMD processors; compiled once for a network and processor, then cached."""
 
-import math
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,129 +48,96 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": _HINTS[best if precision == "int8" else precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
-        self._key = {"weights": source.fingerprint(), "engine": f"openvino {version}", "precision": precision}
-        self._runs: dict[bool, Callable[[Array], Array]] = {}
-        self._last = True  # whether the last picture was aligned
-        entry = compiled.read(self._name(True))
-        if entry is None:
-            notes, model = self._compile(True)
-            self._runs[True] = _Run(model)
-        else:
-            notes = entry[0]
-            if "refused" in notes:
-                raise FinescaleError(notes["refused"])
-        self._alignment: int = notes["alignment"]
+        name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
+        notes, model = self._stored(name) or self._compile(name)
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness: float | None = notes["agreement"] if precision == "int8" else None
+        self._multiple: int = notes["multiple"]
+        self._request = model.create_infer_request()
 
     def run(self, x: Array) -> Array:
         """See `Engine`."""
-        aligned = not (x.shape[2] % self._alignment or x.shape[3] % self._alignment)
-        if aligned not in self._runs:
-            self._runs[aligned] = self._load(aligned)
-        if aligned != self._last:
-            other, self._last = self._runs.get(self._last), aligned
-            if isinstance(other, _Run):
-                other.release()
-        return self._runs[aligned](x)
+        height, width = x.shape[2:]
+        grown = np.ascontiguousarray(_grown(x, self._multiple), np.float32)
+        found = np.asarray(self._request.infer([grown], share_inputs=True, share_outputs=True)[0])
+        return found[..., : height * self.scale, : width * self.scale]
 
     def exact(self) -> "OpenVINOEngine | None":
         """The same network in float32."""
         return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
 
-    def _name(self, aligned: bool) -> str:
-        """Of the cache's entry: pictures whose sides are multiples of the alignment have a model of their own."""
-        return compiled.key(**self._key, aligned=aligned)
-
-    def _load(self, aligned: bool) -> Callable[[Array], Array]:
-        """What was compiled before, or is now; PyTorch where OpenVINO takes the network at aligned sizes only."""
-        entry = compiled.read(self._name(aligned))
-        if entry is not None and "refused" not in entry[0]:
-            try:
-                return _Run(self._core.import_model(entry[1], "CPU", self._config))
-            except RuntimeError:
-                compiled.remove(self._name(aligned))
-                entry = None
+    def _stored(self, name: str) -> tuple[dict[str, Any], Any] | None:
+        """The notes and the model that were compiled before; None where there are none, or they cannot be read."""
+        entry = compiled.read(name)
+        if entry is None:
+            return None
+        if "refused" in entry[0]:
+            raise FinescaleError(entry[0]["refused"])
         try:
-            if entry is not None:
-                raise FinescaleError(entry[0]["refused"])
-            return _Run(self._compile(aligned)[1])
-        except UsageError:
-            raise
-        except FinescaleError:
-            import torch
+            return entry[0], self._core.import_model(entry[1], "CPU", self._config)
+        except RuntimeError:
+            compiled.remove(name)
+            return None
 
-            from finescale.inference.engines.pytorch import TorchEngine
-
-            return TorchEngine(self.source.prepared(), torch.device("cpu"), "float32").run
-
-    def _compile(self, aligned: bool) -> tuple[dict[str, Any], Any]:
+    def _compile(self, name: str) -> tuple[dict[str, Any], Any]:
         """Translates, compiles, compares with PyTorch, and stores."""
         from finescale.inference.prepare import bytes_per_pixel
-        from finescale.layers.statistics import alignment
 
         network = self.source.prepared()
-        multiple = math.lcm(alignment(network), network.multiple)
-        name = self._name(aligned)
+        multiple = network.multiple
 
         def sides(*size: int) -> tuple[int, ...]:
-            return tuple(-(-side // multiple) * multiple for side in size) if aligned else size
+            return tuple(-(-side // multiple) * multiple for side in size)
 
         try:
             from finescale.inference.engines.quantise import photograph, quantise
 
-            side = multiple if aligned else 1
             translated = translate(network, sides(53, 67))
             if self.precision == "int8":
-                translated = quantise(translated, side)
+                translated = quantise(translated, multiple)
             model = self._core.compile_model(translated, "CPU", self._config)
             if self.precision == "float32":
                 agreement = min(_agreement(network, model, _noise(sides(*size))) for size in ((53, 67), (96, 50)))
             else:  # rounding grows with the features, and what noise does to those no photograph does
-                agreement = _agreement(network, model, photograph(side), limits=(0, 1))
+                agreement = _agreement(network, model, photograph(multiple), limits=(0, 1))
         except UsageError:
             raise
         except Exception as error:  # whatever a translator meets in somebody's network
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise self._refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
+            raise _refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
         if agreement < TOLERANCE[self.precision]:
-            raise self._refuse(
-                name, f"OpenVINO gives another picture than PyTorch for this network ({agreement:.1f} dB)"
-            )
+            raise _refuse(name, f"OpenVINO gives another picture than PyTorch for this network ({agreement:.1f} dB)")
         notes = {
             "scale": network.scale,
             "bytes_per_pixel": MEMORY[self.precision] * bytes_per_pixel(network),
             "margin": network.context,
-            "alignment": multiple,
+            "multiple": multiple,
             "agreement": agreement,
         }
         compiled.write(name, notes, model.export_model().getvalue())
         return notes, model
 
-    def _refuse(self, name: str, reason: str) -> FinescaleError:
-        """Remembers that it does not work, so that it is not tried every time."""
-        compiled.write(name, {"refused": reason}, b"")
-        return FinescaleError(reason)
+
+def _refuse(name: str, reason: str) -> FinescaleError:
+    """Remembers that it does not work, so that it is not tried every time."""
+    compiled.write(name, {"refused": reason}, b"")
+    return FinescaleError(reason)
 
 
-class _Run:
-    """A compiled model as a function. It keeps the memory of its last picture until it is told to release it."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self._request = model, model.create_infer_request()
-
-    def __call__(self, x: Array) -> Array:
-        found = self._request.infer([np.ascontiguousarray(x, np.float32)], share_inputs=True, share_outputs=True)
-        return np.asarray(found[0])
-
-    def release(self) -> None:
-        self._model.release_memory()
+def _grown(x: Array, multiple: int) -> Array:
+    """As `finescale.networks.base.pad_to_multiple`."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        if size % multiple:
+            places = np.arange(-(-size // multiple) * multiple)
+            x = x.take(np.where(places < size, places, np.maximum(2 * size - 2 - places, 0)), axis)
+    return x
 
 
 def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     """The network as an OpenVINO model with free batch, height and width.
 
-    Of a (height, width) that needs no padding the model is right for such sizes only, and faster.
+    Of a (height, width) that needs no padding the model is right for such sizes only, and leaves the padding out.
 
     By the frontend itself: `openvino.convert_model` around it is slower, and reports its use to its makers.
     """

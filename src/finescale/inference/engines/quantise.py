@@ -43,13 +43,32 @@ def quantise(model: Any, multiple: int = 1) -> Any:
         if node.get_friendly_name() not in inside and node.get_type_name() not in ("Constant", "Parameter", "Result")
     ]
     with _quiet():
-        return nncf.quantize(
+        quantised = nncf.quantize(
             model,
             nncf.Dataset(parts),
             subset_size=len(parts),
             preset=nncf.QuantizationPreset.PERFORMANCE,
             ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
         )
+    _let_fuse(quantised)
+    return quantised
+
+
+def _let_fuse(model: Any) -> None:
+    """Gives every rounding to 8 bits whose input is needed unrounded too, the residual's, an operation to be part of.
+
+    OpenVINO's CPU plugin fuses a rounding into the operation before it if nothing else needs that, and computes it by
+    itself otherwise: in float32 and in another layout, three passes over memory, a quarter of the light network's time.
+    The larger of a value and the least value that survives the rounding is such an operation and changes nothing.
+    """
+    from openvino import opset13
+
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "FakeQuantize" and len(node.input_value(0).get_target_inputs()) > 1:
+            least = node.input_value(1).get_node()
+            if least.get_type_name() == "Constant":
+                node.input(0).replace_source_output(opset13.maximum(node.input_value(0), least.output(0)).output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def convolutions(model: Any) -> list[str]:
