@@ -161,6 +161,13 @@ def test_a_dry_run_says_what_it_would_do(recipe: Path, tmp_path: Path, capsys: p
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_of_batch_norms_over_one_position(capsys: pytest.CaptureFixture[str]) -> None:
+    """ResNeSt's attention normalises 1 x 1 maps, which takes two crops at least."""
+    file = Path(__file__).parents[2] / "recipes" / "unet-10-x2.toml"
+    assert main(["train", str(file), "--dry-run", "--device", "cpu", "--set", "data.patch=32"]) == 0
+    assert "s a step" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_equals_uninterrupted(recipe: Path, tmp_path: Path) -> None:
     steps = ["--budget", "120", "--set", "save_every=3"]
