@@ -225,13 +225,18 @@ class Limits(TorchEngine):
 def test_tiles_follow_the_memory() -> None:
     engine: Engine = Limits(tiny_network(2))
     per_pixel = engine.bytes_per_pixel
-    assert fitting_tile(engine, per_pixel * 300 * 200, 300, 200) == 300
-    tile = fitting_tile(engine, per_pixel * 240.1 * 240.1, 1000, 1000)
-    assert tile == 240 - 2 * engine.margin
-    assert fitting_tile(engine, 1.0, 1000, 1000) == 48
+    assert fitting_tile(engine, per_pixel * 300.1 * 200, 300, 200) == (300, 200)
+    assert fitting_tile(engine, 1.0, 1000, 1000) == (48, 48)
     assert isinstance(engine, Limits)
-    enlarge(picture(300, 400), engine, tile=tile, margin=engine.margin)
-    assert max(shape[2] * shape[3] for shape in engine.shapes) <= 240 * 240
+    for height, width in ((300, 400), (400, 300), (150, 900)):
+        engine.shapes.clear()
+        tile = fitting_tile(engine, per_pixel * 240.1 * 240.1, height, width)
+        enlarge(picture(height, width), engine, tile=tile, margin=engine.margin)
+        computed = [shape[2] * shape[3] for shape in engine.shapes]
+        assert max(computed) <= 240 * 240
+        engine.shapes.clear()
+        enlarge(picture(height, width), engine, tile=240 - 2 * engine.margin, margin=engine.margin)
+        assert sum(computed) < sum(shape[2] * shape[3] for shape in engine.shapes)  # than with squares
 
 
 def test_openvino_reads_what_it_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

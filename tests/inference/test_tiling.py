@@ -38,7 +38,7 @@ def engine(network: Network, window: int | None = 48) -> TorchEngine:
 )
 def test_plan_covers_every_pixel_once_on_the_grid(height: int, width: int, tile: int) -> None:
     seen = np.zeros((height, width), int)
-    for t in plan(Tile(0, 0, height, width), tile):
+    for t in plan(Tile(0, 0, height, width), (tile, tile)):
         seen[t.top : t.bottom, t.left : t.right] += 1
         assert t.top % tiling.GRID == t.left % tiling.GRID == 0
         assert max(t.bottom - t.top, t.right - t.left) <= max(tiling.GRID, tile)
@@ -205,5 +205,5 @@ def test_memory_estimate_counts_what_is_alive_at_once() -> None:
 @pytest.mark.parametrize("size", [(50, 250), (96, 96), (1, 300)])
 def test_what_fits_is_one_tile(size: tuple[int, int]) -> None:
     whole = Tile(0, 0, *size)
-    assert plan(whole, max(size)) == [whole]
-    assert len(plan(whole, 48)) == -(-size[0] // 48) * -(-size[1] // 48)
+    assert plan(whole, size) == [whole]
+    assert len(plan(whole, (48, 48))) == -(-size[0] // 48) * -(-size[1] // 48)

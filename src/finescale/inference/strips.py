@@ -13,7 +13,7 @@ from finescale.weights.header import sha256
 
 FROM_PIXELS = 64_000_000  # results of more pixels than this go by strips
 FORMATS = ("png", "tiff")
-STRIP_BYTES = 128 << 20  # of the result, about
+STRIP_BYTES = 256 << 20  # of the result, about
 
 
 def upscale_strips(

@@ -61,12 +61,12 @@ def steps(start: int, stop: int, tile: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + step, stop)
 
 
-def plan(area: Tile, tile: int) -> list[Tile]:
-    """Tiles of at most about tile x tile that cover `area` (its corner on the grid)."""
+def plan(area: Tile, tile: tuple[int, int]) -> list[Tile]:
+    """Tiles of at most about `tile` (rows, columns) that cover `area` (its corner on the grid)."""
     return [
         Tile(top, left, bottom, right)
-        for top, bottom in steps(area.top, area.bottom, tile)
-        for left, right in steps(area.left, area.right, tile)
+        for top, bottom in steps(area.top, area.bottom, tile[0])
+        for left, right in steps(area.left, area.right, tile[1])
     ]
 
 
@@ -74,7 +74,7 @@ def enlarge(
     x: Array,
     engine: Runner,
     *,
-    tile: int,
+    tile: int | tuple[int, int],
     margin: int,
     rows: tuple[int, int] | None = None,
     progress: Progress | None = None,
@@ -84,8 +84,8 @@ def enlarge(
     Args:
         x: (H, W, 3): uint8, uint16, or float32 in [0, 1]. Any array that can be sliced, a memory map too.
         engine: the network.
-        tile: side of the tiles in input pixels, without margin; cut down to a multiple of 48 where the picture is
-            larger.
+        tile: side of the tiles in input pixels, without margin, or their (rows, columns); cut down to a multiple of
+            48 where the picture is larger.
         margin: input pixels of context around a tile, a multiple of 48.
         rows: only these of `x`, from the first up to but without the last; the others are context. The first is a
             multiple of 48.
@@ -103,7 +103,7 @@ def enlarge(
     s = engine.scale
     top, bottom = rows or (0, height)
     out = np.empty(((bottom - top) * s, width * s, 3), x.dtype)
-    waiting = plan(Tile(top, 0, bottom, width), tile)[::-1]
+    waiting = plan(Tile(top, 0, bottom, width), (tile, tile) if isinstance(tile, int) else tile)[::-1]
     done = 0
     while waiting:
         area = waiting.pop()
@@ -115,7 +115,7 @@ def enlarge(
             side = max(area.bottom - area.top, area.right - area.left)
             if side <= GRID:
                 raise FinescaleError("out of memory even for a tile of 48 x 48 pixels") from error
-            waiting = [part for t in (*waiting, area) for part in plan(t, side // 2)[::-1]]
+            waiting = [part for t in (*waiting, area) for part in plan(t, (side // 2, side // 2))[::-1]]
             continue
         part = out[(area.top - top) * s : (area.bottom - top) * s, area.left * s : area.right * s]
         for first in range(0, len(part), _ROWS):  # by few rows: no large copies, and they stay in the cache

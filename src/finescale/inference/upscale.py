@@ -124,9 +124,9 @@ class Upscaler:
 
     def _tiled(self, x: Array, progress: Progress | None, rows: tuple[int, int] | None = None) -> Array:
         engine = self.engine if x.dtype == np.uint8 else self._finest()
-        tile = self.tile
-        if tile is None:
-            tile = max(x.shape[:2]) if self.window is None else fitting_tile(engine, BUDGET, *x.shape[:2])
+        tile = (self.tile, self.tile) if self.tile else x.shape[:2]
+        if self.tile is None and self.window is not None:
+            tile = fitting_tile(engine, BUDGET, *x.shape[:2])
         return tiling.enlarge(x, engine, tile=tile, margin=engine.margin, rows=rows, progress=progress)
 
     def _finest(self) -> "Engine":

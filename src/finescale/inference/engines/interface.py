@@ -1,5 +1,6 @@
 """What every engine offers."""
 
+import math
 from typing import Protocol
 
 from finescale.inference.tiling import GRID, Array
@@ -33,9 +34,21 @@ class Engine(Protocol):
         ...
 
 
-def fitting_tile(engine: Engine, budget: float, height: int, width: int) -> int:
-    """Side of the tiles, without margins, for a picture: all of it if its features fit into `budget` bytes."""
-    pixels = budget / engine.bytes_per_pixel
-    if height * width <= pixels:
-        return max(height, width, GRID)
-    return max(GRID, int(pixels**0.5) - 2 * engine.margin)
+def fitting_tile(engine: Engine, budget: float, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the tiles, without margins, for a picture: all of it if its features fit into `budget` bytes.
+
+    Else those that fit and compute the fewest pixels: margins are computed on both sides of every cut.
+    """
+    pixels, margins = budget / engine.bytes_per_pixel, 2 * engine.margin
+    best, least = (GRID, GRID), math.inf
+    for parts in range(1, -(-height // GRID) + 1):
+        rows = height if parts == 1 else -(-height // (parts * GRID)) * GRID
+        columns = int(pixels / (rows if parts == 1 else rows + margins))
+        if columns < width:
+            columns = (columns - margins) // GRID * GRID
+            if columns < GRID:
+                continue
+        work = (height + margins * (parts - 1)) * (width + margins * (-(-width // columns) - 1))
+        if work < least:
+            best, least = (max(rows, GRID), max(columns, GRID)), work
+    return best
