@@ -29,14 +29,19 @@ VERBS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; every verb adds its own options, without importing anything heavy."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The command line; every verb adds its own options, without importing anything heavy.
+
+    Args:
+        only: the verb that will be used, where that is known; the options of the others are left out, to start faster.
+    """
     top = argparse.ArgumentParser(prog="finescale", description="Makes small pictures large and sharp.")
     top.add_argument("--version", action="version", version=f"finescale {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
         sub = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        import_module(f"finescale.cli.{name}").configure(sub)
+        if only in (None, name):
+            import_module(f"finescale.cli.{name}").configure(sub)
     return top
 
 
@@ -52,7 +57,8 @@ def _one_sentence(message: Warning | str, category: type[Warning], *place: Any, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0: done, 1: some work failed, 2: the request makes no sense, 130: interrupted."""
-    args = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    args = parser(words[0] if words and words[0] in VERBS else None).parse_args(words)
     warnings.formatwarning = _one_sentence
     try:
         return int(import_module(f"finescale.cli.{args.verb}").run(args))

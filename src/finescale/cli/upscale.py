@@ -1,6 +1,7 @@
 """`finescale upscale`: pictures enlarged."""
 
 import argparse
+import sys
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Enlarges the pictures; 1 if any of them failed."""
+    # a part of OpenVINO that is not used here, and takes longer to import than all the rest of it
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
+
     from finescale.images.sizes import parse_box
     from finescale.inference.batch import Options, upscale_files
     from finescale.inference.size import Target
