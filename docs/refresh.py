@@ -1,9 +1,10 @@
 """Makes again everything in the documentation that depends on the shipped weights.
 
-    python docs/refresh.py --data DATA             # all three parts, about half an hour on two cores
+    python docs/refresh.py --data DATA             # all parts, about half an hour on two cores
     python docs/refresh.py tables gallery          # without the benchmark runs: a few minutes
 
 - `results`: docs/results, by `finescale bench` on the benchmark sets in DATA;
+- `speed`: docs/results/benchmark.md, by `finescale benchmark`, of this machine;
 - `gallery`: docs/gallery.md, its figures, and docs/images/before-after.webp, from free pictures;
 - `tables`: the table of README.md, from the weight files' own notes, and the contents of docs/results/README.md.
 """
@@ -23,6 +24,7 @@ from typing import Any
 from finescale.cli.main import main as command_line
 from finescale.evaluation import published
 from finescale.evaluation.tables import count
+from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
 from finescale.networks.complexity import count as measure
 from finescale.weights.files import load
 from finescale.weights.header import Header, read_header, sha256
@@ -99,6 +101,24 @@ def results(weights: Sequence[Shipped], sets: Sequence[str]) -> None:
             options = ["--networks", ",".join(entrants), "--sets", ",".join(chosen), "--scale", str(scale)]
             where = f"docs/results/x{scale}{variant.suffix}"
             finescale("bench", *options, *variant.options, "--report", where, "--overwrite")
+
+
+def speed(folder: Path = ROOT / "docs" / "results") -> None:
+    """Measures the default network with every engine, and writes the page."""
+    data, plot = folder / "benchmark.json", folder / "benchmark.svg"
+    command = ["benchmark", "--json", os.path.relpath(data), "--plot", os.path.relpath(plot), "--overwrite"]
+    finescale(*command)
+    measured = json.loads(data.read_text("utf-8"))
+    found = Throughput(**{**measured, "lines": tuple(Line(**line) for line in measured["lines"])})
+    rows = [HEADINGS, ["---", "---", "---", "---:", "---:", "---:"], *map(cells, found.lines)]
+    parts = [
+        "# Every engine, by `finescale benchmark`",
+        f"`finescale {shlex.join(command)}`",
+        f"{caption(found)}.",
+        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        f"![Seconds per megapixel as bars]({plot.name})",
+    ]
+    (folder / "benchmark.md").write_text("\n\n".join(parts) + "\n", "utf-8")
 
 
 def contents(folder: Path = ROOT / "docs" / "results") -> str:
@@ -277,12 +297,13 @@ def tables(weights: Sequence[Shipped]) -> None:
 def main() -> None:
     """See the module's text."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="results, gallery, tables (default: all three)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="results, speed, gallery, tables (default: all)")
     parser.add_argument("--data", type=Path, help="the folder that holds the benchmark sets, and weights of LPIPS")
     parser.add_argument("--sets", default=",".join(SETS), help="benchmark only on these (default: %(default)s)")
     args = parser.parse_args()
-    parts = args.parts or ["results", "gallery", "tables"]
-    if strangers := set(parts) - {"results", "gallery", "tables"}:
+    known = ["results", "speed", "gallery", "tables"]
+    parts = args.parts or known
+    if strangers := set(parts) - set(known):
         parser.error(f"there is no part '{', '.join(strangers)}'")
     os.environ.pop("FINESCALE_WEIGHTS", None)  # the shipped weights, not one's own
     if args.data:
@@ -291,6 +312,8 @@ def main() -> None:
     found = shipped()
     if "results" in parts:
         results(found, args.sets.split(","))
+    if "speed" in parts:
+        speed()
     if "gallery" in parts:
         gallery(found)
     if "tables" in parts:
