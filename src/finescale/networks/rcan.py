@@ -138,11 +138,7 @@ class RCAN(Network):
         features = self.head(shifted)
         y = self.tail(features + self.body(features))
         if self.direct:
-            return F.pixel_shuffle(add_repeated(y / self.value_range, x), self.scale)
+            if self.value_range != 1:
+                y = y / self.value_range
+            return F.pixel_shuffle(y + x.repeat_interleave(self.scale**2, dim=1), self.scale)
         return self.add_mean(y) / self.value_range
-
-
-def add_repeated(y: Tensor, x: Tensor) -> Tensor:
-    """Adds `x` (B, C, H, W) to each of the n parts of `y` (B, C n, H, W) that stand for its pixels."""
-    batch, channels, height, width = x.shape
-    return (y.reshape(batch, channels, -1, height, width) + x[:, :, None]).reshape(y.shape)
