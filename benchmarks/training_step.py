@@ -12,11 +12,14 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from finescale.evaluation import speed
 from finescale.networks import catalogue
 from finescale.training import measure
 from finescale.training.loop import Training
@@ -40,9 +43,9 @@ class Same:
         raise ValueError("one size")
 
 
-def plain(name: str, crops: Same, scale: int, device: torch.device) -> Callable[[], object]:
+def plain(name: str, crops: Same, args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
     """The published codes' step."""
-    network = catalogue.build(name, scale=scale).to(device).train()
+    network = catalogue.build(name, scale=args.scale).to(device).train()
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-4, foreach=False, fused=False)
     low, high = crops.low.contiguous(), crops.high
 
@@ -92,15 +95,26 @@ def seconds(step: Callable[[], object], steps: int, device: torch.device) -> flo
     return (time.perf_counter() - started) / steps
 
 
-def memory(make: Callable[[], Callable[[], object]], device: torch.device) -> float | None:
-    """Peak MiB of a few steps on a GPU, above what is there already."""
-    if device.type != "cuda":
-        return None
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    seconds(make(), 3, device)
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+WAYS = {"plain": plain, "ours": ours}
+
+
+def memory(way: str, name: str, args: argparse.Namespace) -> float | None:
+    """Peak MiB of a few steps, above what is there already; on a CPU of a fresh process."""
+    if args.device != "cpu":
+        return grown(way, name, args)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(grown, way, name, args).result()
+
+
+def grown(way: str, name: str, args: argparse.Namespace) -> float | None:
+    """MiB that two steps need; None where it cannot be told."""
+    device = torch.device(args.device)
+    crops = Same(args.batch, args.patch, args.scale, device)
+    speed.reset_peak(device)
+    before = speed.peak(device)
+    seconds(WAYS[way](name, crops, args, device), 2, device)
+    after = speed.peak(device)
+    return None if before is None or after is None else after - before
 
 
 def profile(step: Callable[[], object], file: Path, device: torch.device) -> None:
@@ -135,11 +149,8 @@ def main() -> None:
     print(f"{device}: {peak / 1e12:.3g} TFLOP/s in {args.precision} matrix products")
     for name in args.networks:
         crops = Same(args.batch, args.patch, args.scale, device)
-        memories = {
-            "plain": memory(lambda name=name, crops=crops: plain(name, crops, args.scale, device), device),  # type: ignore[misc]
-            "ours": memory(lambda name=name, crops=crops: ours(name, crops, args, device), device),  # type: ignore[misc]
-        }
-        steps = {"plain": plain(name, crops, args.scale, device), "ours": ours(name, crops, args, device)}
+        memories = {way: memory(way, name, args) for way in WAYS}
+        steps = {way: make(name, crops, args, device) for way, make in WAYS.items()}
         for step in steps.values():
             seconds(step, 2, device)
         times: dict[str, list[float]] = {way: [] for way in steps}
@@ -151,6 +162,7 @@ def main() -> None:
         print(
             f"{name} x{args.scale}, batch {args.batch} of {args.patch} x {args.patch}: plain {result['plain']:.4f} s, "
             f"ours {result['ours']:.4f} s, {result['plain'] / result['ours']:.2f} times as fast, "
+            f"{memories['plain'] or 0:.0f} and {memories['ours'] or 0:.0f} MiB, "
             f"{flops / result['ours'] / 1e12:.3g} TFLOP/s ({flops / result['ours'] / peak:.0%} of peak)"
         )
         print(

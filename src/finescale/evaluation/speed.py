@@ -78,17 +78,18 @@ def measure(
     generator = torch.Generator().manual_seed(0)
     picture = torch.randint(0, 256, (3, size[1], size[0]), dtype=torch.uint8, generator=generator)
     seconds = []
-    _reset_peak(device)
+    reset_peak(device)
     for _ in range(repeats + 1):
         start = time.perf_counter()
         enlarge(picture)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return Speed(statistics.median(seconds[1:]), _peak(device), size, repeats)
+    return Speed(statistics.median(seconds[1:]), peak(device), size, repeats)
 
 
-def _reset_peak(device: torch.device) -> None:
+def reset_peak(device: torch.device) -> None:
+    """Lets `peak` count anew."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif sys.platform == "linux":
@@ -96,7 +97,8 @@ def _reset_peak(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak(device: torch.device) -> float | None:
+def peak(device: torch.device) -> float | None:
+    """Peak MiB since `reset_peak`: resident in this process (Linux only, else None), or allocated by torch on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform != "linux":
