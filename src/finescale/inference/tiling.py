@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[float], None]
 
 GRID = 48
-_ROWS = 32
+_ROWS = 64
 
 
 class Cancelled(Exception):
@@ -119,7 +119,8 @@ def enlarge(
             continue
         part = out[(area.top - top) * s : (area.bottom - top) * s, area.left * s : area.right * s]
         for first in range(0, len(part), _ROWS):  # by few rows: no large copies, and they stay in the cache
-            part[first : first + _ROWS] = from_unit(y[first : first + _ROWS], x.dtype)
+            for colour in range(3):  # planes, as they lie in memory
+                part[first : first + _ROWS, :, colour] = from_unit(y[first : first + _ROWS, :, colour], x.dtype)
         done += area.pixels
         if progress:
             progress(done / ((bottom - top) * width))
