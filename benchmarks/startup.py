@@ -2,7 +2,9 @@
 
     python benchmarks/startup.py [--network sa-rcan-light] [--rounds 7] > startup.md
 
-A first run compiles the network and is timed by itself, with an empty cache; the others find it compiled.
+A first run compiles the network and is timed by itself, with an empty cache; the others find it compiled. Beside them:
+Python with what the fast path cannot do without imported and nothing done, and the network by PyTorch in float32, as
+published networks are usually run (imports not counted).
 """
 
 import argparse
@@ -24,6 +26,8 @@ from finescale.inference.upscale import Upscaler
 from finescale.networks.catalogue import DEFAULT
 from finescale.weights import store
 
+# as the command imports them
+IMPORTS = [sys.executable, "-c", "import sys; sys.modules['openvino.tools.ovc'] = None; import numpy, openvino"]
 PHOTOGRAPH = Path(__file__).resolve().parents[1] / "docs" / "images" / "hopper.jpg"
 
 
@@ -49,14 +53,19 @@ def main() -> None:
         command = [sys.executable, "-m", "finescale.cli.main", "upscale", str(folder / "small.jpg"), "--overwrite"]
         command += ["--network", args.network, "--scale", str(args.scale), "--quiet"]
         first = seconds(command)
-        upscaler = Upscaler(store.find(args.network, args.scale) or store.load(args.network, args.scale))
-        upscaler.pixels(x)
-        whole, own = [], []
-        for _ in range(args.rounds):
+        network = store.find(args.network, args.scale) or store.load(args.network, args.scale)
+        upscaler = Upscaler(network)
+        usual = Upscaler(network, engine="torch", precision="float32", window=None)
+        whole, imports, own, eager = ([] for _ in range(4))
+        for _ in range(args.rounds + 1):
             whole.append(seconds(command))
-            started = time.perf_counter()
-            upscaler.pixels(x)
-            own.append(time.perf_counter() - started)
+            imports.append(seconds(IMPORTS))
+            for one, times in ((upscaler, own), (usual, eager)):
+                started = time.perf_counter()
+                one.pixels(x)
+                times.append(time.perf_counter() - started)
+        for times in (whole, imports, own, eager):
+            del times[0]  # the first is slower
     ratios = [a / b for a, b in zip(whole, own)]
     info = machine(torch.device("cpu"))
     print(f"# Start-up\n\n`python {' '.join(sys.argv)}`\n")
@@ -68,9 +77,12 @@ def main() -> None:
     print("| what | seconds |\n|---|---:|")
     print(f"| the command, first run (compiles) | {first:.2f} |")
     print(f"| the command, later | {statistics.median(whole):.2f} |")
+    print(f"| of that, Python with numpy and OpenVINO imported | {statistics.median(imports):.2f} |")
     print(f"| the network alone | {statistics.median(own):.2f} |")
+    print(f"| the network alone, by PyTorch in float32 | {statistics.median(eager):.2f} |")
     print(f"\nThe command takes {statistics.median(ratios):.2f} times the network's own time (", end="")
-    print(f"{min(ratios):.2f} to {max(ratios):.2f}).")
+    print(f"{min(ratios):.2f} to {max(ratios):.2f}),", end="")
+    print(f" and {statistics.median(whole) / statistics.median(eager):.2f} times PyTorch's.")
 
 
 if __name__ == "__main__":
