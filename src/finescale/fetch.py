@@ -5,7 +5,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -47,6 +48,23 @@ def fetch(
     """
     part = target.with_name(target.name + ".part")
     target.parent.mkdir(parents=True, exist_ok=True)
+    before = _state(target)
+    with _alone(part):
+        if _state(target) == before:  # else another process has brought it meanwhile
+            _fetch(address, part, size, sha256, progress, attempts, pause)
+            os.replace(part, target)
+
+
+def _fetch(
+    address: str,
+    part: Path,
+    size: int | None,
+    sha256: str | None,
+    progress: Report | None,
+    attempts: int,
+    pause: float,
+) -> None:
+    """As `fetch`, but for the last step: `part` is whole and right then."""
     fruitless, most = 0, _size(part)
     while True:
         before = _size(part)
@@ -54,7 +72,7 @@ def fetch(
             whole = _transfer(address, part, size, progress)
         except HTTPError as error:
             if error.code == 416 and before:  # there is nothing behind what has come, which may be of another file
-                part.unlink()
+                os.truncate(part, 0)
             elif error.code < 500 and error.code != 429:
                 raise FinescaleError(f"{address}: the server says {error.code} {error.reason}") from error
             problem = f"the server says {error.code} {error.reason}"
@@ -82,9 +100,34 @@ def fetch(
         with open(part, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if not digest.startswith(sha256):
-            part.unlink()
+            os.truncate(part, 0)
             raise FinescaleError(f"{address}: what arrived is not what was published (SHA-256 {digest[:16]}...)")
-    os.replace(part, target)
+
+
+def _state(target: Path) -> tuple[int, int] | None:
+    """What tells whether a file was replaced."""
+    return (target.stat().st_ino, target.stat().st_mtime_ns) if target.exists() else None
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[None]:
+    """Waits until no other process brings this file, and keeps others from it; an empty part is not kept."""
+    try:
+        import fcntl
+    except ImportError:  # Windows does not open a file for writing twice under a name that is being replaced
+        yield
+        return
+    while True:
+        with open(part, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not part.exists() or part.stat().st_ino != os.fstat(file.fileno()).st_ino:
+                continue  # another process had it, and has put it in place or taken it away
+            try:
+                yield
+            finally:
+                if part.exists() and not _size(part):
+                    part.unlink()
+            return
 
 
 def _size(part: Path) -> int:
@@ -103,7 +146,7 @@ def _transfer(address: str, part: Path, size: int | None, progress: Report | Non
         length = reply.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length and length.isdigit() else None
         if size is not None and total is not None and total != size:
-            part.unlink(missing_ok=True)
+            os.truncate(part, 0)
             raise FinescaleError(f"{address}: the server offers {total:,} bytes, and {size:,} were published")
         total = total if total is not None else size
         have = have if resumed else 0
@@ -114,8 +157,7 @@ def _transfer(address: str, part: Path, size: int | None, progress: Report | Non
                 file.write(block)
                 have += len(block)
                 if size is not None and have > size:
-                    file.close()
-                    part.unlink()
+                    file.truncate(0)
                     raise FinescaleError(
                         f"{address}: the server sends more than the {size:,} bytes that were published"
                     )

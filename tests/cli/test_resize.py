@@ -57,6 +57,22 @@ def test_a_folder_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.Captur
     ]
 
 
+def test_no_two_pictures_with_one_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "a.jpg")
+    assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2", "--format", "png"]) == 2
+    assert "would both become" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_inside_the_folder_are_not_resized_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo(tmp_path / "in" / "a.png")
+    for _ in range(2):
+        assert main(["resize", str(tmp_path / "in"), "in/out", "--scale", "2", "--overwrite"]) == 0
+    assert [path.name for path in (tmp_path / "in" / "out").rglob("*")] == ["a.png"]
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [

@@ -119,6 +119,15 @@ def test_patterns() -> None:
     assert [name for name in listing() if name.startswith("out")] == ["out/a_x2.png", "out/b_x2.png"]
 
 
+def test_hidden_files_only_by_their_name() -> None:
+    for name in ("in/.b.png", "in/a.png"):
+        photo(name)
+    assert upscale("in", "in/*", "in/a.png", "-o", "out", "--scale", "2") == 0
+    assert [name for name in listing() if name.startswith("out")] == ["out/a_x2.png"]
+    assert upscale("in/.b.png", "-o", "b.png", "--scale", "2") == 0
+    assert Path("b.png").exists()
+
+
 def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     photo("in/a.png")
     photo("in/z.png")

@@ -5,8 +5,10 @@ import http.server
 import io
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +31,7 @@ class Server(http.server.ThreadingHTTPServer):
         claims: length it says the file has.
         status: answers with this error.
         redirect: sends everybody there.
+        slow: seconds before it answers.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -39,6 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.claims: int | None = None
         self.status: list[int] = []
         self.redirect = ""
+        self.slow = 0.0
         self.asked: list[str | None] = []
 
 
@@ -49,6 +53,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         wanted = self.headers.get("Range")
         server.asked.append(wanted)
+        time.sleep(server.slow)
         if server.status:
             self.send_error(server.status.pop(0))
             return
@@ -124,6 +129,16 @@ def test_gives_up_without_progress_and_keeps_what_came(tmp_path: Path) -> None:
         bring(address, tmp_path / "f")  # and the next call goes on
         assert server.asked[-1] == "bytes=500000-"
     assert (tmp_path / "f").read_bytes() == CONTENT
+
+
+def test_two_at_once_bring_it_once(tmp_path: Path) -> None:
+    with serving(CONTENT) as (server, address), ThreadPoolExecutor(2) as both:
+        server.slow = 0.3
+        for one in [both.submit(bring, address, tmp_path / "f", sha256=DIGEST) for _ in range(2)]:
+            one.result()
+        assert server.asked == [None]
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_other_sizes_and_bytes_than_published_are_refused(tmp_path: Path) -> None:

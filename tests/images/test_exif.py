@@ -83,5 +83,23 @@ def test_damaged_blocks_do_no_harm(length: int) -> None:
 
 def test_a_directory_that_points_to_itself_ends() -> None:
     loop = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 0x8769, 4, 1, 8, 0)
-    assert upright(loop) is None
+    assert upright(loop) == b"Exif\0\0" + loop
     read_tags(io.BytesIO(loop))
+
+
+def test_a_chain_of_directories_is_not_followed() -> None:
+    # each names the next one twice: 2^40 directories for who follows them all
+    size = 2 + 2 * 12 + 4
+    block = b"II*\0" + struct.pack("<I", 8)
+    for depth in range(40):
+        to = 8 + (depth + 1) * size
+        block += struct.pack("<H", 2) + struct.pack("<HHII", 0x8769, 4, 1, to) * 2 + bytes(4)
+    assert upright(block + bytes(size)) == b"Exif\0\0" + block + bytes(size)
+
+
+def test_values_of_a_directory_have_a_limit() -> None:
+    # 200 tags that all point to the same megabyte
+    head = b"II*\0" + struct.pack("<IH", 8, 200)
+    tags = b"".join(struct.pack("<HHII", 40000 + k, 7, 1 << 20, 4096) for k in range(200))
+    found = read_tags(io.BytesIO((head + tags + bytes(4)).ljust(4096, b"\0") + bytes(1 << 20)))
+    assert sum(len(data) for _, _, data in found.main.values()) == 16 << 20

@@ -409,6 +409,50 @@ def test_bad_files_are_one_sentence_each(tmp_path: Path) -> None:
         assert len(message.splitlines()) == 1, name
 
 
+def test_one_grey_pixel(tmp_path: Path) -> None:
+    for extension in EXTENSIONS:
+        file = tmp_path / f"one.{extension}"
+        write(Picture(np.full((1, 1, 1), 77, np.uint8)), file, quality=100 if extension != "jpg" else 95)
+        assert abs(int(read(file).pixels[0, 0, 0]) - 77) <= 1
+
+
+@pytest.mark.parametrize("dpi", [1e-6, 70_000.0, 500_000.0, 1e9, 1e12])
+def test_any_resolution_can_be_written(tmp_path: Path, dpi: float) -> None:
+    small = Picture(samples(3), resolution=(dpi, dpi))
+    for extension in EXTENSIONS:
+        write(small, tmp_path / f"a.{extension}")
+        found = read(tmp_path / f"a.{extension}").resolution
+        assert extension not in ("png", "tif") or dpi > 1e6 or dpi < 1 or found == pytest.approx((dpi, dpi), rel=1e-3)
+
+
+def test_noise_as_jpeg(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
+    for quality in (95, 100):
+        write(Picture(noise), tmp_path / "n.jpg", quality=quality, overwrite=True)
+    assert np.abs(read(tmp_path / "n.jpg").pixels.astype(int) - noise).mean() < 2
+
+
+def test_long_names(tmp_path: Path) -> None:
+    name = "名" * 78 + ".png"  # 238 bytes
+    write(Picture(samples(1)), tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_any_damaged_byte_of_an_avif_is_one_sentence() -> None:
+    # three libraries have a word in these, each with errors of its own kind
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[274] = 6
+    Image.fromarray(samples(3)).save(buffer, "AVIF", exif=exif)
+    whole = buffer.getvalue()
+    refused = 0
+    for i in range(700):  # the header; the samples follow
+        try:
+            read(whole[:i] + b"\xff" + whole[i + 1 :], max_pixels=10_000)
+        except FinescaleError:
+            refused += 1
+    assert 100 < refused < 700
+
+
 def test_no_permission(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     write(picture(1), path)

@@ -1,6 +1,7 @@
 """Engines: all give PyTorch's picture, "auto" takes the fastest, impossible wishes are refused."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,34 @@ def test_what_openvino_cannot_take_is_remembered(tmp_path: Path, monkeypatch: py
             OpenVINOEngine(Source(network, 48), "float32")
     with pytest.raises(FinescaleError, match="no such operation"):  # although it could now
         OpenVINOEngine(Source(network, 48), "float32")
+
+
+def test_a_passing_shortage_of_memory_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = tiny_network(2, blocks=1)
+    for error in (MemoryError(), RuntimeError("can't alloc")):
+
+        def short(*_: object, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as place:
+            place.setattr("finescale.inference.engines.openvino.translate", short)
+            with pytest.raises(type(error)):
+                OpenVINOEngine(Source(network, 48), "float32")
+    assert OpenVINOEngine(Source(network, 48), "float32").precision == "float32"
+
+
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_threads_share_an_upscaler(engine: str) -> None:
+    pytest.importorskip(engine)
+    up = Upscaler(tiny_network(2, blocks=1), engine=engine, precision="float32")
+    pictures = [picture(60 + i, 80) for i in range(4)]
+    wanted = [up.pixels(x) for x in pictures]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(up.pixels, pictures * 10))
+    for i, y in enumerate(found):
+        np.testing.assert_array_equal(y, wanted[i % 4])
 
 
 def test_pictures_are_mirrored_to_whole_cells() -> None:

@@ -3,6 +3,16 @@
 import argparse
 
 
+def _number(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+_number.__name__ = "number above 0"  # what argparse calls it
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there (default: %(default)s)")
@@ -21,16 +31,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)"
     )
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--max-upload", type=float, default=100, metavar="MIB", help="of a file (default: %(default)g)")
     limits.add_argument(
-        "--max-megapixels", type=float, default=40, metavar="MP", help="of a picture sent (default: %(default)g)"
+        "--max-upload", type=_number, default=100, metavar="MIB", help="of a file (default: %(default)g)"
     )
     limits.add_argument(
-        "--max-result-megapixels", type=float, default=200, metavar="MP", help="of a result (default: %(default)g)"
+        "--max-megapixels", type=_number, default=40, metavar="MP", help="of a picture sent (default: %(default)g)"
+    )
+    limits.add_argument(
+        "--max-result-megapixels", type=_number, default=200, metavar="MP", help="of a result (default: %(default)g)"
     )
     limits.add_argument("--queue", type=int, default=16, metavar="N", help="jobs that may wait (default: %(default)d)")
     limits.add_argument(
-        "--keep", type=float, default=60, metavar="MINUTES", help="results are kept so long (default: %(default)g)"
+        "--keep", type=_number, default=60, metavar="MINUTES", help="results are kept so long (default: %(default)g)"
     )
 
 

@@ -143,7 +143,7 @@ class PngEncoder(Encoder):
         head += _chunk(b"IHDR", struct.pack(">IIBBBBB", layout.width, layout.height, layout.bits, colour, 0, 0, 0))
         if layout.icc:
             head += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(layout.icc))
-        if layout.resolution:
+        if layout.resolution and max(layout.resolution) < 50_000_000:  # as much as fits in
             head += _chunk(b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in layout.resolution), 1))
         if layout.exif:
             head += _chunk(b"eXIf", layout.exif.removeprefix(exif_blocks.HEADER))
@@ -296,7 +296,8 @@ class _Packer:
         return kind, len(values), struct.pack(f"{self.order}{len(values)}{code}", *values)
 
     def rational(self, value: float) -> exif_blocks.Entry:
-        return 5, 1, struct.pack(self.order + "II", round(value * 10000), 10000)
+        parts = 10000 if value < 400_000 else 1
+        return 5, 1, struct.pack(self.order + "II", min(round(value * parts), (1 << 32) - 1), parts)
 
 
 ENCODERS: dict[str, type[Encoder]] = {"png": PngEncoder, "tiff": TiffEncoder}

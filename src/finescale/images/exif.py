@@ -19,6 +19,9 @@ LAYOUT = (
 )
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
+_LARGEST = 1 << 24  # bytes of values in one directory: entries may all point to the same place
+_INTEROPERABILITY = 0xA005  # points to a directory that is not carried along
+
 Entry = tuple[int, int, bytes]  # type, count, values in the byte order of the whole
 Directory = dict[int, Entry]
 
@@ -40,11 +43,13 @@ def read_directory(file: BinaryIO, start: int, order: str, big: bool) -> Directo
     length, layout = (20, order + "HHQ8s") if big else (12, order + "HHI4s")
     entries = [struct.unpack(layout, file.read(length)) for _ in range(min(count, 4096))]
     found: Directory = {}
+    room = _LARGEST
     for tag, kind, number, value in entries:
         size = _SIZES.get(kind, 0) * number
         if 0 < size <= len(value):
             found[tag] = (kind, number, value[:size])
-        elif 0 < size < 1 << 24:
+        elif 0 < size <= room:
+            room -= size
             file.seek(struct.unpack(order + ("Q" if big else "I"), value)[0])
             data = file.read(size)
             if len(data) == size:
@@ -73,7 +78,8 @@ def read_tags(file: BinaryIO) -> Tags:
             return read_directory(file, struct.unpack(order + ("I" if len(value) == 4 else "Q"), value)[0], order, big)
 
         kept = {tag: entry for tag, entry in main.items() if tag not in LAYOUT}
-        return Tags(order, kept, sub(CAMERA), sub(PLACE))
+        camera = {tag: entry for tag, entry in sub(CAMERA).items() if tag != _INTEROPERABILITY}
+        return Tags(order, kept, camera, sub(PLACE))
     except (struct.error, KeyError, OverflowError) as error:
         raise ValueError(f"not a TIFF structure ({error})") from error
 
@@ -134,22 +140,25 @@ def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes | None:
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
 
-        def patch(start: int) -> int:
-            """Sets the known tags of one directory; returns where its entries end."""
+        def patch(start: int, main: bool) -> int:
+            """Sets the known tags of one directory, and of the camera's that `main` names; where its entries end."""
+            camera = None
             (count,) = struct.unpack_from(order + "H", data, start)
             for place in range(start + 2, start + 2 + 12 * count, 12):
                 tag, kind = struct.unpack_from(order + "HH", data, place)
                 if tag == CAMERA:
-                    patch(struct.unpack_from(order + "I", data, place + 8)[0])
+                    (camera,) = struct.unpack_from(order + "I", data, place + 8)
                 elif tag in new and kind == 3 and new[tag] < 1 << 16:
                     struct.pack_into(order + "IHH", data, place + 4, 1, new[tag], 0)
                 elif tag in new:
                     struct.pack_into(order + "HII", data, place + 2, 4, 1, new[tag])
+            if main and camera is not None:
+                patch(camera, False)
             return start + 2 + 12 * count
 
-        end = patch(struct.unpack_from(order + "I", data, 4)[0])
+        end = patch(struct.unpack_from(order + "I", data, 4)[0], True)
         if end + 4 <= len(data):
             struct.pack_into(order + "I", data, end, 0)
-    except (struct.error, KeyError, RecursionError):
+    except (struct.error, KeyError):
         return None
     return HEADER + bytes(data)

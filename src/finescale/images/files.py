@@ -64,6 +64,11 @@ LARGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 65536}  # pixels per side
 _COLOUR_ONLY = ("webp", "avif")  # these store grey as RGB
 _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
+# of libvips; the second where it quotes damaged bytes, over which pyvips fails itself
+_ERRORS = (pyvips.Error, UnicodeDecodeError)
+# of Pillow; its plugin for AVIF raises the last
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError)
+
 File = str | os.PathLike[str] | bytes | BinaryIO
 
 
@@ -109,8 +114,8 @@ class Opened:
             self.format = _LOADERS.get(self.field("vips-loader", "").split("load")[0], "")
             if self.image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
                 self.image = self.image.colourspace("srgb")
-        except pyvips.Error as error:
-            self.pil = self._open_with_pillow(head, error)
+        except _ERRORS as error:
+            self.pil = self._open_with_pillow(head, _said(error))
             self.format = (self.pil.format or "").lower()
         if not self.format:
             raise self.error("not a picture in a format that is read here")
@@ -118,8 +123,8 @@ class Opened:
         if self.pil is not None:
             self.frames = getattr(self.pil, "n_frames", 1)
 
-    def _open_with_pillow(self, head: bytes, error: pyvips.Error) -> Image.Image:
-        """For formats that libvips does not know; `error` is what libvips said."""
+    def _open_with_pillow(self, head: bytes, said: str) -> Image.Image:
+        """For formats that libvips does not know; `said` is what libvips said."""
         if head[:2] == b"BM" or head[:1] == b"P" or head[4:8] == b"ftyp":
             try:
                 data = self.data if isinstance(self.data, bytes) else Path(self.data).read_bytes()
@@ -128,10 +133,10 @@ class Opened:
                     return Image.open(io.BytesIO(data), formats=_PILLOW)
             except Image.DecompressionBombError as bomb:
                 raise self.error("holds too many pixels") from bomb
-            except (OSError, ValueError, SyntaxError):
+            except _PILLOW_ERRORS:
                 pass
-        known = "is not a known file format" not in str(error) and "is not in a known format" not in str(error)
-        raise self.error(_damage(error) if known else "not a picture in a format that is read here") from error
+        known = "is not a known file format" not in said and "is not in a known format" not in said
+        raise self.error(_damage(said) if known else "not a picture in a format that is read here")
 
     def error(self, reason: str) -> FinescaleError:
         """The reason with the file's name before it."""
@@ -194,8 +199,8 @@ class Opened:
         """Turns what libvips says of damaged samples into one sentence."""
         try:
             yield
-        except pyvips.Error as error:
-            raise self.error(_damage(error)) from error
+        except _ERRORS as error:
+            raise self.error(_damage(_said(error))) from error
 
     def picture(self) -> Picture:
         """Decodes the picture."""
@@ -204,11 +209,11 @@ class Opened:
                 return from_pil(self.pil)
             except FinescaleError as error:
                 raise self.error(str(error)) from error
-            except (OSError, ValueError, SyntaxError) as error:
+            except _PILLOW_ERRORS as error:
                 raise self.error(f"damaged or cut off ({error})") from error
         with self.decoding():
             raw = self.image.numpy()
-        samples = oriented(self.samples(raw.reshape(*raw.shape[:2], -1)), self.orientation)
+        samples = oriented(self.samples(raw.reshape(self.image.height, self.image.width, -1)), self.orientation)
         return Picture(*split(samples), format=self.format, **self.metadata())
 
     def samples(self, raw: Any) -> Samples:
@@ -367,8 +372,10 @@ def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
         pixels, alpha = ((pixels * weight + (255 - weight) * 255 + 127) // 255).astype(np.uint8), None
     image = to_pil(replace(picture, pixels=pixels, alpha=alpha))
     options: dict[str, Any] = {str(key): value for key, value in image.info.items()}
+    if max(picture.resolution or (0, 0)) > 65535:  # JPEG has 16 bits for it
+        options.pop("dpi", None)
     if kind == "jpeg":
-        options |= {"quality": quality, "subsampling": 0, "optimize": True}
+        options |= {"quality": quality, "subsampling": 0}
         if picture.exif and len(picture.exif) > 65533:
             log.warning("%s: its EXIF block is too large for JPEG and is left out", name)
             del options["exif"]
@@ -407,7 +414,8 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     """
     target = Path(path)
     check_free(target, overwrite)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    place = target.resolve() if overwrite else target  # a link may lead to another file system
+    part = place.with_name(f".{target.name[:32]}.{secrets.token_hex(4)}.part")
     with writing(target):
         try:
             with open(part, "xb") as file:
@@ -476,10 +484,18 @@ def _reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _damage(error: pyvips.Error) -> str:
-    """What libvips said, in one line."""
-    lines = [line.strip() for line in str(error).splitlines()[1:]]
+def _said(error: Exception) -> str:
+    """What libvips said, one remark a line."""
+    if not isinstance(error, UnicodeDecodeError):
+        return str(error).partition("\n")[2]
+    pyvips.vips_lib.vips_error_clear()  # pyvips has not, and would fail over it again at the next error
+    return error.object.decode(errors="replace")
+
+
+def _damage(said: str) -> str:
+    """The reason among what libvips said."""
+    lines = [line.strip() for line in said.splitlines()]
     telling = [x for x in lines if x and "bad seek" not in x and not x.endswith("load error") and x[0] != "("]
-    reason = telling[0] if telling else error.message
+    reason = telling[0] if telling else "no reason given"
     unknown = "nsupported" in reason or "bad labq format" in reason
     return f"{'of a kind that is not supported' if unknown else 'damaged or cut off'} ({reason})"

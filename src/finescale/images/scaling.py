@@ -121,16 +121,24 @@ def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tup
 
     What lies under `target` inside `source` is left out. Names are kept; the extension becomes that of `format` if
     given, and .png where the input's cannot be written.
+
+    Raises:
+        UsageError: two pictures would have one result.
     """
     if not source.is_dir():
         yield source, target / source.name if target.is_dir() else target
         return
+    made: dict[Path, Path] = {}
+    inside = os.path.realpath(target)
     for path in below(source):
-        if target in path.parents:
+        if os.path.realpath(path).startswith(inside + os.sep) and inside != os.path.realpath(source):
             continue
         new = target / path.relative_to(source)
         if format:
             new = new.with_suffix(f".{format}")
         elif path.suffix.lower() not in FORMATS:
             new = new.with_suffix(".png")
-        yield path, new
+        if new in made:
+            raise UsageError(f"{made[new]} and {path} would both become {new}")
+        made[new] = path
+    yield from ((path, new) for new, path in made.items())

@@ -77,7 +77,16 @@ class StripReader:
         return self._opened.samples(np.frombuffer(data, _TYPES[image.format]).reshape(shape))
 
 
-_TYPES = {"uchar": "u1", "ushort": "u2", "short": "i2", "uint": "u4", "int": "i4", "float": "f4", "double": "f8"}
+_TYPES = {
+    "uchar": "u1",
+    "char": "i1",
+    "ushort": "u2",
+    "short": "i2",
+    "uint": "u4",
+    "int": "i4",
+    "float": "f4",
+    "double": "f8",
+}
 
 
 def open_strips(path: str | os.PathLike[str]) -> StripReader:

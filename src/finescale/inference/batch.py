@@ -48,7 +48,7 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
         UsageError: something does not exist, or nothing was found in it.
         FinescaleError: a folder that was named may not be listed; for what lies below it see `files.below`.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, tuple[Path, Path]] = {}  # by absolute path, so that nothing is done twice
     for text in pictures:
         path = Path(text)
         if text and path.is_dir():
@@ -61,13 +61,12 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
             raise UsageError(f"{text}: is neither a file nor a folder")
         else:
             matches = glob.glob(text, recursive=True)  # noqa: PTH207  (pathlib takes no absolute patterns)
-            chosen = [(Path(p), Path(Path(p).name)) for p in matches if Path(p).is_file()]
+            chosen = [(Path(p), Path(Path(p).name)) for p in matches if Path(p).is_file() and Path(p).name[0] != "."]
             if not chosen:
                 raise UsageError(f"{text or 'an empty name'}: there is no such file, folder or pattern")
         for source, relative in sorted(chosen):
-            if not source.name.startswith("."):
-                found.setdefault(source, relative)
-    return list(found.items())
+            found.setdefault(str(source.absolute()), (source, relative))
+    return list(found.values())
 
 
 def jobs(pictures: Sequence[str], options: Options) -> list[Job]:

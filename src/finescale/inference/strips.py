@@ -48,7 +48,8 @@ def upscale_strips(
     large = replace(small, width=small.width * scale, height=small.height * scale)
     if large.exif:
         large = replace(large, exif=exif.upright(large.exif, (large.width, large.height)))
-    rows = max(GRID, STRIP_BYTES // (large.row_bytes * scale) // GRID * GRID)
+    computed = large.row_bytes // large.channels * max(3, large.channels)  # grey goes as colour
+    rows = max(GRID, STRIP_BYTES // (computed * scale) // GRID * GRID)
     engine = upscaler.engine
     made_by = f"{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint()}"
     with StripWriter(target, large, format=format, overwrite=overwrite, resume=f"{sha256(source)} {made_by}") as out:

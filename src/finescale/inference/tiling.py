@@ -187,7 +187,7 @@ def from_unit(y: Array, dtype: Any) -> Array:
     return y.astype(dtype)
 
 
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc", "failed to allocate")
+_MEMORY_WORDS = ("out of memory", "can't alloc", "not enough memory", "bad_alloc", "failed to allocate")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -184,7 +184,10 @@ def _enlarge_grey_or_colour(
     if x.shape[2] == 3:
         return upscaler.pixels(x, progress, rows)
     y = upscaler.pixels(np.broadcast_to(x, (*x.shape[:2], 3)), progress, rows)
-    return ((y.astype(np.uint32).sum(2, keepdims=True) + 1) // 3).astype(y.dtype)
+    grey = np.empty((*y.shape[:2], 1), y.dtype)
+    for first in range(0, len(y), 64):  # by few rows: sums take many times the room
+        grey[first : first + 64] = (y[first : first + 64].sum(2, dtype=np.uint32, keepdims=True) + 1) // 3
+    return grey
 
 
 def upscale(

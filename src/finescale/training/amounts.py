@@ -32,7 +32,7 @@ class Amount:
 
     def steps(self, epoch: int) -> int | None:
         """In steps, where an epoch has so many; None for a time."""
-        return None if self.unit == "seconds" else round(self.value * (epoch if self.unit == "epochs" else 1))
+        return None if self.unit == "seconds" else max(1, round(self.value * (epoch if self.unit == "epochs" else 1)))
 
 
 def parse(text: object) -> Amount:

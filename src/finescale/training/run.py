@@ -121,6 +121,9 @@ def _train(
         where=recipe.data.where,
         share=(world.rank, world.size),
     )
+    if recipe.data.late_patch is not None:  # an impossible one is found now, not when its time comes
+        crops.set_patch(recipe.data.late_patch)
+        crops.set_patch(recipe.data.patch)
     validate = None
     if recipe.data.validation and make_validation:
         data = recipe.data

@@ -84,7 +84,10 @@ class Guard:
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             return False
         origin = headers.get("origin")
-        return origin is None or urlsplit(origin).netloc.lower() == host
+        try:
+            return origin is None or urlsplit(origin).netloc.lower() == host
+        except ValueError:
+            return False
 
     def _without_token(self, scope: Scope, headers: Headers) -> Response | None:
         """None when the request carries the token; else the way to give it."""

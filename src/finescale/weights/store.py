@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -114,7 +115,7 @@ def _download(name: str, scale: int) -> Path | None:
         with urlopen(f"{base}/{INDEX}", timeout=30) as reply:
             entry = json.load(reply).get(file)
         digest = None if entry is None else str(entry["sha256"])
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise FinescaleError(f"{base}/{INDEX}: could not be read ({error})") from error
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise FinescaleError(f"{base}/{INDEX}: not an index of weights") from error

@@ -43,7 +43,7 @@ def fitting_tile(engine: Engine, budget: float, height: int, width: int) -> tupl
     best, least = (GRID, GRID), math.inf
     for parts in range(1, -(-height // GRID) + 1):
         rows = height if parts == 1 else -(-height // (parts * GRID)) * GRID
-        columns = int(pixels / (rows if parts == 1 else rows + margins))
+        columns = int(pixels / (max(rows, GRID) if parts == 1 else rows + margins))  # few rows are filled up
         if columns < width:
             columns = (columns - margins) // GRID * GRID
             if columns < GRID:

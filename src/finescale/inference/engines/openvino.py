@@ -1,5 +1,6 @@
 """OpenVINO: the fastest way on Intel and AMD processors; compiled once for a network and processor, then cached."""
 
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from finescale.errors import FinescaleError, UsageError
 from finescale.inference.engines import compiled
 from finescale.inference.engines.source import Source
-from finescale.inference.tiling import Array
+from finescale.inference.tiling import Array, is_out_of_memory
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -54,13 +55,16 @@ class OpenVINOEngine:
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness: float | None = notes["agreement"] if precision == "int8" else None
         self._multiple: int = notes["multiple"]
-        self._request = model.create_infer_request()
+        self._model = model
+        self._requests = threading.local()
 
     def run(self, x: Array) -> Array:
         """See `Engine`."""
         height, width = x.shape[2:]
+        if not hasattr(self._requests, "own"):  # a request holds its results, which a second thread would overwrite
+            self._requests.own = self._model.create_infer_request()
         grown = np.ascontiguousarray(_grown(x, self._multiple), np.float32)
-        found = np.asarray(self._request.infer([grown], share_inputs=True, share_outputs=True)[0])
+        found = np.asarray(self._requests.own.infer([grown], share_inputs=True, share_outputs=True)[0])
         return found[..., : height * self.scale, : width * self.scale]
 
     def exact(self) -> "OpenVINOEngine | None":
@@ -101,9 +105,11 @@ class OpenVINOEngine:
                 agreement = min(_agreement(network, model, _noise(sides(*size))) for size in ((53, 67), (96, 50)))
             else:  # rounding grows with the features, and what noise does to those no photograph does
                 agreement = _agreement(network, model, photograph(multiple), limits=(0, 1))
-        except UsageError:
+        except (UsageError, ImportError, OSError):
             raise
         except Exception as error:  # whatever a translator meets in somebody's network
+            if is_out_of_memory(error):
+                raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise _refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
         if agreement < TOLERANCE[self.precision]:
