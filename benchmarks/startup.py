@@ -56,7 +56,10 @@ def main() -> None:
         network = store.find(args.network, args.scale) or store.load(args.network, args.scale)
         upscaler = Upscaler(network)
         usual = Upscaler(network, engine="torch", precision="float32", window=None)
-        whole, imports, own, eager = ([] for _ in range(4))
+        whole: list[float] = []
+        imports: list[float] = []
+        own: list[float] = []
+        eager: list[float] = []
         for _ in range(args.rounds + 1):
             whole.append(seconds(command))
             imports.append(seconds(IMPORTS))
