@@ -57,6 +57,13 @@ def test_a_folder_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.Captur
     ]
 
 
+def test_a_folder_loses_nothing_to_compression(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.webp", "c.tif", "d.bmp", "e.png"):
+        photo(tmp_path / "in" / name)
+    assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.tif", "d.bmp", "e.png"]
+
+
 def test_no_two_pictures_with_one_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo(tmp_path / "in" / "a.png")
     photo(tmp_path / "in" / "a.jpg")
@@ -78,6 +85,7 @@ def test_results_inside_the_folder_are_not_resized_again(tmp_path: Path, monkeyp
     [
         (["--scale", "0"], 2, "scale must be above 0"),
         (["--scale", "big"], 2, "scale must be a number"),
+        (["--scale", "1e999999999"], 2, "scale must be a number"),
         (["--fit", "10"], 2, "WIDTHxHEIGHT"),
         (["--width", "0"], 2, "above 0"),
         (["--scale", "3/4", "--mod-crop"], 2, "1/s"),

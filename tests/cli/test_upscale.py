@@ -112,6 +112,39 @@ def test_results_are_no_pictures_to_enlarge() -> None:
     assert listing() == ["in/a.png", "in/a_x2.png"]
 
 
+def test_results_of_another_size_are_no_pictures_to_enlarge_either(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/a.png")
+    photo("in/lonely_x2.png")
+    assert upscale("in", "--width", "50") == 0
+    assert upscale("in", "--scale", "2") == 0
+    assert listing() == [
+        "in/a.png",
+        "in/a_50w.png",
+        "in/a_x2.png",
+        "in/lonely_x2.png",
+        "in/lonely_x2_50w.png",
+        "in/lonely_x2_x2.png",
+    ]
+    assert "2 left out" in capsys.readouterr().err
+    assert upscale("in/a_x2.png", "--scale", "2") == 0  # named outright
+    assert read("in/a_x2_x2.png").size == (120, 80)
+
+
+def test_sixteen_bits_are_not_lost_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    write(Picture(picture(20, 30).astype(np.uint16) * 257), "a.png")
+    assert upscale("a.png", "--scale", "2") == 0
+    assert not caplog.messages
+    assert upscale("a.png", "--scale", "2", "--format", "jpeg") == 0
+    assert "a_x2.jpg: JPEG holds 8 bits" in caplog.text
+
+
+def test_a_folder_may_have_any_name() -> None:
+    photo("a.png")
+    assert upscale("a.png", "--scale", "2", "-o", "v1.5/") == 0
+    assert upscale("a.png", "--scale", "3/2", "-o", "v1.5") == 0
+    assert listing() == ["a.png", "v1.5/a_x1.5.png", "v1.5/a_x2.png"]
+
+
 def test_patterns() -> None:
     for name in ("a.png", "b.png", "c.jpg"):
         photo(name)
@@ -159,6 +192,15 @@ def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -
         ["a.png", "--tile", "0"],
         ["a.png", "-o", ""],
         ["a.png", "-o", "/dev/null"],
+        ["a.png", "-o", "-"],
+        ["a.png", "-o", "b.gif"],
+        ["a.png", "-o", "b.xyz"],
+        ["a.png", "b.png", "-o", "b.gif"],
+        ["a.png", "-o", "c.png", "--format", "jpeg"],
+        ["a.png", "-o", "c.png", "--quality", "80"],
+        ["a.png", "--quality", "80"],
+        ["a.png", "--scale", "2,5"],
+        ["a.png", "--scale", "1e999999999"],
         [""],
     ],
 )
@@ -343,10 +385,17 @@ def test_a_damaged_large_picture_leaves_nothing(capsys: pytest.CaptureFixture[st
     assert listing() == ["bomb.png", "whole.png"]
 
 
-def test_silent_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    photo("a.png")
+def test_says_what_it_made_and_where(capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "in/b.png", "in/deep/c.png", "in/deep/d.png"):
+        photo(name)
     assert upscale("a.png", "--scale", "2") == 0
-    assert capfd.readouterr() == ("", "")  # no bar where there is no terminal
+    assert capfd.readouterr() == ("a_x2.png: 60 x 40 pixels\n", "")  # and no bar where there is no terminal
+    assert upscale("in", "--scale", "2") == 0
+    assert capfd.readouterr() == ("3 pictures written to in\n", "")
+    assert upscale("in/b.png", "a.png", "--scale", "3", "-o", "out") == 0
+    assert capfd.readouterr() == ("2 pictures written to out\n", "")
+    assert upscale("a.png", "--scale", "3", "--quiet") == 0
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow

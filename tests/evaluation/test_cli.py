@@ -90,6 +90,14 @@ def test_score(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert "already exists" in again.stderr
 
 
+def test_brackets_are_no_markup(finescale: Callable[..., Done], tmp_path: Path) -> None:
+    for folder in ("hr", "sr"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 48)).save(tmp_path / folder / "a[bold].png")
+    done = finescale("score", "--hr", str(tmp_path / "hr"), "--sr", str(tmp_path / "sr"), "--scale", "4")
+    assert "a[bold] " in done.stdout
+
+
 def test_a_process_of_its_own(place: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in HIDDEN} | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "finescale", "score", "--scale", "4", "--hr", "hr", "--sr"]

@@ -176,7 +176,8 @@ def test_transparency_is_laid_on_white_with_a_warning(
     assert "transparency" in caplog.text
     caplog.clear()
     write(Picture(pixels, np.full_like(alpha, np.iinfo(alpha.dtype).max)), tmp_path / f"b.{extension}")
-    assert not caplog.text
+    assert "holds no transparency" not in caplog.text
+    assert ("holds 8 bits a sample" in caplog.text) == (bits == 16)
 
 
 def test_one_pixel_and_narrow_pictures(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def test_what_openvino_computes_otherwise_goes_to_torch(monkeypatch: pytest.Monk
         ({"engine": "onnx", "precision": "bfloat16"}, "the onnx engine computes in float32, not in bfloat16"),
         ({"engine": "onnx", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
         ({"precision": "int8", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
-        ({"engine": "torch", "device": "nowhere"}, "there is no device 'nowhere' here"),
+        ({"engine": "torch", "device": "nowhere"}, "there is no device 'nowhere' here, only cpu"),
+        ({"engine": "torch", "device": "mps"}, "there is no device 'mps' here, only cpu"),
     ],
 )
 def test_impossible_wishes(wish: dict[str, Any], message: str) -> None:

@@ -116,9 +116,9 @@ def test_a_wrong_picture_leaves_no_file(
 def test_impossible_wishes(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'onnx'"):
         export(tiny_network(2), tmp_path / "a.onnx", format="onxx")
-    pytest.importorskip("openvino")
-    with pytest.raises(UsageError, match=r"named \.xml"):
-        export(tiny_network(2), tmp_path / "a.onnx", format="openvino")
+    for name, format, ending in (("a.onnx", "openvino", "xml"), ("a.xml", "onnx", "onnx"), ("a", "onnx", "onnx")):
+        with pytest.raises(UsageError, match=rf"{name}: .* ends in \.{ending}"):
+            export(tiny_network(2), tmp_path / name, format=format)
     with pytest.raises(FinescaleError, match="nowhere"):
         export(tiny_network(2), tmp_path / "nowhere" / "a.onnx")
     assert not list(tmp_path.iterdir())

@@ -89,11 +89,11 @@ def test_a_recipe_extends_a_base_and_other_recipes(tmp_path: Path) -> None:
     assert (child.network, child.scale, child.optimiser.rate) == ("rcan", 4, 3e-4)
     assert (child.data.batch, child.data.late_patch, child.optimiser.average) == (32, 64, 0.999)
     assert child.loss == {"l2": 1.0}  # replaced, not merged
-    other = recipe.load(tmp_path / "child.toml", schedule="mission")
+    other = recipe.load(tmp_path / "child.toml", schedule="original")
     assert (other.schedule.kind, other.optimiser.average, other.precision) == ("halving", 0.0, "float32")
     assert (other.optimiser.rate, other.data.batch, other.loss) == (1e-4, 16, {"l2": 1.0})  # not those for "fast"
     assert recipe.load(tmp_path / "child.toml", schedule="fast") == child
-    assert recipe.load(tmp_path / "child.toml", ["optimiser.rate=2e-4"], schedule="mission").optimiser.rate == 2e-4
+    assert recipe.load(tmp_path / "child.toml", ["optimiser.rate=2e-4"], schedule="original").optimiser.rate == 2e-4
     with pytest.raises(UsageError, match="did you mean 'fast'"):
         recipe.load(tmp_path / "child.toml", schedule="fsat")
 
@@ -104,7 +104,7 @@ def test_resolved_recipes_are_read_back(tmp_path: Path) -> None:
         + GOOD
         + 'budget = "30 epochs"\narguments = { blocks = [1, 2], a = true, b = "c\\"d" }\n'
     )
-    once = recipe.load(write(tmp_path, text), schedule="mission")
+    once = recipe.load(write(tmp_path, text), schedule="original")
     assert recipe.parse_recipe(once.resolved(), "a checkpoint") == once
     assert recipe.parse_recipe(tomllib.loads(recipe.to_toml(once)), "TOML") == once
 
@@ -135,7 +135,7 @@ def test_what_is_no_amount(text: object) -> None:
         parse(text)
 
 
-@pytest.mark.parametrize("schedule", ["fast", "mission"])
+@pytest.mark.parametrize("schedule", ["fast", "original"])
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_recipes_of_the_project_fit_their_networks(path: Path, schedule: str) -> None:
     once = recipe.load(path, schedule=schedule)
@@ -148,22 +148,22 @@ def test_the_recipes_of_the_project_fit_their_networks(path: Path, schedule: str
     assert sum(member.count for member in members) == sum(p.numel() for p in network.parameters())
 
 
-def test_every_network_of_the_mission_has_its_recipes() -> None:
+def test_every_published_network_has_its_recipes() -> None:
     names = {path.stem for path in RECIPES}
     networks = [*(f"unet-{n}" for n in range(1, 12)), "rcan", "sa-rcan", "sa-rcan-group", "sa-rcan-light"]
     assert {f"{network}-x{scale}" for network in networks for scale in (2, 4)} <= names
 
 
-def test_the_missions_own_schedule() -> None:
+def test_the_original_schedule() -> None:
     for path in RECIPES:
-        one = recipe.load(path, schedule="mission")
+        one = recipe.load(path, schedule="original")
         optimiser, data = one.optimiser, one.data
         assert (optimiser.kind, optimiser.rate, optimiser.clip, optimiser.average) == ("adam", 1e-4, 0, 0)
         assert (data.batch, data.patch, data.late_patch, one.schedule.kind) == (16, 48, None, "halving")
         if not one.network.startswith("unet"):
             assert (one.loss, str(one.budget), str(one.schedule.halve_every)) == ({"l1": 1.0}, "1M", "200k")
             assert one.groups == ()
-    unet = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"), schedule="mission")
+    unet = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"), schedule="original")
     assert unet.loss == losses.MISSION
     assert (unet.optimiser.rate, unet.data.batch, unet.data.patch, unet.data.late_patch) == (1e-4, 16, 48, None)
     (encoder,) = unet.active_groups

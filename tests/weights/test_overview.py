@@ -1,6 +1,7 @@
 """`finescale networks`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from finescale.networks.catalogue import ALIASES, NETWORKS, build
 from finescale.weights import overview as module
 from finescale.weights.files import save
 
+LICENCE = "for tests"
 FIGURES = {"Set5": {"psnr": 31.234, "ssim": 0.8765}}
 
 
@@ -24,7 +26,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save(
             build("sa-rcan-light", scale=scale),
             tmp_path / f"sa-rcan-light-x{scale}.safetensors",
-            notes={"figures": FIGURES},
+            notes={"figures": FIGURES, "licence": LICENCE},
         )
 
 
@@ -50,6 +52,21 @@ def test_the_verb_prints_a_table_and_json(capsys: pytest.CaptureFixture[str], mo
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["bicubic", "unet-2", "sa-rcan-light"]
     assert rows[2]["figures"]["2"]["Set5"]["psnr"] == 31.234
+    assert rows[2]["notes"]["2"]["licence"] == LICENCE
+
+
+@pytest.mark.usefixtures("few")
+def test_the_table_of_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    assert cli.main(["networks"]) == 0
+    lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    places = [next(i for i, line in enumerate(lines) if f" {name} " in line) for name in ("sa-rcan-light", "unet-2")]
+    assert places == sorted(places)
+    assert any(" x2 31.23 / 0.8765 " in line for line in lines)
 
 
 def test_aliases_name_networks() -> None:

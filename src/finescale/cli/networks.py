@@ -1,6 +1,8 @@
 """`finescale networks`: what there is, what it costs and how well it does."""
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,23 +22,42 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
-    from rich.console import Console
+    from rich import box
     from rich.table import Table
 
-    table = Table(
-        caption=f"parameters and GMAC: x{args.scale}, for a picture of 48 x 48; PSNR and SSIM: of luma, on Set5"
-    )
-    for heading in ("network", "parameters", "GMAC", "weights", "Set5", ""):
-        table.add_column(heading, justify="right" if heading in ("parameters", "GMAC") else "left")
-    for row in rows:
-        figures = [(scale, sets["Set5"]) for scale, sets in sorted(row.figures.items()) if "Set5" in sets]
-        table.add_row(
-            "\n".join([row.name, *row.aliases]),
-            f"{row.parameters / 1e6:.2f} M" if row.parameters else "-",
-            f"{row.macs / 1e9:.2f}" if row.macs else "-",
-            " ".join(f"x{scale}" for scale in row.scales) or "-",
-            "\n".join(f"x{scale} {of['psnr']:.2f} / {of['ssim']:.4f}" for scale, of in figures) or "-",
-            row.summary,
+    from finescale.evaluation.tables import console
+
+    screen = console()
+    for usable in (True, False):
+        chosen = [row for row in rows if bool(row.scales) is usable]
+        if not chosen:
+            continue
+        table = Table(
+            title="With weights: these enlarge pictures" if usable else "Without weights so far: these can be trained",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
         )
-    Console().print(table)
+        headings = ("network", "parameters", "GMAC", *(("weights: Set5",) if usable else ()), "")
+        for heading in headings:
+            right = heading in ("parameters", "GMAC")
+            table.add_column(heading, justify="right" if right else "left", no_wrap=bool(heading))
+        for row in chosen:
+            cells = [
+                "\n".join([row.name, *row.aliases]),
+                f"{row.parameters / 1e6:.2f} M" if row.parameters else "-",
+                f"{row.macs / 1e9:.2f}" if row.macs else "-",
+            ]
+            if usable:
+                cells.append("\n".join(_figures(scale, row.figures.get(scale, {})) for scale in row.scales))
+            table.add_row(*cells, row.summary)
+        screen.print(table)
+    screen.print(
+        f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; Set5: PSNR in dB and SSIM, of luma",
+        highlight=False,
+    )
     return 0
+
+
+def _figures(scale: int, sets: Mapping[str, Any]) -> str:
+    of = sets.get("Set5")
+    return f"x{scale} {of['psnr']:.2f} / {of['ssim']:.4f}" if of else f"x{scale}"

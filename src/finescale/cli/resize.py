@@ -21,7 +21,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="replicate",
         help="beyond the edges: their nearest pixel (the common collections), or the mirror image (present-day MATLAB)",
     )
-    parser.add_argument("--format", choices=("png", "jpeg", "webp", "tiff", "avif", "bmp"), help="default: by the name")
+    parser.add_argument(
+        "--format",
+        choices=("png", "jpeg", "webp", "tiff", "avif", "bmp"),
+        help="default: by the name; in folders PNG, and TIFF and BMP as they are",
+    )
     parser.add_argument("--quality", type=int, help="1 to 100, for JPEG, WebP and AVIF (where 100 is lossless)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 

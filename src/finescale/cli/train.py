@@ -17,7 +17,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="change a key of the recipe, such as optimiser.rate=2e-4; may be repeated",
     )
     parser.add_argument("--budget", metavar="AMOUNT", help="how long to train: 20m, 2h, 300k (steps), '30 epochs'")
-    parser.add_argument("--schedule", metavar="NAME", help="fast or mission, in place of the recipe's own")
+    parser.add_argument(
+        "--schedule",
+        metavar="NAME",
+        help="fast (minutes) or original (as the networks were first trained), in place of the recipe's own",
+    )
     parser.add_argument("--data", metavar="STORE", help="the packed store to train on")
     parser.add_argument("--validation", metavar="SET", help="a folder of pictures, or a set's name, to validate on")
     parser.add_argument("--warm-start", metavar="FILE", help="start from weights of another scale, size or precision")

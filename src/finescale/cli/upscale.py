@@ -10,7 +10,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("pictures", nargs="+", metavar="PICTURE", help="files, folders (with all below them) or patterns such as *.jpg")
     add("-o", "--output", metavar="FILE|DIR", help="where to; by default NAME_x4.png beside each picture")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, metavar="FACTOR", help="any factor up to 16 (default: 4)")
+    size.add_argument("--scale", metavar="FACTOR", help="any factor up to 16: 4, 2.5, 3/2 (default: 4)")
     size.add_argument("--width", type=int, metavar="PIXELS", help="width of the result; the height follows")
     size.add_argument("--height", type=int, metavar="PIXELS", help="height of the result; the width follows")
     size.add_argument("--fit", metavar="WxH", help="as large as fits into this box")
@@ -36,15 +36,17 @@ def run(args: argparse.Namespace) -> int:
     # a part of OpenVINO that is not used here, and takes longer to import than all the rest of it
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
-    from finescale.images.sizes import parse_box
+    from finescale.images.sizes import parse_box, parse_scale
     from finescale.inference.batch import Options, upscale_files
     from finescale.inference.size import Target
 
     asked = (args.scale, args.width, args.height, args.fit)
-    scale = 4.0 if all(value is None for value in asked) else args.scale
+    scale = None if args.scale is None else float(parse_scale(args.scale))
     settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "ensemble", "tile")}
     options = Options(
-        target=Target(scale, args.width, args.height, args.fit and parse_box(args.fit)),
+        target=Target(
+            4.0 if asked.count(None) == 4 else scale, args.width, args.height, args.fit and parse_box(args.fit)
+        ),
         network=args.network,
         output=args.output,
         format=args.format,

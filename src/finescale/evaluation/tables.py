@@ -20,15 +20,15 @@ _DIGITS = {"distance": 4, "brisque": 2}  # of the perceptual figures
 
 def tracked(items: Sequence[T], what: str) -> Iterator[T]:
     """The items, with a progress bar where standard error is a terminal."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     return iter(track(items, what, console=console, transient=True, disable=not console.is_terminal))
 
 
 @contextmanager
 def bar(total: int) -> Iterator[Callable[[str, str], None]]:
     """A progress bar for a benchmark run: gives the function that is told of every picture before it is worked on."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, markup=False)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=total)
         done = 0
@@ -44,7 +44,7 @@ def bar(total: int) -> Iterator[Callable[[str, str], None]]:
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
     """A line that says what is being done, where standard error is a terminal: gives the function that is told."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if not console.is_terminal:
         yield lambda what: None
         return
@@ -53,9 +53,9 @@ def status() -> Iterator[Callable[[str], None]]:
 
 
 def console() -> Console:
-    """Standard output; a table sent to a file or pipe is not folded to 80 columns."""
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=200)
+    """Standard output; a table sent to a file or pipe is not folded to 80 columns, and brackets in names stay."""
+    screen = Console(markup=False)
+    return screen if screen.is_terminal else Console(markup=False, width=200)
 
 
 def decibels(value: float) -> str:

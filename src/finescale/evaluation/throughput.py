@@ -155,7 +155,7 @@ def _measured(
     except FinescaleError as error:
         return replace(line, missing=str(error))
     pixels = size[0] * size[1]
-    peak = peaks["float32" if line.precision == "float32" else "bfloat16"]
+    peak = peaks["float32"] if line.precision == "float32" else max(peaks.values())
     return replace(
         line,
         seconds=found.seconds / (pixels * line.scale**2 / 1e6),

@@ -52,6 +52,7 @@ FORMATS = {
     ".avif": "avif",
     ".bmp": "bmp",
 }
+LOSSLESS = ("png", "tiff", "bmp")
 READABLE = frozenset([*FORMATS, ".gif", ".dib", ".avifs", ".ppm", ".pgm", ".pbm", ".pnm"])
 """Extensions of pictures that can be read, for looking through folders; `read` itself goes by the content."""
 
@@ -323,8 +324,8 @@ def write(
     """Writes a picture: all of it, or nothing.
 
     PNG and TIFF keep 16 bits, AVIF 10 of them; the others get 8, rounded. JPEG and BMP cannot hold transparency: the
-    picture is laid on white, with a warning in the log "finescale". Profile, EXIF and resolution go with it where the
-    format has a place for them (BMP: resolution only).
+    picture is laid on white. The log "finescale" has a warning of both. Profile, EXIF and resolution go with it where
+    the format has a place for them (BMP: resolution only).
 
     Args:
         picture: what to write.
@@ -364,6 +365,8 @@ def write(
 
 def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     """The picture as a JPEG, WebP or BMP file."""
+    if picture.bits == 16:
+        log.warning("%s: %s holds 8 bits a sample; 16 are rounded (PNG and TIFF keep them)", name, kind.upper())
     pixels, alpha = to_8_bit(picture.pixels), None if picture.alpha is None else to_8_bit(picture.alpha)
     if kind != "webp" and alpha is not None:
         if alpha.min() < 255:

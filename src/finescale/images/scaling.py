@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from finescale.errors import UsageError
-from finescale.images.files import FORMATS, MAX_PIXELS, below, check_free, read, write
+from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, check_free, read, write
 from finescale.images.picture import Picture, Samples
 from finescale.images.resize import Border, resize
 from finescale.images.sizes import Size, target_size
@@ -120,7 +120,7 @@ def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tup
     """What to read and what to write: the two files, or every picture under a folder and its like under another.
 
     What lies under `target` inside `source` is left out. Names are kept; the extension becomes that of `format` if
-    given, and .png where the input's cannot be written.
+    given, else .png where the input's cannot be written or loses detail (JPEG, WebP, AVIF).
 
     Raises:
         UsageError: two pictures would have one result.
@@ -136,7 +136,7 @@ def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tup
         new = target / path.relative_to(source)
         if format:
             new = new.with_suffix(f".{format}")
-        elif path.suffix.lower() not in FORMATS:
+        elif FORMATS.get(path.suffix.lower()) not in LOSSLESS:
             new = new.with_suffix(".png")
         if new in made:
             raise UsageError(f"{made[new]} and {path} would both become {new}")

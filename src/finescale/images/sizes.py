@@ -1,6 +1,7 @@
 """The sizes that people ask for; needs no torch."""
 
 import math
+import re
 from fractions import Fraction
 
 from finescale.errors import UsageError
@@ -15,6 +16,8 @@ def parse_scale(text: str) -> Fraction:
         UsageError: it is no positive number.
     """
     try:
+        if re.search(r"e[+-]?\d{3}", text.lower()):  # 1e999999999 is a number, and takes all memory
+            raise ValueError
         scale = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"scale must be a number such as 3, 0.25 or 1/4, not '{text}'") from None

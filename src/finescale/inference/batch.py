@@ -14,7 +14,7 @@ from typing import Any
 from finescale.errors import UsageError
 from finescale.images import files
 from finescale.inference.flow import Flow, Job
-from finescale.inference.size import Target
+from finescale.inference.size import RESULT, Target
 from finescale.inference.upscale import Networks
 
 
@@ -69,29 +69,42 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
     return list(found.values())
 
 
-def jobs(pictures: Sequence[str], options: Options) -> list[Job]:
-    """What to read and what to write.
+def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
+    """What to read and what to write, and how many pictures were left out.
 
     Results lie beside their pictures or, in the same structure, under the output folder, as NAME_x4.png. Pictures that
     differ only in their extension keep it: a.jpg and a.png become a.jpg_x4.png and a.png_x4.png. Left out are pictures
-    that are themselves results of others in the list, and what lies in an output folder inside a folder of pictures.
+    that are themselves results of others in the list, of this size or (in folders and patterns) an earlier one, and
+    what lies in an output folder inside a folder of pictures.
 
     Raises:
-        UsageError: as `find`; one output file for many pictures; an unknown format; two pictures with one result.
+        UsageError: as `find`; one output file for many pictures; an unknown format, or one that the output's name
+            contradicts; two pictures with one result.
         FinescaleError: as `find`.
     """
     found = find(pictures)
+    count = len(found)
     if options.output == "":
         raise UsageError("the name of the output is empty")
     output = Path(options.output) if options.output else None
     single = len(pictures) == 1 and Path(pictures[0]).is_file()
-    if output and not output.is_dir() and output.suffix.lower() in files.FORMATS:
-        if not single:
-            raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
-        files.format_of(output, options.format)
-        return [Job(found[0][0], output)]
-    if output and output.exists() and not output.is_dir():
-        raise UsageError(f"{output}: is no folder, and its name has no extension of a picture")
+    if options.output == "-":
+        raise UsageError("pictures are written to files, not to standard output; name a file or a folder")
+    if output and not output.is_dir() and not str(options.output).endswith(("/", os.sep)):
+        if output.suffix.lower() in files.FORMATS:
+            if not single:
+                raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
+            kind = files.format_of(output)
+            if files.format_of(output, options.format) != kind:
+                raise UsageError(
+                    f"{output}: its name says {kind}, and --format {options.format}; leave one of them out"
+                )
+            return [Job(found[0][0], output)], 0
+        if output.exists():
+            raise UsageError(f"{output}: is no folder, and its name has no extension of a picture")
+        if output.suffix and (single or output.suffix.lower() in files.READABLE):
+            known = ", ".join(files.FORMATS)
+            raise UsageError(f"{output}: a picture's name ends in one of {known}, a folder's in {os.sep}")
     folders = {_real(Path(text)) for text in pictures if Path(text).is_dir()}
     if output and _real(output) not in folders and not folders.isdisjoint(_real(output).parents):
         found = [(source, relative) for source, relative in found if _real(output) not in _real(source).parents]
@@ -100,6 +113,8 @@ def jobs(pictures: Sequence[str], options: Options) -> list[Job]:
         folder = output / relative.parent if output else source.parent
         return folder / f"{name}{options.target.suffix}.{_extension(source, options.format)}"
 
+    earlier = set() if single else _results(found)
+    found = [pair for pair in found if pair not in earlier]
     short = Counter(target_of(source, relative, source.stem) for source, relative in found)
     result: dict[Path, Job] = {}
     for source, relative in found:
@@ -110,7 +125,15 @@ def jobs(pictures: Sequence[str], options: Options) -> list[Job]:
             raise UsageError(f"{source} and {result[target].source} would both become {target}")
         result[target] = Job(source, target)
     made = {_real(target) for target in result} & {_real(source) for source, _ in found}
-    return [job for job in result.values() if _real(job.source) not in made]
+    chosen = [job for job in result.values() if _real(job.source) not in made]
+    return chosen, count - len(chosen)
+
+
+def _results(found: Sequence[tuple[Path, Path]]) -> set[tuple[Path, Path]]:
+    """Those whose names say that they were made of others among them, of any size: NAME_x2.png, NAME_300w.jpg."""
+    sources = {str(source.with_suffix("")) for source, _ in found} | {str(source) for source, _ in found}
+    named = [(pair, RESULT.search(str(pair[0].with_suffix("")))) for pair in found]
+    return {pair for pair, match in named if match and match.string[: match.start()] in sources}
 
 
 def _real(path: Path) -> Path:
@@ -133,7 +156,10 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     Returns:
         0, or 1 if any picture failed; what failed and why is printed at the end.
     """
-    todo = jobs(pictures, options)
+    todo, left = jobs(pictures, options)
+    lossy = not todo or any(files.format_of(job.target, options.format) not in files.LOSSLESS for job in todo)
+    if options.quality is not None and not lossy:
+        raise UsageError(f"{todo[0].target}: there is no quality to choose, its format keeps everything")
     alone = len(pictures) == 1 and Path(pictures[0]).is_file()
     networks = Networks(options.network, **options.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
@@ -151,6 +177,10 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         if alone and isinstance(error, UsageError):
             raise error
     if not quiet:
+        if flow.written:
+            print(_written(flow.written))
+        if left:
+            print(f"{left} left out: results of others, by their names (name one alone to enlarge it)", file=sys.stderr)
         for remark in _remarks(flow, len(todo)):
             print(remark, file=sys.stderr)
     if flow.failures:
@@ -161,6 +191,16 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
                 failure = _naming(job, flow.failures[job])
                 print(f"finescale: {failure}" if alone else f"  {failure}", file=sys.stderr)
     return 1 if flow.failures else 0
+
+
+def _written(written: Mapping[Job, tuple[int, int]]) -> str:
+    """What was made, and where it is."""
+    if len(written) == 1:
+        (job, (width, height)), *_ = written.items()
+        return f"{job.target}: {width} x {height} pixels"
+    folders = {job.target.parent for job in written}
+    common = os.path.commonpath(folders) if len({folder.is_absolute() for folder in folders}) == 1 else ""
+    return f"{len(written)} pictures written to {common or '.'}"
 
 
 def _remarks(flow: Flow, count: int) -> Iterator[str]:
@@ -196,5 +236,5 @@ def _bar(count: int, quiet: bool) -> Iterator[Callable[[str, float], None]]:
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=float(count))
+        task = progress.add_task("preparing the network", total=float(count))
         yield lambda name, done: progress.update(task, completed=done, description=name or None)

@@ -19,7 +19,8 @@ from finescale.inference.tiling import Array
 if TYPE_CHECKING:
     from finescale.networks.base import Network
 
-FORMATS = ("onnx", "openvino")
+_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+FORMATS = tuple(_SUFFIXES)
 SIZES = ((1, 64, 48), (2, 53, 67), (1, 97, 130))  # batch, height, width
 TOLERANCE = 1e-3  # a quarter of a grey level
 
@@ -42,11 +43,13 @@ def export(
         The largest difference to PyTorch for every (batch, height, width) of `SIZES`.
 
     Raises:
-        UsageError: unknown format; the package it needs is not installed.
+        UsageError: unknown format; a name with another ending; the package it needs is not installed.
         FinescaleError: the file exists or cannot be written; what it computes is not what PyTorch computes.
     """
     if format not in FORMATS:
         raise UsageError(f"the format is one of {', '.join(FORMATS)}, not '{format}'{nearest(format, FORMATS)}")
+    if path.suffix.lower() != _SUFFIXES[format]:
+        raise UsageError(f"{path}: the name of a file for {format} ends in {_SUFFIXES[format]}")
     check_free(path, overwrite)
     prepared = for_inference(network, window)
     notes = {"made_by": f"finescale {__version__}", "scale": str(network.scale), "window": str(window or "global")}
@@ -99,8 +102,6 @@ def _export_onnx(
 def _export_openvino(
     network: "Network", path: Path, notes: dict[str, str], overwrite: bool
 ) -> dict[tuple[int, int, int], float]:
-    if path.suffix != ".xml":
-        raise UsageError(f"{path}: OpenVINO's files are named .xml (with a .bin beside it)")
     check_free(path.with_suffix(".bin"), overwrite)
     core, _ = openvino.load_core()
     model = openvino.translate(network)

@@ -93,7 +93,8 @@ class Flow:
         self.format, self.quality, self.overwrite, self.skip = format, quality, overwrite, skip
         self.failures: dict[Job, Exception] = {}
         self.skipped: list[Job] = []
-        self._writes: deque[tuple[Job, Future[None], int]] = deque()
+        self.written: dict[Job, tuple[int, int]] = {}  # (width, height) of the results
+        self._writes: deque[tuple[_Task, Future[None], int]] = deque()
 
     def run(self, todo: list[Job], bar: Bar) -> None:
         """Does all of them; what fails is kept in `failures`, unless it is no error a person can be told.
@@ -182,6 +183,7 @@ class Flow:
                     overwrite=self.overwrite,
                     progress=progress,
                 )
+                self.written[task.job] = task.size
                 return
             else:
                 picture = task.picture or files.read(task.job.source)
@@ -194,19 +196,21 @@ class Flow:
             write = partial(files.write, format=one.kind, quality=self.quality, overwrite=self.overwrite)
             weight = result.samples.nbytes
             self._settle(_BEHIND - weight)
-            self._writes.append((one.job, writer.submit(write, result, one.job.target), weight))
+            self._writes.append((one, writer.submit(write, result, one.job.target), weight))
         progress(1.0)
 
     def _settle(self, limit: int) -> None:
         """Takes note of what is written, and waits until what is not weighs at most `limit` bytes, or nothing waits."""
         while self._writes:
-            job, future, _ = self._writes[0]
+            task, future, _ = self._writes[0]
             if not future.done() and sum(weight for _, _, weight in self._writes) <= limit:
                 return
             error = future.exception()
             self._writes.popleft()
             if error:
-                self._fail(job, error)
+                self._fail(task.job, error)
+            else:
+                self.written[task.job] = task.size
 
     def _fail(self, job: Job, error: BaseException) -> None:
         """Notes what a person can be told; what else went wrong is raised."""

@@ -1,11 +1,14 @@
 """From what a person asks for (a factor, a width, a box) to the size of the result."""
 
+import re
 from dataclasses import dataclass
 
 from finescale.errors import UsageError
 from finescale.images.sizes import target_size
 
 LARGEST_FACTOR = 16.0
+RESULT = re.compile(r"_(x\d+(\.\d+)?|\d+[wh]|fit\d+x\d+)$")
+"""The end of a name that `Target.suffix` made."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Target:
         given = [name for name in ("scale", "width", "height", "fit") if getattr(self, name) is not None]
         if len(given) != 1:
             raise UsageError(f"give one of scale, width, height and fit, not {' and '.join(given) or 'none of them'}")
+        if not isinstance(self.scale, int | float | None):
+            raise UsageError(f"scale is a number, not {self.scale!r}")
         if self.scale is not None and not 0 < self.scale <= LARGEST_FACTOR:
             raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {self.scale:g}")
         if any(side is not None and side < 1 for side in (self.width, self.height, *(self.fit or ()))):

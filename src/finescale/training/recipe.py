@@ -15,8 +15,8 @@ from finescale.errors import UsageError, nearest
 from finescale.training.amounts import AmountField, Moment, parse
 from finescale.training.losses import LOSSES
 
-SCHEDULES = ("fast", "mission")
-BASES = ("fast", "fast-unet", "mission", "mission-unet")  # the files of bases/: a schedule, and what U-Nets add to it
+SCHEDULES = ("fast", "original")
+BASES = ("fast", "fast-unet", "original", "original-unet")  # the files of bases/: a schedule, and what U-Nets add to it
 
 _HERE = Path(__file__).parent
 # What a recipe sets for one schedule and not for the other.
@@ -59,7 +59,7 @@ class Schedule(_Strict):
 
     Attributes:
         kind: "decay": a warm-up, a flat part that a longer budget prolongs, and a decay to zero at the end of the
-            budget; "halving": halved again and again, as the mission did.
+            budget; "halving": halved again and again, as the networks were first trained.
         warmup: end of the linear warm-up from 0.
         decay_from: where the decay starts (a share of the budget).
         shape: of the decay.
@@ -202,7 +202,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, schedule: str | None = No
 
     Args:
         path: a TOML file.
-        schedule: take the base of this schedule ("fast" or "mission") in place of the one the recipe names; what the
+        schedule: take the base of this schedule ("fast" or "original") in place of the one the recipe names; what the
             recipe sets for its own (budget, precision, crops, rates, groups) does not count then.
         overrides: "key=value" with dots for tables ("optimiser.rate=2e-4"); values as in TOML, quotes optional.
 

@@ -67,11 +67,11 @@ class Screen:
         if sys.stderr.isatty():
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
             )
-            self.bar = Bar(*columns, console=Console(stderr=True))
+            self.bar = Bar(*columns, console=Console(stderr=True, markup=False))
             self.task = self.bar.add_task(name, total=1.0, text="")
             self.bar.start()
 

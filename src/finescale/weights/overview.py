@@ -21,6 +21,7 @@ class Row:
         macs: multiply-accumulates for one picture of 48 x 48 pixels, at that scale.
         scales: at which it can be used now; all for a network without weights.
         figures: of the weights that are here: scale -> set -> {"psnr": dB, "ssim": ...}, as their files say.
+        notes: of the weights that are here: scale -> all that their files say of licence, data, recipe and training.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Row:
     macs: int
     scales: list[int]
     figures: Mapping[int, Mapping[str, Any]]
+    notes: Mapping[int, Mapping[str, Any]]
 
 
 def overview(scale: int = 4) -> list[Row]:
@@ -40,7 +42,7 @@ def overview(scale: int = 4) -> list[Row]:
     """
     found: dict[str, dict[int, Any]] = {name: {} for name in NETWORKS}
     for weights in available():
-        found[weights.name][weights.scale] = weights.header.notes.get("figures", {})
+        found[weights.name][weights.scale] = dict(weights.header.notes)
     rows = []
     for name, entry in NETWORKS.items():
         price = cost(name, scale=scale)
@@ -52,6 +54,7 @@ def overview(scale: int = 4) -> list[Row]:
                 price.parameters,
                 price.macs,
                 sorted(found[name]) if entry.trained else [2, 3, 4],
+                {scale: notes.pop("figures", {}) for scale, notes in found[name].items()},
                 found[name],
             )
         )

@@ -21,8 +21,12 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"there is no device '{name}' here ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"there is no device '{name}' here, only {', '.join(_devices())}") from error
     return device
+
+
+def _devices() -> list[str]:
+    return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
 def fast_bfloat16(device: torch.device) -> bool:
