@@ -211,6 +211,21 @@ def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], t
     assert page.switch_to.active_element.get_attribute("id") == "files"
 
 
+def test_a_wrong_size_is_forgotten_with_another_scale(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:1])
+    page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
+    one(page, "width").send_keys("1.5")
+    one(page, "go").click()
+    assert page.switch_to.active_element.get_attribute("id") == "width"  # the browser says there what is wrong
+    assert states(page) == ["40 × 30"]
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
+    enlarge(page)
+    assert states(page)[0].startswith("80 × 60")
+    page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
+    assert one(page, "width").is_enabled()
+    assert one(page, "width").get_attribute("value") == "1.5"
+
+
 def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver.Chrome, server: Server) -> None:
     script = """
         const [kind, done] = arguments;

@@ -98,6 +98,7 @@ function networkChanged() {
 function settingsChanged() {
   const own = document.querySelector("input[name=scale]:checked")?.value === OWN;
   $("own-size").hidden = !own;
+  for (const side of ["width", "height"]) $(side).disabled = !own; // hidden, a wrong number would still stop the form
   const count = items.filter(needsWork).length;
   const ready = known.length > 0 && count > 0 && (!own || $("width").value || $("height").value);
   $("go").disabled = !ready;
