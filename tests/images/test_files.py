@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
-from finescale.images.files import probe, read, write
+from finescale.images.files import probe, read, warnings_to, write
 from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -352,6 +353,30 @@ def test_the_first_of_several_frames_with_a_warning(
     assert abs(int(read(path).pixels.mean()) - 40) <= 2
     assert "first is read" in caplog.text
     assert probe(path).frames == 2
+
+
+def test_warnings_go_to_the_listener_of_their_own_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [Image.fromarray(np.full((16, 16), v, np.uint8)) for v in (40, 200)]
+    heard: dict[str, list[str]] = {"a": [], "b": []}
+    both = threading.Barrier(2)
+
+    def listen(name: str) -> None:
+        path = tmp_path / f"{name}.gif"
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        with warnings_to(heard[name].append):
+            both.wait(10)  # now both listen
+            read(path)
+            both.wait(10)
+
+    threads = [threading.Thread(target=listen, args=[name]) for name in heard]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert heard == {n: [f"{tmp_path / n}.gif: has several frames or pages; only the first is read"] for n in heard}
+    assert not caplog.records
+    read(tmp_path / "a.gif")
+    assert [record.getMessage() for record in caplog.records] == heard["a"]
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:

@@ -247,6 +247,24 @@ def test_a_damaged_picture_fails_without_naming_the_servers_paths(client: httpx.
     assert client.get(f"/api/jobs/{job['id']}/result").json()["error"] == job["error"]
 
 
+def test_warnings_come_with_the_job_and_the_log_names_no_paths(
+    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (12, 10), colour) for colour in ("red", "blue")]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    with running(weights, tmp_path) as server, server.client() as client:
+        moving = finished(client, submit(client, buffer.getvalue(), "cat.gif", {"scale": "2"}))
+        clear = finished(client, submit(client, png(mode="RGBA"), "cat.png", {"scale": "2", "format": "jpeg"}))
+        plain = finished(client, submit(client, fields={"scale": "2"}))
+        assert client.get(f"/api/jobs/{moving['id']}/preview/source").status_code == 200
+        server.stop()
+    assert moving["warnings"] == ["cat.gif: has several frames or pages; only the first is read"]
+    assert clear["warnings"] == ["cat_x2.jpg: JPEG holds no transparency; the picture is laid on white"]
+    assert plain["warnings"] == []
+    assert str(tmp_path) not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "name",
     [

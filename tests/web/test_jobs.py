@@ -1,12 +1,16 @@
 """The queue itself: what is kept, what is said, what is left behind."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from tests.web.conftest import until
 
+from finescale.images import files
 from finescale.web.jobs import Full, Job, Jobs, Limits, Order, State
 
 ORDER = Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png")
@@ -63,6 +67,36 @@ def test_what_fails_unexpectedly_is_told_without_secrets_and_work_goes_on(
     assert "not enough memory" in (poor.error or "")
     good = submit(jobs, "copy")
     until(lambda: good.state is State.DONE)
+
+
+def test_warnings_stay_with_their_job_and_name_its_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    both = threading.Barrier(2)
+
+    def copy(order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
+        if order.name != "still.png":
+            both.wait(10)  # two queues work at the same time
+        files.write(files.read(source), result, format=order.format)
+
+    def submit(name: str, picture: Image.Image, **options: Any) -> Job:
+        queue = queues[name[:5]]
+        picture.save(queue.folder / "upload", **options)
+        return queue.submit(Order(name, "bicubic", (2, 2), (2, 2), "jpeg", f"{name}_x1.jpg"), queue.folder / "upload")
+
+    queues = {}
+    for name in ("first", "secon", "still"):
+        (tmp_path / name).mkdir()
+        queues[name] = Jobs(copy, Limits(), tmp_path / name)
+    clear, opaque = Image.new("RGBA", (2, 2)), Image.new("RGB", (2, 2))
+    first = submit("first.gif", opaque, format="GIF", save_all=True, append_images=[Image.new("RGB", (2, 2), "red")])
+    second = submit("second.png", clear, format="PNG")
+    still = submit("still.png", opaque, format="PNG")
+    until(lambda: {job.state for job in (first, second, still)} == {State.DONE})
+    for queue in queues.values():
+        queue.close()
+    assert first.warnings == ["first.gif: has several frames or pages; only the first is read"]
+    assert second.warnings == ["second.png_x1.jpg: JPEG holds no transparency; the picture is laid on white"]
+    assert still.warnings == []
+    assert not caplog.records
 
 
 def test_the_queue_is_bounded_and_in_order(jobs: Jobs) -> None:

@@ -84,6 +84,13 @@ def pictures(tmp_path: Path) -> list[Path]:
     return found
 
 
+def moving(folder: Path) -> Path:
+    """An animated picture, of which only the first frame is read."""
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    return folder / "moving.gif"
+
+
 def one(page: webdriver.Chrome, identity: str) -> WebElement:
     return page.find_element(By.ID, identity)
 
@@ -211,6 +218,19 @@ def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], t
     assert page.switch_to.active_element.get_attribute("id") == "files"
 
 
+def test_warnings_are_shown_with_their_result(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
+    choose(page, [moving(tmp_path), pictures[0]])
+    enlarge(page)
+    sentence = "moving.gif: has several frames or pages; only the first is read"
+    until(lambda: one(page, "warnings").text == sentence)
+    assert not one(page, "notice").is_displayed()  # nothing is wrong
+    assert [state.endswith("see note") for state in states(page)] == [True, False]
+    page.find_elements(By.CLASS_NAME, "pick")[1].click()
+    assert not one(page, "warnings").is_displayed()
+    page.find_elements(By.CLASS_NAME, "pick")[0].click()
+    assert one(page, "warnings").text == sentence
+
+
 def test_a_wrong_size_is_forgotten_with_another_scale(page: webdriver.Chrome, pictures: list[Path]) -> None:
     choose(page, pictures[:1])
     page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
@@ -326,11 +346,11 @@ def violations(page: webdriver.Chrome, axe: str) -> list[str]:
 
 
 @pytest.mark.parametrize("device", ["desk", "phone"])
-def test_axe_finds_nothing(page: webdriver.Chrome, axe: str, pictures: list[Path], device: str) -> None:
+def test_axe_finds_nothing(page: webdriver.Chrome, axe: str, pictures: list[Path], tmp_path: Path, device: str) -> None:
     if device == "phone":
         as_phone(page)
     assert violations(page, axe) == []
-    choose(page, [pictures[0], pictures[2]])
+    choose(page, [pictures[0], pictures[2], moving(tmp_path)])
     page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
     one(page, "width").send_keys("100")
     assert violations(page, axe) == []
@@ -339,6 +359,9 @@ def test_axe_finds_nothing(page: webdriver.Chrome, axe: str, pictures: list[Path
     assert violations(page, axe) == []
     page.find_element(By.CLASS_NAME, "pick").click()
     until(lambda: one(page, "knob").is_displayed())  # the first one is compared
+    assert violations(page, axe) == []
+    page.find_elements(By.CLASS_NAME, "pick")[2].click()
+    until(lambda: one(page, "warnings").is_displayed())
     assert violations(page, axe) == []
 
 

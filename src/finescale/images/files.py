@@ -10,8 +10,9 @@ import os
 import secrets
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -37,6 +38,7 @@ from finescale.images.picture import (
 )
 
 log = logging.getLogger("finescale")
+_listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)
 logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its remarks are for those who set up logging
 
 # Extension -> format, for the formats that are written.
@@ -177,7 +179,7 @@ class Opened:
         if max_pixels is not None and width * height > max_pixels:
             raise self.error(f"holds {width} x {height} pixels, more than the limit of {max_pixels}")
         if self.frames > 1:
-            log.warning("%s: has several frames or pages; only the first is read", self.name)
+            _warn(f"{self.name}: has several frames or pages; only the first is read")
 
     def metadata(self) -> dict[str, Any]:
         """icc, exif and resolution, for a Picture or a Layout."""
@@ -233,6 +235,27 @@ class Opened:
         if samples.shape[2] > 4:
             raise self.error(f"holds {samples.shape[2]} channels, and only grey, RGB and CMYK with alpha are read")
         return samples
+
+
+@contextmanager
+def warnings_to(listener: Callable[[str], object]) -> Iterator[None]:
+    """Inside the block `listener` is told the warnings of this module, and the log "finescale" is not.
+
+    This holds for the thread (or the asynchronous task) that entered the block; others go on as before.
+    """
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def _warn(sentence: str) -> None:
+    listener = _listener.get()
+    if listener:
+        listener(sentence)
+    else:
+        log.warning("%s", sentence)
 
 
 def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
@@ -370,7 +393,7 @@ def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     pixels, alpha = to_8_bit(picture.pixels), None if picture.alpha is None else to_8_bit(picture.alpha)
     if kind != "webp" and alpha is not None:
         if alpha.min() < 255:
-            log.warning("%s: %s holds no transparency; the picture is laid on white", name, kind.upper())
+            _warn(f"{name}: {kind.upper()} holds no transparency; the picture is laid on white")
         weight = alpha[..., None].astype(np.uint32)
         pixels, alpha = ((pixels * weight + (255 - weight) * 255 + 127) // 255).astype(np.uint8), None
     image = to_pil(replace(picture, pixels=pixels, alpha=alpha))
@@ -380,7 +403,7 @@ def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     if kind == "jpeg":
         options |= {"quality": quality, "subsampling": 0}
         if picture.exif and len(picture.exif) > 65533:
-            log.warning("%s: its EXIF block is too large for JPEG and is left out", name)
+            _warn(f"{name}: its EXIF block is too large for JPEG and is left out")
             del options["exif"]
     elif kind == "webp":
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}

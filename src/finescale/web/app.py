@@ -258,6 +258,7 @@ def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
             "bytes": job.result.stat().st_size if done and job.result.is_file() else None,
         },
         "error": job.error,
+        "warnings": list(job.warnings),
         "expires": None if expires is None else round(expires),
     }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from finescale.errors import FinescaleError
+from finescale.images import files
 from finescale.inference.tiling import Cancelled
 
 
@@ -92,6 +93,7 @@ class Job:
     state: State = State.WAITING
     progress: float = 0.0
     error: str | None = None
+    warnings: list[str] = field(default_factory=list)
     started: float | None = None
     ended: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
@@ -105,6 +107,14 @@ class Job:
     def result(self) -> Path:
         """The enlarged picture, once the job is done."""
         return self.folder / "result"
+
+    def naming(self, sentence: str) -> str:
+        """The sentence with the names that people know instead of the paths."""
+        return sentence.replace(str(self.source), self.order.name).replace(str(self.result), self.order.result_name)
+
+    def warn(self, sentence: str) -> None:
+        """Takes a warning about the picture."""
+        self.warnings.append(self.naming(sentence))
 
     @property
     def seconds(self) -> float:
@@ -257,11 +267,12 @@ class Jobs:
         while job := self._next():
             error: str | None = None
             try:
-                self._work(job.order, job.source, job.result, self._reporter(job))
+                with files.warnings_to(job.warn):
+                    self._work(job.order, job.source, job.result, self._reporter(job))
             except Cancelled:
                 pass
             except FinescaleError as problem:
-                error = str(problem).replace(str(job.source), job.order.name).replace(str(job.result), "the result")
+                error = job.naming(str(problem))
             except MemoryError:
                 error = f"{job.order.name}: there is not enough memory for a result of this size"
             except Exception as problem:

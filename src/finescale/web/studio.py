@@ -62,7 +62,8 @@ def preview(file: Path, target: Path, side: int, max_pixels: int) -> None:
     """Writes a PNG of 8 bits for the screen, its longer side at most `side`; an existing one is left as it is."""
     if target.is_file():
         return
-    found = files.read(file, max_pixels=max_pixels)
+    with files.warnings_to(lambda _: None):  # the job has told them
+        found = files.read(file, max_pixels=max_pixels)
     alpha = None if found.alpha is None else to_8_bit(found.alpha)
     image = to_pil(replace(found, pixels=to_8_bit(found.pixels), alpha=alpha, exif=None))
     image.thumbnail((side, side))

@@ -189,7 +189,7 @@ function stateText(item) {
       if (job.progress === 1) return "Saving";
       return `${Math.round(job.progress * 100)} %, ${duration(job.seconds_left)} left`;
     case "done":
-      return `${size(job.result.width, job.result.height)} · ${duration(job.seconds)}`;
+      return `${size(job.result.width, job.result.height)} · ${duration(job.seconds)}${job.warnings.length ? " · see note" : ""}`;
     default:
       return item.error.replace(`${item.name}: `, "");
   }
@@ -228,6 +228,7 @@ function drawStage(item) {
   $("stage").hidden = false;
   $("download-current").hidden = !done;
   if (done) linkTo(job, $("download-current"));
+  warn(done ? job.warnings : []);
   if (!width) {
     $("caption").textContent = item.name;
     const before = item.unshown ? "This browser cannot show this kind of picture before it is enlarged." : "";
@@ -243,6 +244,12 @@ function drawStage(item) {
   const to = done ? ` → ${size(width, height)} · ${job.result.format.toUpperCase()}, ${bytes(job.result.bytes)}` : "";
   const from = job ? size(job.source.width, job.source.height) : size(width, height);
   $("caption").textContent = `${item.name} · ${from}${to}`;
+}
+
+function warn(sentences) {
+  const lines = sentences.map((sentence) => Object.assign(document.createElement("li"), { textContent: sentence }));
+  $("warnings").replaceChildren(...lines);
+  $("warnings").hidden = !lines.length;
 }
 
 // ---- work ----
@@ -272,7 +279,7 @@ async function watch(item) {
       Object.assign(item, { job, state: job.state === "cancelled" ? "ready" : job.state, error: job.error });
       if (item.state === "done" && item.unshown) item.part("thumb").src = api.previewUrl(job.id, "source");
       draw(item);
-      if (item.state === "done") say(`${item.name} is done.`);
+      if (item.state === "done") say([`${item.name} is done.`, ...job.warnings].join(" "));
       if (item.state === "failed") notice(item.error);
     });
   } catch (error) {
