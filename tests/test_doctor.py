@@ -34,7 +34,9 @@ def test_it_knows_what_is_here(folder: Path, capsys: pytest.CaptureFixture[str])
     assert found["problems"] == []
     assert found["devices"][0]["name"] == "cpu"
     assert next(engine for engine in found["engines"] if engine["name"] == "torch")["works"]
-    assert {"png", "jpeg", "tiff"} <= set(found["formats"]["formats"])
+    read, written = (set(found["formats"][what]) for what in ("read", "written"))
+    assert {".png", ".jpg", ".tif"} <= written < read
+    assert ".gif" in read - written
     weights = {(entry["network"], entry["scale"]): entry for entry in found["weights"]["found"]}
     first, second = weights["sa-rcan-light", 2], weights["sa-rcan-light", 4]
     assert (first["verified"], second["verified"]) == (True, False)
@@ -71,6 +73,13 @@ def test_a_broken_package_is_reported_and_the_rest_still_told(folder: Path, tmp_
     assert done.returncode == 1, done.stderr
     assert "openvino: is installed but does not work (ImportError: libsomething.so: cannot open)" in done.stdout
     assert "sa-rcan-light x4" in done.stdout
+
+
+def test_what_is_read_is_told_apart_from_what_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    read, written = capsys.readouterr().out.partition("Pictures\n")[2].splitlines()[:2]
+    assert read.startswith("  Read     .avif .avifs .bmp .dib .gif ")
+    assert written.startswith("  Written  .avif .bmp .jfif ")
 
 
 def test_missing_extras_come_with_their_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,9 +140,9 @@ def _engines(problems: list[str]) -> list[dict[str, Any]]:
 
 
 def _formats(problems: list[str]) -> dict[str, list[str]]:
-    from finescale.images.files import FORMATS
+    from finescale.images.files import FORMATS, READABLE
 
-    return {"extensions": sorted(FORMATS), "formats": sorted(set(FORMATS.values()))}
+    return {"read": sorted(READABLE), "written": sorted(FORMATS)}
 
 
 def _weights(problems: list[str]) -> dict[str, Any]:
@@ -233,7 +233,7 @@ def text(found: dict[str, Any]) -> str:
         ],
     )
     if found["formats"]:
-        section("Pictures", [("Extensions", " ".join(found["formats"]["extensions"]))])
+        section("Pictures", [(what.capitalize(), " ".join(names)) for what, names in found["formats"].items()])
     if weights := found["weights"]:
         rows = [(s["folder"], "" if s["exists"] else "(not there)") for s in weights["searched"]]
         section("Weights are searched in", rows)

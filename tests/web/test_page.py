@@ -84,6 +84,10 @@ def pictures(tmp_path: Path) -> list[Path]:
     return found
 
 
+def test_only_what_can_be_read_is_offered(page: webdriver.Chrome) -> None:
+    assert set((one(page, "files").get_attribute("accept") or "").split(",")) == set(files.READABLE)
+
+
 def moving(folder: Path) -> Path:
     """An animated picture, of which only the first frame is read."""
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
@@ -209,11 +213,18 @@ def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], t
     large = tmp_path / "large.png"
     large.write_bytes(bytes(2 << 20))
     one(page, "files").send_keys(str(large))
-    until(lambda: "larger than the" in one(page, "notice").text)
+    too_large = "large.png was left out: this server takes files of up to 1 MB."
+    until(lambda: one(page, "notice").text == too_large)
+    phone = tmp_path / "phone.heic"
+    phone.write_bytes(b"")
+    one(page, "files").send_keys(str(phone))
+    kinds = "AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF and WEBP"
+    sentence = f"phone.heic was left out: only pictures of the types {kinds} can be read here."
+    until(lambda: one(page, "notice").text == sentence)
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
-    one(page, "files").send_keys(str(text))
-    until(lambda: "Only pictures" in one(page, "notice").text)
+    one(page, "files").send_keys(f"{phone}\n{text}\n{large}")
+    until(lambda: one(page, "notice").text == f"2 files{sentence[10:].replace(' was', ' were')} {too_large}")
     page.find_element(By.CLASS_NAME, "remove").click()
     assert page.switch_to.active_element.get_attribute("id") == "files"
 

@@ -55,8 +55,16 @@ FORMATS = {
     ".bmp": "bmp",
 }
 LOSSLESS = ("png", "tiff", "bmp")
-READABLE = frozenset([*FORMATS, ".gif", ".dib", ".avifs", ".ppm", ".pgm", ".pbm", ".pnm"])
-"""Extensions of pictures that can be read, for looking through folders; `read` itself goes by the content."""
+READABLE = FORMATS | {
+    ".gif": "gif",
+    ".dib": "bmp",
+    ".avifs": "avif",
+    ".ppm": "ppm",
+    ".pgm": "ppm",
+    ".pbm": "ppm",
+    ".pnm": "ppm",
+}
+"""Extension -> format of pictures that can be read, for looking through folders; `read` itself goes by the content."""
 
 MAX_PIXELS = 500_000_000
 """Largest picture that is read as a whole unless told otherwise; larger ones go by strips (`images.strips`)."""

@@ -112,13 +112,14 @@ async def health(request: Request) -> Response:
 
 
 async def networks(request: Request) -> Response:
-    """What can be asked for: networks with trained weights, formats and limits."""
+    """What can be asked for: trained networks, formats of results and of what can be read, limits."""
     limits = _jobs(request).limits
     found = await run_in_threadpool(_trained)
     return JSONResponse(
         {
             "networks": [asdict(offer) for offer in found.values()],
             "formats": list(SUFFIXES),
+            "readable": files.READABLE,
             "limits": {
                 "upload_bytes": limits.upload_bytes,
                 "pixels": limits.pixels,

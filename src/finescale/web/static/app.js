@@ -9,6 +9,7 @@ const items = [];
 let current = null;
 let limits = null;
 let known = []; // networks that have weights here
+let readable = null; // extension -> format, of what can be read here
 
 const SHOWN_BY_BROWSERS = ["png", "jpeg", "webp", "avif"];
 const LARGEST_SHOWN = 64e6; // pixels of a result that is shown as it is; above, a smaller preview
@@ -19,6 +20,7 @@ document.body.classList.toggle("touch", touch);
 // ---- words ----
 
 const number = new Intl.NumberFormat("en");
+const list = new Intl.ListFormat("en-GB");
 const size = (width, height) => `${width} × ${height}`;
 
 function bytes(count) {
@@ -79,6 +81,8 @@ async function loadNetworks() {
     const [offer, health] = await Promise.all([api.networks(), api.health()]);
     known = offer.networks;
     limits = offer.limits;
+    readable = offer.readable;
+    $("files").accept = Object.keys(readable).join();
     $("about").textContent = `Finescale ${health.version}`;
     for (const network of known) $("network").append(new Option(network.name, network.name));
     for (const format of offer.formats) $("format").append(new Option(format.toUpperCase(), format));
@@ -108,21 +112,28 @@ function settingsChanged() {
 
 // ---- pictures ----
 
-function looksLikePicture(file) {
-  return file.type.startsWith("image/") || /\.(png|jpe?g|webp|tiff?|avif|heic|heif|bmp|gif|jp2|jxl|ppm|pgm)$/i.test(file.name);
+// By its name or its type, such as image/png; the server looks at the content.
+function looksReadable(file) {
+  const [extension] = file.name.toLowerCase().match(/\.\w+$/) || [""];
+  return !readable || extension in readable || file.type.replace("image/", ".") in readable;
+}
+
+function leftOut(files, because) {
+  if (!files.length) return "";
+  return `${files.length > 1 ? `${files.length} files were` : `${files[0].name} was`} left out: ${because}.`;
 }
 
 function add(files) {
-  const pictures = [...files].filter(looksLikePicture);
-  notice(pictures.length < files.length ? "Only pictures can be enlarged; the other files were left out." : "");
-  const added = [];
-  for (const file of pictures) {
-    if (limits && file.size > limits.upload_bytes) {
-      notice(`${file.name} is larger than the ${bytes(limits.upload_bytes)} this server takes.`);
-      continue;
-    }
-    added.push(addOne(file));
-  }
+  const unreadable = [...files].filter((file) => !looksReadable(file));
+  const large = [...files].filter((file) => limits && file.size > limits.upload_bytes && !unreadable.includes(file));
+  const formats = [...new Set(Object.values(readable || {}))].map((format) => format.toUpperCase()).sort();
+  notice(
+    [
+      leftOut(unreadable, `only pictures of the types ${list.format(formats)} can be read here`),
+      leftOut(large, `this server takes files of up to ${limits && bytes(limits.upload_bytes)}`),
+    ].join(" ").trim(),
+  );
+  const added = [...files].filter((file) => ![...unreadable, ...large].includes(file)).map(addOne);
   if (added.length) select(added[0]);
 }
 
