@@ -88,6 +88,37 @@ def test_only_what_can_be_read_is_offered(page: webdriver.Chrome) -> None:
     assert set((one(page, "files").get_attribute("accept") or "").split(",")) == set(files.READABLE)
 
 
+def test_what_was_left_out_is_said_in_sight_on_a_phone(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
+) -> None:
+    as_phone(page)
+    choose(page, pictures[:1])
+    page.execute_script("scrollTo(0, 0)")
+    (tmp_path / "notes.txt").write_text("no picture")
+    one(page, "files").send_keys(str(tmp_path / "notes.txt"))
+    until(lambda: one(page, "notice").is_displayed())
+    place = "return document.getElementById('notice').getBoundingClientRect().bottom - innerHeight"
+    until(lambda: page.execute_script(place) <= 0)
+
+
+def test_a_long_name_leaves_the_buttons_in_their_row(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
+) -> None:
+    long = pictures[0].rename(tmp_path / f"{'a rather long name ' * 6}.png")
+    choose(page, [long])
+    enlarge(page)
+    middle = "const b = document.getElementById(arguments[0]).getBoundingClientRect(); return (b.top + b.bottom) / 2"
+    assert abs(page.execute_script(middle, "caption") - page.execute_script(middle, "download-current")) < 2
+
+
+def test_placeholders_can_be_read(page: webdriver.Chrome) -> None:
+    colour = "return getComputedStyle(document.querySelector(arguments[0]), arguments[1]).color"
+    for scheme in ("light", "dark"):
+        appearance(page, scheme)
+        hint = page.execute_script(colour, "#network-hint", None)  # axe measures that one, but no placeholders
+        assert page.execute_script(colour, "#width", "::placeholder") == hint
+
+
 def moving(folder: Path) -> Path:
     """An animated picture, of which only the first frame is read."""
     frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]

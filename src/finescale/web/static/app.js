@@ -133,6 +133,7 @@ function add(files) {
       leftOut(large, `this server takes files of up to ${limits && bytes(limits.upload_bytes)}`),
     ].join(" ").trim(),
   );
+  $("notice").scrollIntoView({ block: "nearest" }); // on a phone it is below what was chosen from
   const added = [...files].filter((file) => ![...unreadable, ...large].includes(file)).map(addOne);
   if (added.length) select(added[0]);
 }
