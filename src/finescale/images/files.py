@@ -397,7 +397,7 @@ def write(
 def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     """The picture as a JPEG, WebP or BMP file."""
     if picture.bits == 16:
-        log.warning("%s: %s holds 8 bits a sample; 16 are rounded (PNG and TIFF keep them)", name, kind.upper())
+        _warn(f"{name}: {kind.upper()} holds 8 bits a sample; 16 are rounded (PNG and TIFF keep them)")
     pixels, alpha = to_8_bit(picture.pixels), None if picture.alpha is None else to_8_bit(picture.alpha)
     if kind != "webp" and alpha is not None:
         if alpha.min() < 255:
