@@ -1,15 +1,20 @@
 """Exact bicubic against the published files and against a plain loop."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from finescale.images import resize as module
 from finescale.images.files import read
-from finescale.images.resize import Border, resize
+from finescale.images.picture import Picture
+from finescale.images.resize import Border, Resizing, contributions, resample, resize
 from finescale.images.scaling import mod_crop, resize_picture
 
 PAIRS = {"Set5": 5, "Set14": 14}
@@ -68,6 +73,95 @@ def test_integers_are_rounded_half_up_after_each_pass(dtype: torch.dtype) -> Non
     rows = np.clip(np.floor(by_loops(x.astype(float), 6, "replicate") + 0.5), 0, top)
     expected = np.clip(np.floor(by_loops(rows.T, 5, "replicate").T + 0.5), 0, top)
     np.testing.assert_array_equal(resize(torch.from_numpy(x), (6, 5)).numpy(), expected)
+
+
+def in_one_piece(x: NDArray[Any], size: tuple[int, int], scale: float | None, border: Border) -> NDArray[Any]:
+    """A plane, (H, W), with every pass over the whole of it in double precision; floats are not rounded."""
+    y = torch.from_numpy(x).to(torch.float64)
+    ratios = [scale or new / old for new, old in zip(size, x.shape)]
+    for axis in (0, 1) if ratios[0] <= ratios[1] else (1, 0):
+        y = resample(y, axis, *contributions(x.shape[axis], size[axis], ratios[axis], border))
+        if x.dtype.kind == "u":
+            y = (y + 0.5).floor().clamp(0, np.iinfo(x.dtype).max)
+    return y.numpy().astype(x.dtype)
+
+
+def picture_in_one_piece(picture: Picture, size: tuple[int, int], scale: float | None, border: Border) -> Picture:
+    planes = [np.ascontiguousarray(picture.pixels[..., c]) for c in range(picture.pixels.shape[2])]
+    colours = [in_one_piece(plane, size, scale, border) for plane in planes]
+    if picture.alpha is None:
+        return Picture(np.stack(colours, 2))
+    top = np.iinfo(picture.alpha.dtype).max
+    weight = picture.alpha / top
+    alpha = in_one_piece(weight, size, scale, border)
+    seen = alpha > 0.5 / top
+    for plane, colour in zip(planes, colours):
+        ratio = in_one_piece(plane * weight, size, scale, border)[seen] / alpha[seen]
+        colour[seen] = np.floor(ratio.clip(0, top) + 0.5)
+    return Picture(np.stack(colours, 2), np.floor(alpha.clip(0, 1) * top + 0.5).astype(picture.alpha.dtype))
+
+
+@pytest.mark.parametrize("side", [16, 256])
+@pytest.mark.parametrize("border", ["replicate", "mirror"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("shape", "how"),
+    [((33, 47), scale) for scale in (0.04, 0.25, 0.3, 0.5, 0.975, 1, 1.7, 2.0, 3.9)]
+    + [((33, 47), size) for size in ((7, 90), (90, 7), (33, 20), (20, 47), (1, 1), (32, 48), (65, 47), (17, 17))]
+    + [((1, 1), 3.0), ((1, 1), (1, 1)), ((2, 1), (1, 5)), ((1, 40), 0.5), ((3, 2), (2, 3)), ((2, 3), (40, 1))],
+)
+def test_pieces_make_the_bits_of_the_whole(
+    shape: tuple[int, int],
+    how: float | tuple[int, int],
+    dtype: type,
+    border: Border,
+    side: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SIDE", side)
+    random, top = np.random.default_rng(0), np.iinfo(dtype).max
+    pixels, alpha = random.integers(0, top, (*shape, 3), dtype, True), random.integers(0, top, shape, dtype, True)
+    alpha[: shape[0] // 3] = 0  # pieces that are hidden, opaque, or some of each
+    alpha[shape[0] * 2 // 3 :] = top
+    size, scale = (how, None) if isinstance(how, tuple) else (Resizing(shape, scale=how).size, how)
+    for picture in (Picture(pixels, alpha), Picture(pixels)):
+        got = resize_picture(picture, None if scale else size[::-1], scale=scale, border=border)
+        np.testing.assert_array_equal(got.samples, picture_in_one_piece(picture, size, scale, border).samples)
+    batch = resize(torch.from_numpy(pixels).permute(2, 0, 1), None if scale else size, scale=scale, border=border)
+    np.testing.assert_array_equal(batch.permute(1, 2, 0).numpy(), got.pixels)
+
+
+@pytest.mark.parametrize("how", [0.5, 0.975, 1.3, (700, 300), (300, 700)])
+def test_pieces_of_full_size_too(how: float | tuple[int, int]) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (611, 523), np.uint8)
+    size, scale = (how, None) if isinstance(how, tuple) else (Resizing(x.shape, scale=how).size, how)
+    assert len(Resizing(x.shape, size).pieces()) > 1
+    got = resize(torch.from_numpy(x), None if scale else size, scale=scale)
+    np.testing.assert_array_equal(got.numpy(), in_one_piece(x, size, scale, "replicate"))
+
+
+GROWTH = """
+import numpy as np
+from finescale.images.picture import Picture
+from finescale.images.scaling import resize_picture
+
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+
+pixels = np.arange(256, dtype=np.uint8).repeat(93_750).reshape(4000, 6000, 1)
+alpha = pixels[..., 0] | 1
+resize_picture(Picture(pixels[:600], alpha[:600]), scale=0.5)  # threads, and code that is loaded when first needed
+before = peak()
+large = resize_picture(Picture(pixels, alpha), scale=0.5)
+print(peak() - before - large.samples.nbytes / 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak")
+def test_memory_is_that_of_the_result() -> None:
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 40  # MiB; the whole picture in double precision alone would take 183
 
 
 @pytest.mark.parametrize("scale", [0.25, 1 / 3, 2.0])

@@ -3,16 +3,27 @@
 Keys' cubic kernel (a = -0.5), stretched by the scale when shrinking (antialiasing), weights normalised per output
 sample; rows first, then columns; 8-bit pictures are rounded half up and clipped after each of the two passes. The
 published low-resolution files of super-resolution benchmarks were made so.
+
+On a CPU, pictures of integers are resized piece by piece, each small enough for a core's cache: the same bits, faster,
+and without the whole picture in double precision.
 """
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from finescale.layers.resampling import Border, contributions, resample
 
-__all__ = ["Border", "contributions", "resample", "resize"]
+__all__ = ["Border", "Piece", "Resizing", "contributions", "resample", "resize"]
+
+SIDE = 256  # of a piece: samples along an axis, of the input or of the output, whichever are more
 
 
 def resize(
@@ -34,28 +45,151 @@ def resize(
     Returns:
         The resized pictures, same type and device.
     """
-    if (size is None) == (scale is None):
-        raise ValueError("give either a size or a scale")
-    height, width = x.shape[-2:]
-    if size is None:
-        assert scale is not None
-        if not scale > 0:
-            raise ValueError(f"scale must be above 0, not {scale}")
-        size = (math.ceil(scale * height - 1e-9), math.ceil(scale * width - 1e-9))
-        ratios = (scale, scale)
-    else:
-        ratios = (size[0] / height, size[1] / width)
-    if min(size) < 1:
-        raise ValueError(f"the result would have size {size[1]} x {size[0]}")
-    integer = not x.is_floating_point()
-    limit = {torch.uint8: 255, torch.uint16: 65535}.get(x.dtype) if integer else None
-    if integer and limit is None:
-        raise ValueError(f"pictures are uint8, uint16 or float, not {x.dtype}")
-    y = x.to(torch.float64) if integer else x
-    axes = sorted((0, 1), key=lambda a: ratios[a])  # MATLAB shrinks most first; equal ratios: rows, then columns
-    for a in axes:
-        index, weight = contributions((height, width)[a], size[a], ratios[a], border)
-        y = resample(y, a - 2, index, weight)
+    how = Resizing((x.shape[-2], x.shape[-1]), size, scale=scale, border=border)
+    limit = None
+    if not x.is_floating_point():
+        limit = {torch.uint8: 255, torch.uint16: 65535}.get(x.dtype)
+        if limit is None:
+            raise ValueError(f"pictures are uint8, uint16 or float, not {x.dtype}")
+        if x.device.type == "cpu":
+            return _by_pieces(x, how, limit)
+    y = x if limit is None else x.to(torch.float64)
+    for axis in how.axes:
+        y = resample(y, axis - 2, *how.contributions(axis))
         if limit is not None:
             y = y.add_(0.5).floor_().clamp_(0, limit)
     return y.to(x.dtype)
+
+
+def _by_pieces(x: Tensor, how: "Resizing", limit: int) -> Tensor:
+    planes = x.reshape(math.prod(x.shape[:-2]), *how.shape).numpy()
+    results = np.empty((len(planes), *how.size), planes.dtype)
+
+    def work(piece: Piece) -> None:
+        for plane, result in zip(planes, results):
+            result[piece.target] = piece.of(plane[piece.source], limit)
+
+    how.each(work)
+    return torch.from_numpy(results).reshape(*x.shape[:-2], *how.size)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Neighbouring output samples along one axis.
+
+    Attributes:
+        target: which they are.
+        source: the input samples that make them.
+        index, weight: (count, taps), as `contributions` gives them; indices count from the first of `source`.
+    """
+
+    target: slice
+    source: slice
+    index: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+    def of(self, x: NDArray[Any]) -> NDArray[np.float64]:
+        """Weighted sums of the rows of `x`, (samples of `source`, n): what `resample` does, operation by operation."""
+        total, part = np.empty((2, len(self.index), x.shape[1]))
+        taken = np.empty(part.shape, x.dtype)
+        for tap in range(self.index.shape[1]):
+            np.take(x, self.index[:, tap], 0, out=taken, mode="clip")  # the other modes copy once more
+            np.multiply(taken, self.weight[:, tap, None], out=part if tap else total)
+            if tap:
+                total += part
+        return total
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A rectangle of a result.
+
+    Attributes:
+        target: where it stands, rows and columns.
+        source: where the samples stand that it is made of.
+    """
+
+    target: tuple[slice, slice]
+    source: tuple[slice, slice]
+    _passes: tuple[tuple[int, _Part], ...]
+
+    def of(self, x: NDArray[Any], limit: int | None = None) -> NDArray[np.float64]:
+        """Its samples, made of those of `source`, (h, w); with a limit rounded and clipped after each pass."""
+        for axis, part in self._passes:
+            y = part.of(np.ascontiguousarray(x.swapaxes(0, axis)))
+            if limit is not None:
+                y += 0.5
+                np.floor(y, out=y)
+                np.clip(y, 0, limit, out=y)
+            x = y.swapaxes(0, axis)
+        return x
+
+
+class Resizing:
+    """How pictures of one size become pictures of another.
+
+    Args:
+        shape: (height, width) of the pictures.
+        size, scale, border: as `resize` takes them.
+
+    Attributes:
+        size: (height, width) of the results.
+        axes: in the order of the passes.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        size: tuple[int, int] | None = None,
+        *,
+        scale: float | None = None,
+        border: Border = "replicate",
+    ) -> None:
+        if (size is None) == (scale is None):
+            raise ValueError("give either a size or a scale")
+        if size is None:
+            assert scale is not None
+            if not scale > 0:
+                raise ValueError(f"scale must be above 0, not {scale}")
+            size = (math.ceil(scale * shape[0] - 1e-9), math.ceil(scale * shape[1] - 1e-9))
+            ratios = (scale, scale)
+        else:
+            ratios = (size[0] / shape[0], size[1] / shape[1])
+        if min(size) < 1:
+            raise ValueError(f"the result would have size {size[1]} x {size[0]}")
+        self.shape, self.size, self.ratios, self.border = shape, size, ratios, border
+        # MATLAB shrinks most first; equal ratios: rows, then columns
+        self.axes = sorted((0, 1), key=lambda axis: ratios[axis])
+
+    def contributions(self, axis: int) -> tuple[Tensor, Tensor]:
+        """Indices and weights along one axis, see `contributions`."""
+        return contributions(self.shape[axis], self.size[axis], self.ratios[axis], self.border)
+
+    def pieces(self) -> list[Piece]:
+        """The result, cut up."""
+        rows, columns = self._parts(0), self._parts(1)
+        return [
+            Piece((r.target, c.target), (r.source, c.source), tuple((axis, (r, c)[axis]) for axis in self.axes))
+            for r in rows
+            for c in columns
+        ]
+
+    def each(self, work: Callable[[Piece], None]) -> None:
+        """Does a work for every piece, some at once."""
+        pieces = self.pieces()
+        if len(pieces) == 1:
+            work(pieces[0])
+            return
+        with ThreadPoolExecutor(min(torch.get_num_threads(), 8)) as pool:
+            for _ in pool.map(work, pieces):
+                pass
+
+    def _parts(self, axis: int) -> list[_Part]:
+        index, weight = (x.numpy() for x in self.contributions(axis))
+        step = max(int(SIDE * min(self.ratios[axis], 1)), SIDE // 16)  # not fewer, as each takes a margin of 4
+        parts = []
+        for first in range(0, self.size[axis], step):
+            mine = slice(first, min(first + step, self.size[axis]))
+            start, stop = int(index[mine].min()), int(index[mine].max()) + 1
+            parts.append(_Part(mine, slice(start, stop), index[mine] - start, weight[mine]))
+        return parts

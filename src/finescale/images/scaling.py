@@ -8,12 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from finescale.errors import UsageError
 from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, check_free, read, write
-from finescale.images.picture import Picture, Samples
-from finescale.images.resize import Border, resize
+from finescale.images.picture import Picture
+from finescale.images.resize import Border, Piece, Resizing
 from finescale.images.sizes import Size, target_size
 
 
@@ -31,28 +30,33 @@ def resize_picture(
         scale: factor for both sides; the result has ceil(scale * side) pixels.
         border: what stands outside the picture: "replicate" or "mirror".
     """
-    target = None if size is None else size[::-1]
+    pixels, alpha = picture.pixels, picture.alpha
+    how = Resizing(pixels.shape[:2], None if size is None else size[::-1], scale=scale, border=border)
+    top = np.iinfo(pixels.dtype).max
+    colours = np.empty((*how.size, pixels.shape[2]), pixels.dtype)
+    cover = None if alpha is None else np.full(how.size, top, pixels.dtype)
+    opaque = alpha is None or alpha.min() == top
 
-    def resized(plane: Samples) -> Samples:
-        return resize(torch.from_numpy(plane), target, scale=scale, border=border).numpy()
+    def work(piece: Piece) -> None:
+        small, large = pixels[piece.source], colours[piece.target]
+        if alpha is None or cover is None or opaque:
+            for c in range(pixels.shape[2]):
+                large[..., c] = piece.of(small[..., c], top)
+            return
+        weight = alpha[piece.source] / top
+        covered = piece.of(weight)
+        cover[piece.target] = np.floor(covered.clip(0, 1) * top + 0.5)
+        # where nothing shows, colours stay as they are without weights: no black to bleed in later
+        seen = covered > 0.5 / top
+        for c in range(pixels.shape[2]):
+            if not seen.all():
+                large[..., c] = piece.of(small[..., c], top)
+            if seen.any():
+                ratio = piece.of(small[..., c] * weight)[seen] / covered[seen]
+                large[..., c][seen] = np.floor(ratio.clip(0, top) + 0.5)
 
-    planes = [np.ascontiguousarray(picture.pixels[..., c]) for c in range(picture.pixels.shape[2])]
-    colours = [resized(plane) for plane in planes]
-    if picture.alpha is None:
-        return replace(picture, pixels=np.stack(colours, 2))
-    top = np.iinfo(picture.alpha.dtype).max
-    if picture.alpha.min() == top:
-        return replace(picture, pixels=np.stack(colours, 2), alpha=np.full_like(colours[0], top))
-    weight = picture.alpha / top
-    alpha = resized(weight)
-    seen = (
-        alpha > 0.5 / top
-    )  # where nothing shows, colours stay as they are without weights: no black to bleed in later
-    for c, plane in enumerate(planes):
-        ratio = resized(plane * weight)[seen] / alpha[seen]
-        colours[c][seen] = np.floor(ratio.clip(0, top) + 0.5)
-    rounded = np.floor(alpha.clip(0, 1) * top + 0.5).astype(picture.alpha.dtype)
-    return replace(picture, pixels=np.stack(colours, 2), alpha=rounded)
+    how.each(work)
+    return replace(picture, pixels=colours, alpha=cover)
 
 
 def mod_crop(picture: Picture, multiple: int) -> Picture:
