@@ -19,7 +19,7 @@ from finescale.images import encoders
 from finescale.images.encoders import Layout
 from finescale.images.files import read, write
 from finescale.images.picture import Picture, split
-from finescale.images.strips import StripWriter, open_strips
+from finescale.images.strips import StripReader, StripWriter
 
 SIZE = (700, 611)
 
@@ -60,7 +60,7 @@ def test_strips_are_the_picture(tmp_path: Path, name: str, channels: int, bits: 
     pixels = samples(channels, bits)
     write(Picture(*split(pixels[:80, :90] if name == "a.avif" else pixels)), tmp_path / name)  # AVIF is slow to write
     whole = read(tmp_path / name)
-    strips = open_strips(tmp_path / name)
+    strips = StripReader(tmp_path / name)
     height = strips.layout.height
     assert (strips.layout.width, height, strips.format) == (*whole.size, whole.format)
     for top in range(0, height, step):  # overlapping, as tiles with margins need them
@@ -70,7 +70,7 @@ def test_strips_are_the_picture(tmp_path: Path, name: str, channels: int, bits: 
 
 def test_going_back_up_is_refused(tmp_path: Path) -> None:
     write(Picture(samples(3, 8)), tmp_path / "a.png")
-    strips = open_strips(tmp_path / "a.png")
+    strips = StripReader(tmp_path / "a.png")
     strips.rows(100, 200)
     strips.rows(150, 250)
     for start, stop in ((149, 300), (300, 300), (600, 612)):
@@ -84,7 +84,7 @@ def test_strips_are_upright(tmp_path: Path, extension: str, orientation: int) ->
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(samples(3, 8)).save(tmp_path / f"a.{extension}", exif=exif.tobytes())
-    whole, strips = read(tmp_path / f"a.{extension}"), open_strips(tmp_path / f"a.{extension}")
+    whole, strips = read(tmp_path / f"a.{extension}"), StripReader(tmp_path / f"a.{extension}")
     assert (strips.layout.width, strips.layout.height) == whole.size
     assert strips.layout.exif == whole.exif
     got = np.concatenate([strips.rows(y, min(y + 90, whole.size[1])) for y in range(0, whole.size[1], 90)])
@@ -93,7 +93,7 @@ def test_strips_are_upright(tmp_path: Path, extension: str, orientation: int) ->
 
 def test_strips_of_cmyk(tmp_path: Path) -> None:
     Image.fromarray(samples(4, 8), mode="CMYK").save(tmp_path / "a.jpg")
-    strips = open_strips(tmp_path / "a.jpg")
+    strips = StripReader(tmp_path / "a.jpg")
     assert strips.layout.channels == 3
     assert strips.layout.icc is None
     np.testing.assert_array_equal(strips.rows(0, 611), read(tmp_path / "a.jpg").pixels)
@@ -109,7 +109,7 @@ def test_a_cut_off_file_is_an_error_when_its_end_is_reached(tmp_path: Path, exte
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(FinescaleError, match=rf"a\.{extension}: damaged or cut off"):  # noqa: PT012
-        strips = open_strips(path)
+        strips = StripReader(path)
         for y in range(0, 611, 47):
             strips.rows(y, y + 47)
 

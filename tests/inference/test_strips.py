@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ImageCms
+from PIL import Image, ImageCms
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
@@ -73,8 +73,13 @@ def test_large_pictures_go_by_strips(
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
     monkeypatch.setattr(strips, "FROM_PIXELS", 1000)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    write(replace(Picture(picture(100, 60)), resolution=(72.0, 72.0), icc=profile), tmp_path / "a.tif")
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA002] = 60  # the width
+    small = replace(Picture(picture(100, 60)), resolution=(72.0, 72.0), icc=profile, exif=exif.tobytes())
+    write(small, tmp_path / "a.tif")
     assert main(["upscale", str(tmp_path / "a.tif"), "--scale", "2", "--engine", "torch"]) == 0
     large = read(tmp_path / "a_x2.tif")
     assert large.size == (120, 200)
     assert large.icc == profile
+    with Image.open(tmp_path / "a_x2.tif") as image:
+        assert image.getexif().get_ifd(0x8769)[0xA002] == 120

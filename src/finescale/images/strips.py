@@ -89,11 +89,6 @@ _TYPES = {
 }
 
 
-def open_strips(path: str | os.PathLike[str]) -> StripReader:
-    """Opens a picture of any size for reading from top to bottom; see `StripReader`."""
-    return StripReader(path)
-
-
 class StripWriter:
     """A PNG or TIFF file written from top to bottom, which appears when the `with` block ends well.
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from finescale.images import exif
 from finescale.images.picture import Picture, split
 from finescale.images.strips import StripReader, StripWriter
 from finescale.inference.engines.source import Source
@@ -46,8 +45,6 @@ def upscale_strips(
     reader = StripReader(source)
     small = reader.layout
     large = replace(small, width=small.width * scale, height=small.height * scale)
-    if large.exif:
-        large = replace(large, exif=exif.upright(large.exif, (large.width, large.height)))
     computed = large.row_bytes // large.channels * max(3, large.channels)  # grey goes as colour
     rows = max(GRID, STRIP_BYTES // (computed * scale) // GRID * GRID)
     engine = upscaler.engine
