@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -180,6 +181,14 @@ def test_a_server_without_the_network_leaves_it_missing(
     put(server)
     with pytest.raises(FinescaleError, match="no trained weights for rcan x2"):
         store.load("rcan", 2)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "localhost:8000", "http://[1", "http://a b", "http://a:b"])
+def test_what_is_not_an_address_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    only(tmp_path, monkeypatch)
+    monkeypatch.setenv("FINESCALE_WEIGHTS_URL", address)
+    with pytest.raises(FinescaleError, match=rf"\$FINESCALE_WEIGHTS_URL: '{re.escape(address)}' is not an address \("):
+        store.load(DEFAULT, 3)
 
 
 def test_an_address_that_answers_nothing_is_an_error_in_a_sentence(

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -112,11 +112,17 @@ def _download(name: str, scale: int) -> Path | None:
         return None
     base, file = address.rstrip("/"), file_name(name, scale)
     try:
+        if "://" not in address:
+            raise ValueError("it does not begin with https://")
         with urlopen(f"{base}/{INDEX}", timeout=30) as reply:
-            entry = json.load(reply).get(file)
-        digest = None if entry is None else str(entry["sha256"])
+            index = reply.read()
+    except (ValueError, InvalidURL) as error:
+        raise FinescaleError(f"$FINESCALE_WEIGHTS_URL: '{address}' is not an address ({error})") from error
     except (OSError, HTTPException) as error:
         raise FinescaleError(f"{base}/{INDEX}: could not be read ({error})") from error
+    try:
+        entry = json.loads(index).get(file)
+        digest = None if entry is None else str(entry["sha256"])
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise FinescaleError(f"{base}/{INDEX}: not an index of weights") from error
     if digest is None:
