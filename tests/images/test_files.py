@@ -361,13 +361,13 @@ def test_warnings_go_to_the_listener_of_their_own_thread(tmp_path: Path, caplog:
     both = threading.Barrier(2)
 
     def listen(name: str) -> None:
-        path = tmp_path / f"{name}.gif"
-        frames[0].save(path, save_all=True, append_images=frames[1:])
         with warnings_to(heard[name].append):
             both.wait(10)  # now both listen
-            read(path)
+            read(tmp_path / f"{name}.gif")
             both.wait(10)
 
+    for name in heard:
+        frames[0].save(tmp_path / f"{name}.gif", save_all=True, append_images=frames[1:])
     threads = [threading.Thread(target=listen, args=[name]) for name in heard]
     for thread in threads:
         thread.start()

@@ -53,6 +53,11 @@ class Picture:
         return 8 * self.pixels.dtype.itemsize
 
     @property
+    def nbytes(self) -> int:
+        """Of pixels and alpha."""
+        return self.pixels.nbytes + (0 if self.alpha is None else self.alpha.nbytes)
+
+    @property
     def samples(self) -> Samples:
         """(H, W, 1 to 4): the pixels and, last, the alpha where there is one."""
         return self.pixels if self.alpha is None else np.dstack((self.pixels, self.alpha))

@@ -50,7 +50,7 @@ class _Task:
     @property
     def bytes(self) -> int:
         """Of the picture, or 0."""
-        return self.picture.samples.nbytes if self.picture else 0
+        return self.picture.nbytes if self.picture else 0
 
     def goes_with(self, other: "_Task") -> bool:
         """Whether both can be computed together: opaque 8-bit colour of one size."""
@@ -194,7 +194,7 @@ class Flow:
             return
         for one, result in zip(group, results):
             write = partial(files.write, format=one.kind, quality=self.quality, overwrite=self.overwrite)
-            weight = result.samples.nbytes
+            weight = result.nbytes
             self._settle(_BEHIND - weight)
             self._writes.append((one, writer.submit(write, result, one.job.target), weight))
         progress(1.0)
