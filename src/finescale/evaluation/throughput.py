@@ -39,7 +39,7 @@ class Line:
         scale: of the network.
         engine, precision: the way.
         seconds: per megapixel of the result (median); None where it could not be measured.
-        share: of the machine's measured peak, from 0 to 1: of float32 for float32, else of bfloat16.
+        share: of the machine's measured peak, from 0 to 1: of float32 for float32, else the higher one.
         memory: peak MiB of the process (on a GPU: of what torch allocated); None where it cannot be told.
         missing: why there are no figures; None where there are.
     """
@@ -184,7 +184,7 @@ def caption(found: Throughput) -> str:
     peaks = ", ".join(f"{name} {peak / 1e9:.4g} GFLOP/s" for name, peak in found.peaks.items())
     return (
         f"{found.machine['device']}, {found.machine['threads']} threads; measured peak of matrix products: {peaks} "
-        f"(that of bfloat16 counts for int8). A picture of {found.size[0]} x {found.size[1]}, whole, "
+        f"(the higher one counts for bfloat16 and int8). A picture of {found.size[0]} x {found.size[1]}, whole, "
         f"median of {found.repeats}; megapixels of the result"
     )
 

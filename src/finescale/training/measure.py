@@ -24,7 +24,7 @@ def measured_peak(device: torch.device, precision: str) -> float:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     generator = torch.Generator(device).manual_seed(0)
     best = 0.0
-    for size in (256, 8192 if device.type == "cuda" else 2048):
+    for size in (256, 1024, 8192 if device.type == "cuda" else 2048):
         if best and 2 * size**3 / best > 5:
             break
         a, b = (torch.randn(size, size, generator=generator, device=device).to(dtype) for _ in range(2))

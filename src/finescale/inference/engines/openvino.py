@@ -31,7 +31,7 @@ class OpenVINOEngine:
             (bfloat16 where the processor has it).
 
     Raises:
-        UsageError: OpenVINO is not installed or cannot compute so.
+        UsageError: OpenVINO is not installed or cannot compute so here.
         FinescaleError: OpenVINO cannot take this network.
     """
 
@@ -44,6 +44,8 @@ class OpenVINOEngine:
             precision = best
         if precision not in TOLERANCE:
             raise UsageError(f"the openvino engine computes in {', '.join(TOLERANCE)}, not in {precision}")
+        if precision == "bfloat16" != best:
+            raise UsageError("this processor has no bfloat16, and OpenVINO would compute in float32 instead")
         self.source, self.precision = source, precision
         self._core = core
         self._config = {
