@@ -13,7 +13,7 @@ from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
 from finescale import weights
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.inference import engines
 from finescale.inference.engines import choose, onnx, quantise
 from finescale.inference.engines.interface import Engine, fitting_tile
@@ -41,6 +41,12 @@ def noise(height: int, width: int, count: int = 1) -> Array:
 
 def decibels(a: Array, b: Array) -> float:
     return float(-10 * np.log10(np.square(a - b).mean() + 1e-20))
+
+
+def test_slow_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finescale.inference.engines.pytorch.fast_bfloat16", lambda device: False)
+    with pytest.warns(FinescaleWarning, match="slower than float32"):
+        choose(tiny_network(2), engine="torch", precision="bfloat16", device="cpu")
 
 
 def openvino_has_bfloat16() -> bool:

@@ -1,9 +1,11 @@
 """PyTorch: every device, float32 and bfloat16."""
 
+import warnings
+
 import numpy as np
 import torch
 
-from finescale.errors import UsageError
+from finescale.errors import FinescaleWarning, UsageError
 from finescale.inference.prepare import bytes_per_pixel
 from finescale.inference.tiling import Array
 from finescale.networks.base import Network
@@ -55,6 +57,8 @@ class TorchEngine:
             precision = "bfloat16" if fast_bfloat16(device) else "float32"
         if precision not in ("float32", "bfloat16"):
             raise UsageError(f"the torch engine computes in float32 and bfloat16, not in {precision}")
+        if precision == "bfloat16" and not fast_bfloat16(device):
+            warnings.warn("bfloat16 is much slower than float32 on this machine", FinescaleWarning, stacklevel=2)
         self.bytes_per_pixel, self.margin = bytes_per_pixel(network), network.context
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scale, self.device, self.precision = network.scale, device, precision
