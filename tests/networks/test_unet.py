@@ -51,11 +51,9 @@ def test_the_numbered_architectures(name: str) -> None:
     assert sum(isinstance(m, block) for m in modules) == 3 + 6 + 4 + 3
     assert sum(isinstance(m, ChannelAttention) for m in modules) == channel
     assert sum(isinstance(m, SelfAttention) for m in modules) == spatial
-    groups = network.parameter_groups()
     with torch.device("meta"):
         body = sum(p.numel() for p in backbones.build(encoder, classifier=False).parameters())
-    assert sum(p.numel() for p in groups["encoder"]) == body
-    assert sum(map(len, groups.values())) == len(list(network.parameters()))
+    assert sum(p.numel() for p in network.encoder.parameters()) == body
     price = count(network.to("meta"))
     if encoder == "resnet34":
         assert body == 21_284_672
@@ -171,21 +169,6 @@ def test_without_a_global_residual_colours_are_turned_back() -> None:
     nn.init.zeros_(network.output.weight)
     y = network(torch.rand(1, 3, 16, 16))
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.tensor([0.485, 0.456, 0.406]))
-
-
-def test_freezing_keeps_the_encoder_as_it_is() -> None:
-    network = tiny(encoder="resnet18")
-    network.freeze_encoder()
-    network.train()
-    before = {key: value.clone() for key, value in network.encoder.state_dict().items()}
-    assert not any(m.training for m in network.encoder.modules())
-    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
-    network(torch.rand(2, 3, 32, 32)).square().mean().backward()
-    optimiser.step()
-    assert all(torch.equal(value, before[key]) for key, value in network.encoder.state_dict().items())
-    network.freeze_encoder(False)
-    assert all(m.training for m in network.encoder.modules())
-    assert all(p.requires_grad for p in network.encoder.parameters())
 
 
 def test_encoder_takes_the_weights_of_its_classifier() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -254,7 +254,6 @@ class UNet(Network):
         self.head = nn.Sequential(*enlarging)
         self.output = nn.Conv2d(head, 3, 9, padding=4)
         self.bicubic = BicubicEnlargement(scale) if global_residual else None
-        self.frozen = False
         for module in self.children():
             if not isinstance(module, ResNetEncoder):
                 initialise(module, initialisation, slope=0.2 if activation == "leaky-relu" else 0.0)
@@ -271,12 +270,6 @@ class UNet(Network):
         y = self.output(self.head(self.decoder(maps)))
         return self.normalise.inverse(y) if self.bicubic is None else y + self.bicubic(x)
 
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters as "encoder" (to be trained late and slowly if it was pretrained) and "rest"."""
-        encoder = list(self.encoder.parameters())
-        known = {id(p) for p in encoder}
-        return {"encoder": encoder, "rest": [p for p in self.parameters() if id(p) not in known]}
-
     def load_encoder(self, state: Mapping[str, Tensor]) -> None:
         """Fills a ResNet encoder from the state dict of its classifier; the head's tensors are left aside.
 
@@ -290,18 +283,6 @@ class UNet(Network):
             self.encoder.network.load_state_dict(body)
         except RuntimeError as error:
             raise UsageError(f"these weights do not fit the encoder {self.pretrained_kind}: {error}") from error
-
-    def freeze_encoder(self, frozen: bool = True) -> None:
-        """Keeps the encoder as it is while the rest trains: no gradients, and its norms stay in evaluation mode."""
-        self.frozen = frozen
-        self.encoder.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
 
 
 def _project(channels: int, width: int) -> nn.Module:
