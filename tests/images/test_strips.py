@@ -278,6 +278,21 @@ def test_another_job_starts_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("letter", ["a", "\N{GREEK SMALL LETTER ALPHA}"])
+def test_long_names_are_gone_on_with_too(tmp_path: Path, letter: str) -> None:
+    pixels, path = samples(3, 8), tmp_path / (letter * (250 // len(letter.encode())) + ".png")
+    other = path.with_name(path.name.replace(f"{letter}.png", "b.png"))
+    interrupted(path, pixels, "job")
+    with StripWriter(other, layout_of(pixels), resume="job") as out:
+        assert out.rows == 0
+        out.write(0, pixels)
+    with StripWriter(path, layout_of(pixels), resume="job") as out:
+        assert 0 < out.rows < 400
+        out.write(0, pixels)
+    np.testing.assert_array_equal(read(path).pixels, pixels)
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_a_torn_journal_costs_only_its_last_line(tmp_path: Path) -> None:
     pixels, path = samples(1, 8), tmp_path / "a.tif"
     interrupted(path, pixels, "job")

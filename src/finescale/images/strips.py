@@ -128,7 +128,10 @@ class StripWriter:
         self.path, self.kind, self.overwrite = Path(path), kind, overwrite
         exif = exif_blocks.upright(layout.exif, (layout.width, layout.height)) if layout.exif else None
         self.layout = layout = replace(layout, icc=fitting(layout.icc, layout.channels), exif=exif)
-        name = f".{self.path.name}.part" if resume is not None else f".{self.path.name}.{secrets.token_hex(4)}.part"
+        own, code = self.path.name, os.fsencode(self.path.name)
+        if len(code) > 200:  # with what is put around it, a name has to stay within 255 bytes
+            own = f"{own[:40]}.{sha256(code).hexdigest()[:8]}"
+        name = f".{own}.part" if resume is not None else f".{own}.{secrets.token_hex(4)}.part"
         self._part = self.path.with_name(name)
         self._journal_path = self.path.with_name(f"{name}.journal")
         described = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(layout).items()}
