@@ -442,6 +442,23 @@ def test_one_grey_pixel(tmp_path: Path) -> None:
         assert abs(int(read(file).pixels[0, 0, 0]) - 77) <= 1
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_no_resolution_is_invented(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"a.{format.lower()}"
+    image = Image.new("RGB", (20, 20))
+    for dpi in (None, (72, 72)):
+        if dpi:
+            image.save(path, dpi=dpi)
+        else:
+            image.save(path)
+        assert read(path).resolution == (None if format == "WEBP" else dpi and pytest.approx(dpi, abs=0.02))
+    tags = Image.Exif()
+    tags[282], tags[283], tags[296] = 300.0, 300.0, 2
+    if format == "JPEG":
+        image.save(path, exif=tags)
+        assert read(path).resolution == (300, 300)
+
+
 @pytest.mark.parametrize("dpi", [1e-6, 70_000.0, 500_000.0, 1e9, 1e12])
 def test_any_resolution_can_be_written(tmp_path: Path, dpi: float) -> None:
     small = Picture(samples(3), resolution=(dpi, dpi))

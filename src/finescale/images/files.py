@@ -198,11 +198,16 @@ class Opened:
                     block = exif_blocks.from_tags(exif_blocks.read_tags(file))
             except (OSError, ValueError):
                 block = None
-        scale = (self.image.xres, self.image.yres)  # per millimetre; libvips says 1 where the file says nothing
+        scale = (self.image.xres, self.image.yres)  # per millimetre; where the file says nothing, libvips invents it
+        said = scale != (1, 1)
+        if self.format == "png":
+            said = scale != (2.834, 2.834)
+        elif self.format == "jpeg":
+            said = any(self.field(name, None) for name in ("resolution-unit", "exif-ifd0-XResolution"))
         return {
             "icc": None if self.cmyk else self.field("icc-profile-data", None),
             "exif": exif_blocks.upright(block) if block else None,
-            "resolution": None if scale == (1, 1) else (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)),
+            "resolution": (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)) if said else None,
         }
 
     @contextmanager
