@@ -105,11 +105,12 @@ def test_a_folder_keeps_its_structure_and_resumes(capsys: pytest.CaptureFixture[
     assert Path(results[1]).exists()
 
 
-def test_results_are_no_pictures_to_enlarge() -> None:
+def test_results_are_no_pictures_to_enlarge(capsys: pytest.CaptureFixture[str]) -> None:
     photo("in/a.png")
     assert upscale("in", "--scale", "2") == 0
     assert upscale("in", "--scale", "2") == 0
     assert listing() == ["in/a.png", "in/a_x2.png"]
+    assert "left out" not in capsys.readouterr().err
 
 
 def test_results_of_another_size_are_no_pictures_to_enlarge_either(capsys: pytest.CaptureFixture[str]) -> None:

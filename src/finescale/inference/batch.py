@@ -70,7 +70,7 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
 
 
 def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
-    """What to read and what to write, and how many pictures were left out.
+    """What to read and what to write, and how many pictures are left out as results of another size.
 
     Results lie beside their pictures or, in the same structure, under the output folder, as NAME_x4.png. Pictures that
     differ only in their extension keep it: a.jpg and a.png become a.jpg_x4.png and a.png_x4.png. Left out are pictures
@@ -83,7 +83,6 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
         FinescaleError: as `find`.
     """
     found = find(pictures)
-    count = len(found)
     if options.output == "":
         raise UsageError("the name of the output is empty")
     output = Path(options.output) if options.output else None
@@ -124,9 +123,9 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
         if target in result:
             raise UsageError(f"{source} and {result[target].source} would both become {target}")
         result[target] = Job(source, target)
-    made = {_real(target) for target in result} & {_real(source) for source, _ in found}
-    chosen = [job for job in result.values() if _real(job.source) not in made]
-    return chosen, count - len(chosen)
+    made = {_real(target) for target in result}
+    left = sum(_real(source) not in made for source, _ in earlier)
+    return [job for job in result.values() if _real(job.source) not in made], left
 
 
 def _results(found: Sequence[tuple[Path, Path]]) -> set[tuple[Path, Path]]:
@@ -180,7 +179,10 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         if flow.written:
             print(_written(flow.written))
         if left:
-            print(f"{left} left out: results of others, by their names (name one alone to enlarge it)", file=sys.stderr)
+            print(
+                f"{left} left out: by their names earlier results of others (name one alone to enlarge it)",
+                file=sys.stderr,
+            )
         for remark in _remarks(flow, len(todo)):
             print(remark, file=sys.stderr)
     if flow.failures:
