@@ -244,7 +244,7 @@ def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], t
     large = tmp_path / "large.png"
     large.write_bytes(bytes(2 << 20))
     one(page, "files").send_keys(str(large))
-    too_large = "large.png was left out: this server takes files of up to 1 MB."
+    too_large = "large.png was left out: this server takes files of up to 1 MiB."
     until(lambda: one(page, "notice").text == too_large)
     phone = tmp_path / "phone.heic"
     phone.write_bytes(b"")

@@ -24,10 +24,10 @@ const list = new Intl.ListFormat("en-GB");
 const size = (width, height) => `${width} × ${height}`;
 
 function bytes(count) {
-  const units = ["bytes", "KB", "MB", "GB"];
+  const units = ["bytes", "KiB", "MiB", "GiB"];
   let unit = 0;
-  while (count >= 1000 && unit < 3) {
-    count /= 1000;
+  while (count >= 1024 && unit < 3) {
+    count /= 1024;
     unit += 1;
   }
   return `${number.format(unit && count < 10 ? Math.round(count * 10) / 10 : Math.round(count))}\u00a0${units[unit]}`;
