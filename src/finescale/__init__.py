@@ -24,6 +24,10 @@ _LAZY = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
+
+
 def __getattr__(name: str) -> Any:
     """Imports the public functions when they are first used: torch takes two seconds, and `--help` needs none of it."""
     if name not in _LAZY:

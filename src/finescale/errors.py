@@ -21,5 +21,6 @@ def nearest(name: str, known: object) -> str:
     """A hint such as ``; did you mean 'rcan'?`` for a misspelt `name`, or an empty string."""
     import difflib
 
-    match = difflib.get_close_matches(name, [str(k) for k in known], n=1)  # type: ignore[attr-defined]
-    return f"; did you mean '{match[0]}'?" if match else ""
+    by_lower = {str(k).lower(): str(k) for k in known}  # type: ignore[attr-defined]
+    match = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean '{by_lower[match[0]]}'?" if match else ""

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from finescale.cli.main import main
 from finescale.training import checkpoints
@@ -110,6 +113,9 @@ def test_trains_and_writes_a_file_that_explains_itself(
     assert "optimiser.rate = 0.0005, not 0.001" in capsys.readouterr().err
     assert main([*words, "--resume", "--budget", "10"]) == 0
     assert "going on from step 8, 80.0% of 10" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    shutil.copy(out / "sa-rcan-x2.safetensors", tmp_path / "other")  # the checkpoints were thrown away
+    assert main(["train", str(recipe), "--out", str(tmp_path / "other"), "--device", "cpu", "--no-board"]) == 2
     (out / "last.ckpt").write_bytes(b"")
     command = [sys.executable, "-m", "finescale.cli.main", *words, "--resume", "--budget", "10"]
     again = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -117,14 +123,33 @@ def test_trains_and_writes_a_file_that_explains_itself(
     assert ".py" not in again.stderr
 
 
+def test_scores_of_other_pictures_do_not_count(recipe: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board"]
+    assert main([*words, "--validation", str(pictures)]) == 0
+    first = files.read_header(out / "sa-rcan-x2.safetensors").notes["validation"]
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    Image.effect_noise((64, 64), 100).save(noise / "a.png")
+    assert main([*words, "--resume", "--budget", "10", "--validation", str(noise)]) == 0
+    second = files.read_header(out / "best.safetensors").notes  # though worse than what other pictures gave
+    assert (second["steps"], second["validation"]["set"]) == (10, "noise")
+    assert second["validation"]["psnr_y"] < first["psnr_y"]
+    assert main([*words, "--resume", "--budget", "12", "--validation", ""]) == 0
+    assert "validation" not in files.read_header(out / "sa-rcan-x2.safetensors").notes
+
+
 def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in {
         ("--set", "optimizer.rate=1"): "there is no key 'optimizer'; did you mean 'optimiser'?",
         ("--set", "data.batch=many"): "data.batch: should be a valid integer, not 'many'",
         ("--data", "nowhere"): "nowhere: not a packed store",
+        ("--data", "2024"): "2024: not a packed store",
         ("--set", "network=rcam"): "there is no network 'rcam'; did you mean 'rcan'?",
         ("--set", "arguments.channel=3"): "has no argument 'channel'; did you mean 'channels'?",
         ("--set", "arguments.channels=wide"): "sa-rcan: cannot be built with these arguments",
+        ("--set", "arguments.channels=0"): "sa-rcan: cannot be built with these arguments",
+        ("--set", "seed=99999999999999999999"): "seed: should be less than",
         ("--set", "arguments.channels=-4"): "sa-rcan: cannot be built with these arguments",
         ("--set", "data.batch=4000000000000"): "run: out of memory at step 0 (a smaller data.batch",
         ("--set", "loss.charbonier=1"): "loss: there is no loss 'charbonier'; did you mean 'charbonnier'?",
@@ -193,11 +218,13 @@ def test_killed_again_and_again_equals_uninterrupted(recipe: Path, tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_well(recipe: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "run"
-    process = finescale(recipe, "--out", out, "--budget", "1M")
+    process = finescale(recipe, "--out", out, "--budget", "1M", "--set", "loss={l1=1.0}")
     wait_for(out / "last.ckpt", process)
     process.send_signal(number)
     shown = done(process)
-    assert re.search(r"stopped at step \d+ and saved; go on with: finescale train .* --resume", shown)
+    (again,) = re.findall(r"stopped at step \d+ and saved; go on with: (.*)", shown)
+    words = ["--set", "loss={l1=1.0}", "--budget", "1M", "--device", "cpu", "--no-board", "--resume"]
+    assert shlex.split(again) == ["finescale", "train", str(recipe), "--out", str(out), *words]
     assert "Traceback" not in shown
     step = int(re.findall(r"stopped at step (\d+)", shown)[0])
     assert checkpoints.read(out / "last.ckpt")["progress"]["step"] == step

@@ -90,6 +90,32 @@ def test_score(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert "already exists" in again.stderr
 
 
+def test_results_that_could_not_be_written_are_refused_before_the_work(finescale: Callable[..., Done]) -> None:
+    score = ["score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json"]
+    bench = ["bench", "--networks", "bicubic", "--sets", "hr", "--no-timing"]
+    for words, said in (
+        ([*score, "nowhere/x.json"], "nowhere/x.json: cannot be written (there is no folder nowhere)"),
+        ([*bench, "--csv", "nowhere/x.csv"], "there is no folder nowhere"),
+        ([*bench, "--csv", "x.txt", "--json", "x.txt"], "x.txt: two results cannot have one file"),
+    ):
+        done = finescale(*words)
+        assert done.returncode in (1, 2)
+        assert said in done.stderr
+        assert not done.stdout
+
+
+def test_transparency_left_out_of_scores_is_told(
+    finescale: Callable[..., Done], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("hr", "sr"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGBA", (64, 48), (10, 20, 30, 128)).save(tmp_path / folder / "a.png")
+    assert (
+        finescale("score", "--hr", str(tmp_path / "hr"), "--sr", str(tmp_path / "sr"), "--scale", "4").returncode == 0
+    )
+    assert "hr/a.png: its transparency is left out" in caplog.text
+
+
 def test_brackets_are_no_markup(finescale: Callable[..., Done], tmp_path: Path) -> None:
     for folder in ("hr", "sr"):
         (tmp_path / folder).mkdir()

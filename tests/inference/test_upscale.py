@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,6 +205,52 @@ def tiny_file(folder: Path) -> Path:
     path = folder / "mine.safetensors"
     save(tiny_network(2), path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ({"scale": "2"}, "scale is a number, not '2'"),
+        ({"scale": True}, "scale is a number"),
+        ({"width": 20.5}, "whole numbers, not 20.5"),
+        ({"fit": 20}, "fit is"),
+        ({"fit": (20, "x")}, "whole numbers"),
+    ],
+)
+def test_what_is_no_size(size: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        finescale.upscale(np.zeros((4, 4, 3), np.uint8), network="bicubic", **size)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    image = np.zeros((4, 6, 3), np.uint8)
+    factor: Any = np.float32(2)
+    width: Any = np.int64(9)
+    assert finescale.upscale(image, factor, network="bicubic").size == (12, 8)
+    assert finescale.upscale(image, network="bicubic", width=width).size == (9, 6)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_networks_and_pictures_of_other_floats(kind: torch.dtype) -> None:
+    x = torch.rand(3, 12, 16)
+    wanted = Upscaler(tiny_network(2), engine="torch", precision="float32").enlarge(x)
+    found = Upscaler(tiny_network(2).to(kind), engine="torch", precision="float32").enlarge(x.to(kind))
+    assert found.dtype == kind
+    torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4), torch.zeros(3, 0, 4), torch.zeros(3, 4, 4).int()]
+)
+def test_what_is_no_tensor_to_enlarge(x: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match=r"a picture is \(3, H, W\)"):
+        Upscaler(tiny_network(2), engine="torch").enlarge(x)
+
+
+def test_a_weight_file_as_text(tmp_path: Path) -> None:
+    assert Upscaler(str(tiny_file(tmp_path)), engine="torch").scale == 2
+    with pytest.raises(UsageError, match="no such weight file"):
+        Upscaler("sa-rcan-light")
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,14 @@ def test_a_recipe_extends_a_base_and_other_recipes(tmp_path: Path) -> None:
         recipe.load(tmp_path / "child.toml", schedule="fsat")
 
 
+def test_a_schedule_for_a_recipe_that_names_none(tmp_path: Path) -> None:
+    once = recipe.load(write(tmp_path, GOOD), schedule="original")
+    assert (once.schedule.kind, once.optimiser.rate) == ("halving", 1e-4)
+    assert (
+        recipe.load(write(tmp_path, GOOD + "optimiser = { rate = 1e-3 }\n"), schedule="original").optimiser.rate == 1e-3
+    )
+
+
 def test_resolved_recipes_are_read_back(tmp_path: Path) -> None:
     text = (
         'extends = "fast-unet"\n'

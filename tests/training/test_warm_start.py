@@ -86,6 +86,15 @@ def test_the_averaged_weights_of_a_checkpoint(tmp_path: Path) -> None:
     assert torch.equal(target.get_parameter("head.0.weight"), source.get_parameter("head.0.weight"))
 
 
+def test_another_range_of_pictures_is_an_error() -> None:
+    official, target = network(0, value_range=255), network(1)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(FinescaleError, match=r"rcan\.pth: was trained on .* 255 times"):
+        warm_start.apply(target, official.state_dict(), "rcan.pth")
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    warm_start.apply(target, network(2).half().state_dict())  # rounded shifts are the same range
+
+
 def test_nothing_in_common_is_an_error() -> None:
     with pytest.raises(FinescaleError, match="holds no weights"):
         warm_start.apply(network(0), {"other": torch.zeros(3)}, "other.safetensors")

@@ -63,6 +63,15 @@ def test_something_else_is_refused_in_a_sentence(tmp_path: Path, content: bytes)
         files.load(path)
 
 
+def test_no_weight_becomes_infinite(tmp_path: Path) -> None:
+    network = build("srcnn", scale=2)
+    with torch.no_grad():
+        weight = next(network.parameters())
+        weight[0, 0, 0, 0] = 70000.0  # float16 ends at 65504
+    files.save(network, tmp_path / "w.safetensors")
+    assert torch.equal(next(files.load(tmp_path / "w.safetensors").parameters()), weight)
+
+
 def test_a_network_outside_the_catalogue_is_not_saved(tmp_path: Path) -> None:
     network = build("srcnn", scale=2)
     network.config = None

@@ -80,11 +80,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs, prints and writes; 1 if a network had no weights."""
     from finescale.evaluation import benchmark, contenders, report, scoring, sets, speed, tables
-    from finescale.images.files import check_free
 
-    for file in (args.json, args.csv):
-        if file and file != scoring.STDOUT:
-            check_free(file, args.overwrite)
+    scoring.check_outputs((args.json, args.csv), overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
     if args.report:

@@ -62,10 +62,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Scores and prints."""
     from finescale.evaluation import scoring, tables
-    from finescale.images.files import check_free
 
-    if args.json and args.json != scoring.STDOUT:
-        check_free(args.json, args.overwrite)
+    scoring.check_outputs((args.json,), overwrite=args.overwrite)
     pairs = scoring.match(args.hr, args.sr, args.scale)
     perceptual = judges(args)
     scores = [scoring.score_pair(pair, args.scale, perceptual) for pair in tables.tracked(pairs, "scoring")]

@@ -1,6 +1,8 @@
 """`finescale train`: trains a network by a recipe."""
 
 import argparse
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         "data.validation": args.validation,
         "warm_start": args.warm_start,
     }
-    named = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    # as TOML strings: a folder may be called 2024
+    named = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in shortcuts.items() if value is not None]
     recipe = load(args.recipe, [*args.overrides, *named], schedule=args.schedule)
     if args.dry_run:
         print(describe(recipe, args.device))
@@ -60,7 +63,21 @@ def run(args: argparse.Namespace) -> int:
         print(f"{outcome.weights}: trained in {step} steps and {minutes:.1f} minutes")
     else:
         print(
-            f"{out}: stopped at step {step} and saved; go on with: finescale train {args.recipe} --out {out} --resume",
+            f"{out}: stopped at step {step} and saved; go on with: {shlex.join(_again(args, out))}",
             file=sys.stderr,
         )
     return 0
+
+
+def _again(args: argparse.Namespace, out: Path) -> list[str]:
+    """The command that goes on with a run."""
+    words = ["finescale", "train", str(args.recipe), "--out", str(out)]
+    for override in args.overrides:
+        words += ["--set", override]
+    for name in ("budget", "schedule", "data", "validation", "warm_start"):
+        value = getattr(args, name)
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", value]
+    words += ["--device", args.device] if args.device != "auto" else []
+    words += ["--no-board"] if args.no_board else []
+    return [*words, "--resume"]

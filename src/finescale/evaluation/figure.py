@@ -166,6 +166,8 @@ def telling_boxes(made: Scene, count: int, size: tuple[int, int] | None = None) 
     if size is None:
         tall = max(min(height, width, 24), min(height, width) // 5)
         size = (min(width, tall * 4 // 3), tall)
+    if min(size) < 1:
+        raise UsageError(f"boxes of {size[0]} x {size[1]} hold no pixel")
     if size[0] > width or size[1] > height:
         raise UsageError(f"boxes of {size[0]} x {size[1]} do not fit into the picture of {width} x {height}")
     networks = [pixels for name, pixels in made.enlarged.items() if name not in REFERENCES]
@@ -328,6 +330,7 @@ class _Page:
                 text,
                 ha="center",
                 va="top",
+                parse_math=False,
                 fontsize=fitting,
                 color=colour,
                 fontweight="bold" if number < bold else "normal",

@@ -163,6 +163,7 @@ def _label(axes: "Axes", points: Sequence[Point]) -> None:
             arrowprops={"arrowstyle": "-", "color": "#d1d5db", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
             if distance > 13
             else None,
+            parse_math=False,
             color=OURS if point.ours else "#4b5563",
             fontsize=9 if point.ours else 8,
             fontweight="bold" if point.ours else "normal",

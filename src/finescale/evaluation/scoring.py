@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation.metrics import Pixels, psnr_y, ssim_y
 from finescale.evaluation.sets import mod_crop, pictures, read_rgb
-from finescale.images.files import new_file
+from finescale.images.files import check_free, new_file
 
 STDOUT = Path("-")
 
@@ -100,6 +100,22 @@ def judges_json(judges: Judges) -> dict[str, str]:
 
 def _number(value: Any) -> Any:
     return "Infinity" if value == math.inf else value
+
+
+def check_outputs(files: Sequence[Path | None], *, overwrite: bool = False) -> None:
+    """Refuses, before the work, files that could not be written after it; None and "-" are no files.
+
+    Raises:
+        FinescaleError: one exists and may not be overwritten, or its folder does not.
+        UsageError: two are the same.
+    """
+    chosen = [file for file in files if file and file != STDOUT]
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"{chosen[0]}: two results cannot have one file")
+    for file in chosen:
+        check_free(file, overwrite)
+        if not file.parent.is_dir():
+            raise FinescaleError(f"{file}: cannot be written (there is no folder {file.parent})")
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:

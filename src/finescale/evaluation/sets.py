@@ -1,5 +1,6 @@
 """Benchmark sets by name, and their pictures as the protocol wants them."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation.metrics import Pixels
 from finescale.images.files import READABLE, read
 from finescale.images.picture import to_8_bit
+
+log = logging.getLogger("finescale")
 
 # Where collections keep the originals inside a set's folder.
 _INNER = ("HR", "original", "GTmod12", "GT", "image_SRF_4")
@@ -69,7 +72,7 @@ def find(name: str, data: Path | None = None) -> PictureSet:
         raise UsageError(
             f"there is no set or folder '{name}'{nearest(name, known)} "
             f"(sets found: {', '.join(known) or 'none'}; searched: {', '.join(map(str, folders(data))) or 'nowhere'}; "
-            "name the folder with --data or FINESCALE_DATA)"
+            "the folder of all sets is named by FINESCALE_DATA)"
         )
     return _read(folder.name, folder)
 
@@ -101,10 +104,15 @@ def _read(name: str, folder: Path) -> PictureSet:
 def read_rgb(path: Path) -> Pixels:
     """Reads a picture as (H, W, 3) uint8: grey becomes three equal channels, 16 bit is rounded to 8, alpha dropped.
 
+    The log "finescale" has a warning where that drops something.
+
     Raises:
         FinescaleError: it cannot be read.
     """
-    pixels = to_8_bit(read(path).pixels)
+    picture = read(path)
+    if picture.alpha is not None and picture.alpha.min() < np.iinfo(picture.alpha.dtype).max:
+        log.warning("%s: its transparency is left out; what it hides is compared too", path)
+    pixels = to_8_bit(picture.pixels)
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 

@@ -18,7 +18,7 @@ WINDOW = 48  # side of the training crops, in input pixels
 
 
 def for_inference(network: Network, window: int | None = WINDOW) -> Network:
-    """A copy in evaluation mode, without gradients, with spectral norms folded into the weights.
+    """A copy in evaluation mode and float32, without gradients, with spectral norms folded into the weights.
 
     With a window it pads pictures at the right and the bottom to whole cells of the statistics (a few pixels, mirrored,
     and cut away again): partly filled cells are copies of whole feature maps, and cost up to as much as the network.
@@ -28,7 +28,7 @@ def for_inference(network: Network, window: int | None = WINDOW) -> Network:
         window: statistics are taken over squares of this many input pixels (see `finescale.layers.statistics`); None:
             over the whole picture, and then a tile is not equal to the whole.
     """
-    clone = copy.deepcopy(network).eval().requires_grad_(False)
+    clone = copy.deepcopy(network).float().eval().requires_grad_(False)
     for module in clone.modules():
         if parametrize.is_parametrized(module):
             _fold(module)

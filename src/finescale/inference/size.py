@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from finescale.errors import UsageError
 from finescale.images.sizes import target_size
@@ -31,8 +32,16 @@ class Target:
         given = [name for name in ("scale", "width", "height", "fit") if getattr(self, name) is not None]
         if len(given) != 1:
             raise UsageError(f"give one of scale, width, height and fit, not {' and '.join(given) or 'none of them'}")
-        if not isinstance(self.scale, int | float | None):
-            raise UsageError(f"scale is a number, not {self.scale!r}")
+        given_scale: object = self.scale  # whatever a program passed
+        if given_scale is not None and (type(given_scale) is bool or not isinstance(given_scale, Real)):
+            raise UsageError(f"scale is a number, not {given_scale!r}")
+        fit: object = self.fit
+        if fit is not None and not (isinstance(fit, tuple | list) and len(fit) == 2):
+            raise UsageError(f"fit is (width, height) of a box, not {fit!r}")
+        sides: tuple[object, ...] = (self.width, self.height, *(self.fit or ()))
+        for side in sides:
+            if side is not None and (type(side) is bool or not isinstance(side, Integral)):
+                raise UsageError(f"width and height are whole numbers, not {side!r}")
         if self.scale is not None and not 0 < self.scale <= LARGEST_FACTOR:
             raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {self.scale:g}")
         if any(side is not None and side < 1 for side in (self.width, self.height, *(self.fit or ()))):

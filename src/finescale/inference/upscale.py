@@ -34,7 +34,7 @@ class Upscaler:
     """A network ready to enlarge pictures of any size.
 
     Args:
-        network: e.g. from `finescale.load` (it is copied and left as it is), or a weight file.
+        network: e.g. from `finescale.load` (it is copied and left as it is), or the path of a weight file.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         engine: "auto" or the name of one, see `finescale.inference.engines`.
         precision: "auto", "float32", "bfloat16" or "int8"; pictures of 16 bits are computed in float32 by "auto".
@@ -49,7 +49,7 @@ class Upscaler:
 
     def __init__(
         self,
-        network: "Network | Path",
+        network: "Network | str | Path",
         *,
         device: str = "auto",
         engine: str = "auto",
@@ -60,6 +60,12 @@ class Upscaler:
     ) -> None:
         if tile is not None and tile < 1:
             raise UsageError(f"tiles have at least 1 pixel a side, not {tile}")
+        if isinstance(network, str):
+            network = Path(network)
+            if not network.is_file():
+                raise UsageError(
+                    f"{network}: there is no such weight file (finescale.load finds networks by their names)"
+                )
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
         self.ensemble, self.window, self.network = ensemble, window, network
@@ -74,12 +80,18 @@ class Upscaler:
             progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
 
         Returns:
-            (3, scale H, scale W) on the CPU, of the type of `x`; floats are not clipped.
+            (3, scale H, scale W) on the CPU, of the type of `x`; floats are computed in float32 and not clipped.
+
+        Raises:
+            UsageError: another shape or type.
         """
         import torch
 
-        y = self.pixels(x.detach().cpu().permute(1, 2, 0).numpy(), progress)
-        return torch.from_numpy(y).permute(2, 0, 1)
+        if x.ndim != 3 or x.shape[0] != 3 or not x.numel() or not (x.dtype == torch.uint8 or x.is_floating_point()):
+            raise UsageError(f"a picture is (3, H, W) of uint8 or floats in [0, 1], not {tuple(x.shape)} of {x.dtype}")
+        samples = x.detach().cpu() if x.dtype == torch.uint8 else x.detach().cpu().float()
+        y = self.pixels(samples.permute(1, 2, 0).numpy(), progress)
+        return torch.from_numpy(y).permute(2, 0, 1).to(x.dtype)
 
     def pixels(self, x: Array, progress: Progress | None = None, rows: tuple[int, int] | None = None) -> Array:
         """As `enlarge`, for an array (H, W, 3) of uint8, uint16 or float32, or some of its rows."""

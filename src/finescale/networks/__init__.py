@@ -1,9 +1,18 @@
 """Super-resolution networks, all of them named in `catalogue`; `finescale.networks()` lists the names."""
 
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 DEFAULT = "sa-rcan-light"  # here, not in the catalogue, for those who want the name without importing torch
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports `finescale.networks.catalogue` and its neighbours when they are first used, with torch."""
+    if name.startswith("_") or find_spec(f"{__name__}.{name}") is None:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return import_module(f"{__name__}.{name}")
 
 
 class _Callable(ModuleType):

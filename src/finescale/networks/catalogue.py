@@ -130,6 +130,8 @@ def construct(name: str, architecture: type[Network], arguments: Mapping[str, An
         LookupError,
     ) as error:  # a word for a number, a width below 0, ...
         raise UsageError(f"{name}: cannot be built with these arguments ({str(error).splitlines()[0]})") from error
+    if any(parameter.numel() == 0 for parameter in network.parameters()):
+        raise UsageError(f"{name}: cannot be built with these arguments (a layer would have no channels)")
     network.config = Config(name, architecture.__name__, complete)
     return network
 

@@ -360,7 +360,7 @@ def compile_network(network: nn.Module, how: str) -> None:
         return
     parts = parallel.repeated_blocks(network) if how == "blocks" else [network]
     for part in parts or [network]:
-        part.compile()
+        part.compile(dynamic=False if how == "whole" else None)  # free sizes break the compiler in whole networks
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:

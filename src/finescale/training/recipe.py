@@ -152,7 +152,7 @@ class Recipe(_Strict):
     warm_start: str = ""
     budget: AmountField = parse("20m")
     epoch: int = Field(default=1000, ge=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     loss: dict[str, float] = Field(default_factory=lambda: {"l1": 1.0})
     perception: Literal["vgg16", "vgg19", "vgg19-normalised"] = "vgg16"
     perception_file: str = ""
@@ -209,9 +209,12 @@ def load(path: Path, overrides: Sequence[str] = (), *, schedule: str | None = No
     Raises:
         UsageError: the file is not there or not TOML, or a key or value is wrong; one sentence.
     """
+    path = Path(path)
     if schedule not in (None, *SCHEDULES):
         raise UsageError(f"there is no schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")
-    values, _ = _read(path, (), schedule)
+    values, own = _read(path, (), schedule)
+    if schedule and own is None:  # the recipe names none: this one is put beneath it
+        values = _merge(_read(_HERE / "bases" / f"{schedule}.toml", (), None)[0], values)
     for override in overrides:
         _set(values, override)
     return parse_recipe(values, str(path))

@@ -1,5 +1,6 @@
 """A whole run: from a recipe to a weight file, with everything on the way."""
 
+import math
 import platform
 import signal
 import subprocess
@@ -37,6 +38,7 @@ MakeValidation = Callable[[str, int, torch.device, int], Validate]
 # What may differ between a run and its continuation.
 _FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_start"}
 _PATHS = ("train", "validation")
+_JUDGES = ("validation", "validation_pictures")
 _FREE_DATA = {*_PATHS, "where", "validation_pictures"}
 
 
@@ -99,7 +101,7 @@ def _train(
     screen: bool,
     board: bool,
 ) -> Outcome:
-    if not resume and checkpoints.present(out):
+    if not resume and (checkpoints.present(out) or (out / f"{recipe.name}.safetensors").exists()):
         raise UsageError(f"{out}: already holds a run (--resume goes on with it, --out NAME starts another)")
     if recipe.data.batch % world.size:
         raise UsageError(f"data.batch: {recipe.data.batch} crops cannot be shared equally by {world.size} processes")
@@ -156,6 +158,8 @@ def _train(
     try:
         if saved is not None:
             training.restore(saved)
+            if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _JUDGES):
+                training.progress.psnr, training.progress.best = math.nan, -math.inf  # they were of other pictures
             said.append(
                 f"going on from step {training.progress.step}, {training.progress.spent:.1%} of {recipe.budget}"
             )

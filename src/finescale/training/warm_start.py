@@ -51,10 +51,17 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
     the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only unchanged.
 
     Raises:
-        FinescaleError: nothing fits.
+        FinescaleError: nothing fits, or pictures have another range inside the other network.
     """
     own = network.state_dict()
     taken = Taken([], [], [])
+    shift, theirs = own.get("sub_mean.bias"), state.get("sub_mean.bias")
+    if shift is not None and theirs is not None and not torch.allclose(shift, theirs.to(shift), rtol=0.01):
+        values = round(float(theirs[0]) / float(shift[0]), 3)
+        raise FinescaleError(
+            f"{source}: was trained on pictures of another range (its value_range, one of the arguments, is {values:g} "
+            "times as large)"
+        )
     for name, mine in own.items():
         theirs = state.get(name)
         if theirs is not None and theirs.shape == mine.shape:

@@ -39,7 +39,7 @@ def save(
         path: the file; an existing one is replaced.
         notes: see `Header.notes`.
         state: weights to write instead of the network's own (averaged ones).
-        dtype: floating-point tensors are stored so.
+        dtype: floating-point tensors are stored so, but those that have no room in it stay as they are.
 
     Raises:
         FinescaleError: the file cannot be written.
@@ -47,10 +47,7 @@ def save(
     if network.config is None:
         raise ValueError("only networks built by the catalogue record how to build them again")
     config = network.config
-    tensors = {
-        key: (value.detach().to("cpu", dtype) if value.is_floating_point() else value.detach().cpu()).contiguous()
-        for key, value in (state or network.state_dict()).items()
-    }
+    tensors = {key: _stored(value.detach().cpu(), dtype) for key, value in (state or network.state_dict()).items()}
     metadata = {
         "format": FORMAT,
         "name": config.name,
@@ -58,6 +55,7 @@ def save(
         "arguments": json.dumps(config.arguments),
         "notes": json.dumps(notes or {}),
     }
+    path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
@@ -70,6 +68,14 @@ def save(
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    if value.is_floating_point():
+        small = value.to(dtype)
+        if bool(small.isfinite().all()) or not bool(value.isfinite().all()):
+            value = small
+    return value.contiguous()
 
 
 def load(path: Path) -> Network:

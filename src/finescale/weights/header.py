@@ -52,7 +52,9 @@ def read_header(path: Path) -> Header:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise FinescaleError(f"{path}: not a readable safetensors file ({error})") from error
+        foreign = path.suffix in (".pt", ".pth")
+        hint = "; finescale.networks.published.load_official reads the authors' files" if foreign else ""
+        raise FinescaleError(f"{path}: not a readable safetensors file ({error}){hint}") from error
     if metadata.get("format") != FORMAT:
         raise FinescaleError(f"{path}: not a Finescale weight file (its metadata do not say which network it is)")
     try:
