@@ -66,6 +66,12 @@ def test_is_not_replaced_without_being_told(pictures: Path, tmp_path: Path) -> N
         store.prepare(found, tmp_path / "other", (3,), overwrite=True)
 
 
+def test_folders_within_one_another_are_packed_once(pictures: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "all" / "deep"
+    shutil.copytree(pictures, deep)
+    assert len(store.find_pictures([tmp_path / "all", deep])) == len(store.find_pictures([deep]))
+
+
 def test_damage_is_found_when_it_is_opened(tiny_store: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "s"
     shutil.copytree(tiny_store, damaged)

@@ -104,6 +104,18 @@ def test_results_that_could_not_be_written_are_refused_before_the_work(finescale
         assert not done.stdout
 
 
+def test_a_picture_too_small_to_score_ends_bench_before_it_computes(
+    finescale: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finescale.evaluation.benchmark.score_picture", lambda *_: pytest.fail("computed"))
+    (tmp_path / "set").mkdir()
+    for name, size in (("a", (64, 48)), ("z", (16, 48))):
+        Image.new("RGB", size).save(tmp_path / "set" / f"{name}.png")
+    done = finescale("bench", "--networks", "bicubic", "--sets", str(tmp_path / "set"), "--scale", "4", "--no-timing")
+    assert done.returncode == 1
+    assert "z.png: a picture of 16 x 48 is too small to score at x4" in done.stderr
+
+
 def test_transparency_left_out_of_scores_is_told(
     finescale: Callable[..., Done], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

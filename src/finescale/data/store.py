@@ -115,6 +115,7 @@ def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
         FinescaleError: it may not be listed.
     """
     found: dict[str, Path] = {}
+    seen: set[Path] = set()  # folders may lie in one another
     for folder in folders:
         if folder.is_file():
             inside = [folder]
@@ -123,6 +124,9 @@ def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
         else:
             raise UsageError(f"{folder}: there is no such folder")
         for path in inside:
+            if path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
             name = path.name if path == folder else path.relative_to(folder).as_posix()
             found[name if name not in found else path.as_posix()] = path
     if not found:

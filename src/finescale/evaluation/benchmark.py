@@ -16,9 +16,10 @@ from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
-from finescale.evaluation.metrics import Pixels, Plane, luma, psnr, shave, ssim
+from finescale.evaluation.metrics import WINDOW, Pixels, Plane, luma, psnr, shave, ssim
 from finescale.evaluation.scoring import Judges, Score, as_json, judges_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
+from finescale.images.files import probe
 from finescale.images.resize import Border, resize
 from finescale.inference.engines.pytorch import pick_device
 
@@ -144,6 +145,10 @@ def run(
     for one in picture_sets:
         if sum(other.name == one.name for other in picture_sets) > 1:
             raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
+        for path in one.pictures:  # now, not when all before it are computed
+            width, height = probe(path)[:2]
+            if min(side - side % scale for side in (width, height)) < 2 * scale + WINDOW:
+                raise FinescaleError(f"{path}: a picture of {width} x {height} is too small to score at x{scale}")
     device = pick_device(settings.get("device", "auto"))
     rows = []
     for name, label in zip(names, labels(names)):
