@@ -1,4 +1,4 @@
-"""Activations by name: every one from its source, finite in value and gradient for |x| up to 1e4.
+"""Activations by name: every one from its source, as initialised finite in value and gradient for |x| up to 1e18.
 
 All functions work element by element on tensors of any shape and float type.
 """
