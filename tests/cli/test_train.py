@@ -223,7 +223,7 @@ def test_a_signal_saves_and_ends_well(recipe: Path, tmp_path: Path, number: sign
     process.send_signal(number)
     shown = done(process)
     (again,) = re.findall(r"stopped at step \d+ and saved; go on with: (.*)", shown)
-    words = ["--set", "loss={l1=1.0}", "--budget", "1M", "--device", "cpu", "--no-board", "--resume"]
+    words = ["--budget", "1M", "--set", "loss={l1=1.0}", "--no-board", "--device", "cpu", "--resume"]
     assert shlex.split(again) == ["finescale", "train", str(recipe), "--out", str(out), *words]
     assert "Traceback" not in shown
     step = int(re.findall(r"stopped at step (\d+)", shown)[0])

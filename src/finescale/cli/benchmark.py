@@ -25,13 +25,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes; 1 if nothing could be measured."""
     from finescale.evaluation import plots, scoring, tables, throughput
-    from finescale.images.files import check_free
     from finescale.images.sizes import parse_box
     from finescale.networks.catalogue import DEFAULT
 
-    for file in (args.json, args.plot):
-        if file and file != scoring.STDOUT:
-            check_free(file, args.overwrite)
+    scoring.check_outputs((args.json, args.plot), overwrite=args.overwrite)
     if args.plot:
         throughput.check_plot(args.plot)
         plots.require()

@@ -62,22 +62,6 @@ def run(args: argparse.Namespace) -> int:
     if outcome.weights:
         print(f"{outcome.weights}: trained in {step} steps and {minutes:.1f} minutes")
     else:
-        print(
-            f"{out}: stopped at step {step} and saved; go on with: {shlex.join(_again(args, out))}",
-            file=sys.stderr,
-        )
+        again = ["finescale", *sys.argv[1:], *(() if args.resume else ("--resume",))]
+        print(f"{out}: stopped at step {step} and saved; go on with: {shlex.join(again)}", file=sys.stderr)
     return 0
-
-
-def _again(args: argparse.Namespace, out: Path) -> list[str]:
-    """The command that goes on with a run."""
-    words = ["finescale", "train", str(args.recipe), "--out", str(out)]
-    for override in args.overrides:
-        words += ["--set", override]
-    for name in ("budget", "schedule", "data", "validation", "warm_start"):
-        value = getattr(args, name)
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", value]
-    words += ["--device", args.device] if args.device != "auto" else []
-    words += ["--no-board"] if args.no_board else []
-    return [*words, "--resume"]

@@ -156,8 +156,8 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         0, or 1 if any picture failed; what failed and why is printed at the end.
     """
     todo, left = jobs(pictures, options)
-    lossy = not todo or any(files.format_of(job.target, options.format) not in files.LOSSLESS for job in todo)
-    if options.quality is not None and not lossy:
+    kinds = {files.format_of(job.target, options.format) for job in todo}
+    if options.quality is not None and kinds and kinds <= set(files.LOSSLESS):
         raise UsageError(f"{todo[0].target}: there is no quality to choose, its format keeps everything")
     alone = len(pictures) == 1 and Path(pictures[0]).is_file()
     networks = Networks(options.network, **options.settings)
