@@ -1,5 +1,6 @@
 """The HTTP API as scripts meet it: a real server in a process of its own, real clients."""
 
+import asyncio
 import io
 import json
 import re
@@ -9,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,7 +24,9 @@ from tests.web.conftest import SETTINGS, Server, running, until
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
 from finescale.inference.upscale import Networks
+from finescale.web import app
 from finescale.web.assets import OPENAPI
+from finescale.web.jobs import State
 from finescale.web.serve import serve
 
 
@@ -237,6 +241,26 @@ def test_what_is_no_picture_is_refused(client: httpx.Client, data: bytes) -> Non
     reply = submit(client, data, "x.png")
     assert reply.status_code == 415
     assert reply.json()["error"] == "x.png: this is not a picture that can be read."
+
+
+def test_the_last_event_is_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the job ends just after it was described."""
+    job = SimpleNamespace(state=State.RUNNING)
+
+    def describe(jobs: object, job: SimpleNamespace) -> dict[str, str]:
+        found = {"state": job.state.value}
+        job.state = State.FAILED
+        return found
+
+    for name, value in (("_jobs", SimpleNamespace(closing=False)), ("_job", job)):
+        monkeypatch.setattr(app, name, lambda request, value=value: value)
+    monkeypatch.setattr(app, "_describe", describe)
+
+    async def told() -> list[str]:
+        reply: Any = await app.events(None)  # type: ignore[arg-type]
+        return [line async for line in reply.body_iterator]
+
+    assert [json.loads(line[6:])["state"] for line in asyncio.run(told())] == ["running", "failed"]
 
 
 def test_a_damaged_picture_fails_without_naming_the_servers_paths(client: httpx.Client, server: Server) -> None:

@@ -167,15 +167,16 @@ async def events(request: Request) -> Response:
     async def stream() -> AsyncIterator[str]:
         last, quiet = "", 0
         while not jobs.closing:
+            final = job.state in FINAL  # asked first: it may end while it is described
             now = json.dumps(_describe(jobs, job))
             quiet += 1
-            if now != last and (quiet % 4 == 0 or job.state in FINAL or not last):
+            if now != last and (quiet % 4 == 0 or final or not last):
                 yield f"data: {now}\n\n"
                 last, quiet = now, 0
             elif quiet >= 150:
                 yield ": still here\n\n"  # keeps proxies from closing, and notices who has gone
                 quiet = 0
-            if job.state in FINAL:
+            if final:
                 return
             await asyncio.sleep(0.1)
 
