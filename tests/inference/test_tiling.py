@@ -196,7 +196,7 @@ def test_preparing_leaves_the_network_alone() -> None:
 def test_memory_estimate_counts_what_is_alive_at_once() -> None:
     chain = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1))
     assert bytes_per_pixel(chain) == 4 * (3 + 8 + 16)  # type: ignore[arg-type]  # the picture, and two maps
-    branch = nn.Sequential(nn.ReLU(), nn.PixelShuffle(1), nn.Flatten(2), nn.Unflatten(2, (96, 96)))  # views are free
+    branch = nn.Sequential(nn.ReLU(), nn.PixelShuffle(1), nn.Flatten(2), nn.Unflatten(2, (48, 48)))  # views are free
     assert bytes_per_pixel(branch) == pytest.approx(4 * (3 + 3 + 3))  # type: ignore[arg-type]
     direct, classic = tiny_network(4), tiny_network(4, tail="classic")
     assert bytes_per_pixel(classic) > max(4 * 16 * 16, bytes_per_pixel(direct))  # 16 channels at 16 times the pixels

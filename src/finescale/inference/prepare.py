@@ -54,12 +54,16 @@ def _fold(module: nn.Module) -> None:
 def bytes_per_pixel(network: Network) -> float:
     """Memory that the features need for every input pixel: the most that are alive at once, in float32, in PyTorch.
 
-    Found by passing shapes without values through a copy of the network.
+    Found by enlarging one window: tensors on "meta" would need no computing, but have torch import its compiler, which
+    takes longer.
+
+    Args:
+        network: prepared by `for_inference`.
     """
-    shapes = copy.deepcopy(network).to("meta").eval()
+    device = next(network.parameters(), torch.empty(0)).device
     with torch.inference_mode(), _Alive() as alive:
-        shapes(torch.empty(1, 3, 96, 96, device="meta"))
-    return alive.most / 96**2
+        network(torch.zeros(1, 3, WINDOW, WINDOW, device=device))
+    return alive.most / WINDOW**2
 
 
 class _Alive(TorchDispatchMode):
@@ -73,6 +77,11 @@ class _Alive(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.most = self._now = 0
         self._known: set[int] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler to skip it."""
+        return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
