@@ -97,6 +97,8 @@ def test_results_that_could_not_be_written_are_refused_before_the_work(finescale
         ([*score, "nowhere/x.json"], "nowhere/x.json: cannot be written (there is no folder nowhere)"),
         ([*bench, "--csv", "nowhere/x.csv"], "there is no folder nowhere"),
         ([*bench, "--csv", "x.txt", "--json", "x.txt"], "x.txt: two results cannot have one file"),
+        ([*bench, "--csv", "-", "--json", "-"], "-: two results cannot have one file"),
+        (["figure", "hr/one.png", "--networks", "bicubic", "--auto", "1", "-o", "nowhere/x.png"], "no folder nowhere"),
     ):
         done = finescale(*words)
         assert done.returncode in (1, 2)
@@ -171,6 +173,8 @@ def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert found["command"].startswith("finescale bench --networks bicubic,")
     assert found["networks"][2]["macs"] > 0
     assert (tmp_path / "r" / "results-x4.md").is_file()
+    lines = finescale("bench", "--networks", "bicubic", "--sets", "hr", "--no-timing", "--csv", "-").stdout.splitlines()
+    assert {line.split(",")[0] for line in lines} == {"network", "bicubic"}
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_impossible_wishes(tmp_path: Path) -> None:
     for name, format, ending in (("a.onnx", "openvino", "xml"), ("a.xml", "onnx", "onnx"), ("a", "onnx", "onnx")):
         with pytest.raises(UsageError, match=rf"{name}: .* ends in \.{ending}"):
             export(tiny_network(2), tmp_path / name, format=format)
-    with pytest.raises(FinescaleError, match="nowhere"):
+    with pytest.raises(FinescaleError, match=r"there is no folder .*nowhere"):
         export(tiny_network(2), tmp_path / "nowhere" / "a.onnx")
     assert not list(tmp_path.iterdir())
 
@@ -135,6 +135,9 @@ def test_as_it_is_typed(
     assert f"wrote {file}" in said
     (y,) = onnxruntime.InferenceSession(file).run(None, {"picture": noise(1, 20, 30)})
     np.testing.assert_allclose(y, wanted(noise(1, 20, 30)), atol=TOLERANCE)
+    (path,) = tiny_weights.glob("*x2*.safetensors")
+    assert main(["export", str(path), "-o", file, "--overwrite"]) == 0  # a file knows its scale
+    capsys.readouterr()
     for arguments, code, message in (
         (["sa-rcan-light", "--scale", "2", "-o", file], 1, "exists"),
         (["sa-rcan-ligth", "-o", str(tmp_path / "b.onnx")], 2, "did you mean 'sa-rcan-light'"),

@@ -239,8 +239,11 @@ def test_by_touch(page: webdriver.Chrome, pictures: list[Path]) -> None:
 def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
     choose(page, [pictures[2]])
     enlarge(page)
-    assert one(page, "notice").text == "broken.png: this is not a picture that can be read."
+    assert states(page) == ["this is not a picture that can be read."]
+    assert one(page, "stage-note").text == one(page, "live").text == f"broken.png: {states(page)[0]}"
+    assert one(page, "live").get_attribute("role") == "status"
     assert one(page, "notice").get_attribute("role") == "alert"
+    assert not one(page, "notice").is_displayed()
     large = tmp_path / "large.png"
     large.write_bytes(bytes(2 << 20))
     one(page, "files").send_keys(str(large))
@@ -397,7 +400,7 @@ def test_axe_finds_nothing(page: webdriver.Chrome, axe: str, pictures: list[Path
     one(page, "width").send_keys("100")
     assert violations(page, axe) == []
     enlarge(page)
-    until(lambda: one(page, "notice").is_displayed())  # the second picture failed
+    until(lambda: page.find_elements(By.CLASS_NAME, "failed"))
     assert violations(page, axe) == []
     page.find_element(By.CLASS_NAME, "pick").click()
     until(lambda: one(page, "knob").is_displayed())  # the first one is compared

@@ -92,6 +92,13 @@ def test_a_path_of_another_scale_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path)
     with pytest.raises(UsageError, match="enlarges x3, not x2"):
         store.load(path, 2)
+    assert store.load(path).scale == 3
+
+
+@pytest.mark.parametrize("scale", [5, 0, "4"])
+def test_scales_that_no_network_has(scale: int) -> None:
+    with pytest.raises(UsageError, match="scale is 2, 3 or 4"):
+        store.load(DEFAULT, scale)
 
 
 @pytest.mark.parametrize("byte", [-1, 200])

@@ -67,7 +67,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="DIR", help="the folder that holds the sets")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write tables and plots into this folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here; -: print JSON, no table")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one line for every network and set here")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write one line for every network and set; -: print them",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--no-timing", action="store_true", help="do not measure seconds and memory")
     parser.add_argument(
@@ -99,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
             command=["finescale", *sys.argv[1:]],
             progress=progress,
         )
-    if args.json != scoring.STDOUT:
+    if scoring.STDOUT not in (args.json, args.csv):
         tables.show_run(result)
     if args.json:
         scoring.write_json(args.json, result.as_json(), overwrite=args.overwrite)

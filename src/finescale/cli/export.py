@@ -9,7 +9,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("network", metavar="NETWORK", help="a network (see `finescale networks`) or a weight file")
     add("-o", "--output", required=True, metavar="FILE", help="the file to write (.onnx, or .xml for OpenVINO)")
     add("--format", default="onnx", choices=["onnx", "openvino"], help="(default: onnx)")
-    add("--scale", type=int, default=4, choices=[2, 3, 4], help="which of the network's weights (default: 4)")
+    add("--scale", type=int, choices=[2, 3, 4], help="which of the network's weights (default: 4, or the file's own)")
     add("--global", dest="whole", action="store_true", help="statistics of the whole picture, as in training")
     add("--overwrite", action="store_true", help="replace the file if it is there already")
 

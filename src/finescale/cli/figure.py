@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
     """Enlarges, chooses and draws."""
     from finescale.errors import UsageError
     from finescale.evaluation import contenders, figure
-    from finescale.images.files import check_free
+    from finescale.images.files import check_target
 
     if not args.box and not args.auto:
         raise UsageError("say what to show: --box X,Y,W,H, or --auto N")
     if args.real and args.hr:
         raise UsageError("--real says that there is no original, --hr names one")
-    check_free(args.output, args.overwrite)
+    check_target(args.output, args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = settings(args)
     entrants = [

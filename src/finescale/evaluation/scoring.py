@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation.metrics import Pixels, psnr_y, ssim_y
 from finescale.evaluation.sets import mod_crop, pictures, read_rgb
-from finescale.images.files import check_free, new_file
+from finescale.images.files import check_target, new_file
 
 STDOUT = Path("-")
 
@@ -103,27 +103,29 @@ def _number(value: Any) -> Any:
 
 
 def check_outputs(files: Sequence[Path | None], *, overwrite: bool = False) -> None:
-    """Refuses, before the work, files that could not be written after it; None and "-" are no files.
+    """Refuses, before the work, files that could not be written after it; None is none, "-" standard output.
 
     Raises:
         FinescaleError: one exists and may not be overwritten, or its folder does not.
         UsageError: two are the same.
     """
-    chosen = [file for file in files if file and file != STDOUT]
+    chosen = [file for file in files if file]
     if len(set(chosen)) < len(chosen):
         raise UsageError(f"{chosen[0]}: two results cannot have one file")
     for file in chosen:
-        check_free(file, overwrite)
-        if not file.parent.is_dir():
-            raise FinescaleError(f"{file}: cannot be written (there is no folder {file.parent})")
+        if file != STDOUT:
+            check_target(file, overwrite)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """Writes a text file, all of it or nothing.
+    """Writes a text file, all of it or nothing; "-" is standard output.
 
     Raises:
         FinescaleError: it exists and may not be overwritten, or cannot be written.
     """
+    if path == STDOUT:
+        print(text, end="")
+        return
     with new_file(path, overwrite=overwrite) as file:
         file.write(text.encode())
 

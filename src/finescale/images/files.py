@@ -484,6 +484,13 @@ def check_free(target: Path, overwrite: bool) -> None:
             raise FinescaleError(f"{target}: already exists (--overwrite replaces it)")
 
 
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuses, before the work, a file that could not be written after it: as `check_free`, or without a folder."""
+    check_free(target, overwrite)
+    if not target.parent.is_dir():
+        raise FinescaleError(f"{target}: cannot be written (there is no folder {target.parent})")
+
+
 def publish(part: Path, target: Path, overwrite: bool) -> None:
     """Gives a finished file its name; without `overwrite` a file that appeared meanwhile is left alone."""
     if overwrite:

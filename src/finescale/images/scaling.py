@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from finescale.errors import UsageError
-from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, check_free, read, write
+from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, check_target, read, write
 from finescale.images.picture import Picture
 from finescale.images.resize import Border, Piece, Resizing
 from finescale.images.sizes import Size, target_size
@@ -100,7 +100,7 @@ def resize_file(
         UsageError: the request makes no sense.
         FinescaleError: a file cannot be read or written.
     """
-    check_free(Path(target), overwrite)
+    check_target(Path(target), overwrite)
     picture = read(source)
     if crop:
         if scale is None or scale.numerator != 1:

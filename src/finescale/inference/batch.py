@@ -1,7 +1,6 @@
 """Many picture files enlarged: found, named, written, and one bad file does not stop the rest."""
 
 import glob
-import math
 import os
 import sys
 from collections import Counter
@@ -210,13 +209,8 @@ def _remarks(flow: Flow, count: int) -> Iterator[str]:
     if flow.skipped:
         yield f"{len(flow.skipped)} of {count} skipped: their results exist (--overwrite makes them again)"
     for upscaler in flow.networks.ready:
-        closeness = upscaler.engine.closeness
-        if closeness is not None:
-            loss = 10 * math.log10(1 + 10 ** ((30 - closeness) / 10))
-            yield (
-                f"int8, x{upscaler.scale}: {closeness:.1f} dB from the float32 picture, "
-                f"which takes {loss:.3f} dB from a PSNR of 30 dB"
-            )
+        if upscaler.remark:
+            yield upscaler.remark
 
 
 def _naming(job: Job, error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, nearest
-from finescale.images.files import check_free, new_file, publish, writing
+from finescale.images.files import check_free, check_target, new_file, publish, writing
 from finescale.inference.engines import onnx, openvino
 from finescale.inference.prepare import WINDOW, for_inference
 from finescale.inference.tiling import Array
@@ -50,7 +50,7 @@ def export(
         raise UsageError(f"the format is one of {', '.join(FORMATS)}, not '{format}'{nearest(format, FORMATS)}")
     if path.suffix.lower() != _SUFFIXES[format]:
         raise UsageError(f"{path}: the name of a file for {format} ends in {_SUFFIXES[format]}")
-    check_free(path, overwrite)
+    check_target(path, overwrite)
     prepared = for_inference(network, window)
     notes = {"made_by": f"finescale {__version__}", "scale": str(network.scale), "window": str(window or "global")}
     if network.config is not None:

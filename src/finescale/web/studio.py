@@ -1,5 +1,6 @@
 """What the worker does with a job: read, enlarge, write; keeps the network it used last."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from finescale.images.picture import from_pil, to_8_bit, to_pil
 from finescale.inference.upscale import Networks
 from finescale.web.jobs import Limits, Order
 
+log = logging.getLogger("finescale")
 pyvips.block_untrusted_set(True)  # of libvips's loaders only those for plain pictures: no SVG, PDF, ImageMagick
 
 
@@ -27,6 +29,7 @@ class Studio:
         self.limits = limits
         self.settings = settings
         self._networks = Networks(**settings)
+        self._told: set[str] = set()
 
     def __call__(self, order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
         """See `finescale.web.jobs.Work`."""
@@ -36,6 +39,11 @@ class Studio:
             self._networks = Networks(order.network, **self.settings)
         enlarged = self._networks.picture(picture, order.size, progress)
         files.write(enlarged, result, format=order.format)
+        for upscaler in self._networks.ready:
+            remark = upscaler.remark
+            if remark and remark not in self._told:
+                log.warning("%s", remark)  # for whoever started the server so, once
+                self._told.add(remark)
 
 
 @dataclass

@@ -69,21 +69,24 @@ def scales(network: str | Path | None = None) -> list[int]:
     return [read_header(Path(text)).scale]
 
 
-def load(network: str | Path | None = None, scale: int = 4) -> Network:
+def load(network: str | Path | None = None, scale: int | None = None) -> Network:
     """A trained network, ready to use: float32, on the CPU, in evaluation mode.
 
     Args:
         network: a name (see `finescale.networks()`), a weight file, or None for the default.
-        scale: 2, 3 or 4.
+        scale: 2, 3 or 4; None: 4, or what the file is for.
 
     Raises:
-        UsageError: there is no network or file of that name, or the file is for another scale.
+        UsageError: there is no network or file of that name, no such scale, or the file is for another one.
         FinescaleError: there are no trained weights, or the file is damaged.
     """
     if network is None:
         network = DEFAULT
+    if scale not in (None, 2, 3, 4):
+        raise UsageError(f"scale is 2, 3 or 4, not {scale!r}")
     text = str(network)
     if text in NETWORKS or text in ALIASES:
+        scale = int(scale or 4)
         entry = NETWORKS[resolve(text)]
         if not entry.trained:
             return build(text, scale=scale).eval()
@@ -100,7 +103,7 @@ def load(network: str | Path | None = None, scale: int = 4) -> Network:
         raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
     verify(path)
     loaded = load_file(path)
-    if loaded.scale != scale:
+    if scale not in (None, loaded.scale):
         raise UsageError(f"{path}: enlarges x{loaded.scale}, not x{scale}")
     return loaded
 

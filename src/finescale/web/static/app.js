@@ -292,7 +292,7 @@ async function watch(item) {
       if (item.state === "done" && item.unshown) item.part("thumb").src = api.previewUrl(job.id, "source");
       draw(item);
       if (item.state === "done") say([`${item.name} is done.`, ...job.warnings].join(" "));
-      if (item.state === "failed") notice(item.error);
+      if (item.state === "failed") say(item.error);
     });
   } catch (error) {
     failed(item, error);
@@ -302,7 +302,7 @@ async function watch(item) {
 function failed(item, error) {
   if (error.name === "AbortError" || item.abort.signal.aborted) return;
   Object.assign(item, { state: "failed", error: error.message });
-  notice(error.message);
+  say(error.message); // seen in the list, and where the picture would be
   draw(item);
 }
 

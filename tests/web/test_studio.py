@@ -1,0 +1,41 @@
+"""What the page's worker tells whoever started the server."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import tiny_network
+from tests.inference.test_tiling import picture
+
+from finescale.cli.main import main
+from finescale.images.files import write
+from finescale.images.picture import Picture
+from finescale.networks.catalogue import DEFAULT
+from finescale.web.jobs import Limits, Order
+from finescale.web.studio import Studio
+from finescale.weights.files import save
+
+
+def test_what_int8_costs_is_told_once(
+    tmp_path: Path,
+    compiled_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    save(tiny_network(2, channels=24, blocks=1), tmp_path / f"{DEFAULT}-x2.safetensors", dtype=torch.float32)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
+    small = tmp_path / "a.png"
+    write(Picture(picture(20, 30)), small)
+    assert main(["upscale", str(small), "--scale", "2", "--precision", "int8", "-o", str(tmp_path / "b.png")]) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "int8, x2: " in line]
+    assert "dB from the float32 picture" in said
+    studio = Studio(Limits(), {"precision": "int8"})
+    for i in range(2):
+        studio(Order("a", DEFAULT, (30, 20), (60, 40), "png", "a.png"), small, tmp_path / f"{i}.png", lambda _: None)
+    (record,) = [record for record in caplog.records if "int8" in record.message]
+    assert record.message in said
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "b.png").read_bytes()
