@@ -2,6 +2,7 @@
 
     python benchmarks/growth.py [--megapixels 0.1,0.3,1,3,10,30,100] [--plot growth.svg] [--folder DIR] > growth.md
     python benchmarks/growth.py --megapixels 100 --kill 60      # killed after 60 seconds, then resumed
+    python benchmarks/growth.py --megapixels 1,4 --scale 3.9    # enlarged x4, then resized: whole, not by strips
 
 DIR (by default a temporary folder) needs room for the largest result: 5 GB for 100 megapixels x4. With --kill, each
 picture's first run is killed without warning (SIGKILL) after so many seconds and the command is given again.
@@ -24,6 +25,7 @@ import torch
 from finescale.evaluation.plots import OURS, require
 from finescale.evaluation.speed import machine
 from finescale.images.files import probe
+from finescale.inference.size import Target
 from finescale.networks.catalogue import DEFAULT
 
 PHOTOGRAPH = Path(__file__).resolve().parents[1] / "docs" / "images" / "hopper.jpg"
@@ -85,7 +87,7 @@ def measure(megapixels: float, args: argparse.Namespace, folder: Path) -> Point:
             killed = seconds, memory
     seconds, memory, _ = timed(command)
     small, large = probe(source), probe(target)
-    if (large.width, large.height) != (small.width * args.scale, small.height * args.scale):
+    if (large.width, large.height) != Target(scale=args.scale).size(small.width, small.height):
         raise SystemExit(f"{target}: {large.width} x {large.height} pixels are not what was asked for")
     found = Point(small.width * small.height / 1e6, seconds, memory, killed)
     target.unlink()
@@ -119,7 +121,7 @@ def draw(points: list[Point], file: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default=DEFAULT)
-    parser.add_argument("--scale", type=int, default=4, choices=(2, 3, 4))
+    parser.add_argument("--scale", type=float, default=4, help="2, 3, 4, or any other up to 16")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--megapixels", default="0.1,0.3,1,3,10,30,100")
     parser.add_argument("--format", default="tif", choices=("tif", "png"))
@@ -131,7 +133,7 @@ def main() -> None:
     print(f"# {'Killed, and gone on' if args.kill else 'Cost against pixels'}\n\n`python {' '.join(sys.argv)}`\n")
     print(
         f"{info['device']}, {info['threads']} threads. `finescale upscale in.tif -o out.{args.format} --scale "
-        f"{args.scale}`, {args.network}, {args.precision} precision, start to end.\n"
+        f"{args.scale:g}`, {args.network}, {args.precision} precision, start to end.\n"
     )
     killed = " killed after (s, MiB) |" if args.kill else ""
     print(f"| megapixels in | megapixels out | seconds | s per megapixel out | peak resident MiB |{killed}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from finescale.cache import cache_folder
 
-VERSION = 9  # of what is stored and of how networks are translated; another one leaves old entries unread
+VERSION = 10  # of what is stored and of how networks are translated; another one leaves old entries unread
 
 
 def processor() -> str:

@@ -152,6 +152,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     """
     import torch
     from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch import ConversionExtension
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with torch.inference_mode(), warnings.catch_warnings():
@@ -159,6 +160,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
         traced = torch.jit.trace(network, torch.zeros(1, 3, *size), check_trace=False)
     manager = FrontEndManager()
     frontend = manager.load_by_framework("pytorch")
+    frontend.add_extension(ConversionExtension("aten::pixel_shuffle", _depth_to_space))
     decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
     model = frontend.convert(frontend.load(decoder))
     model.reshape([-1, 3, -1, -1])
@@ -171,6 +173,14 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
         for output in node.outputs():
             output.get_tensor().set_names(set())
     return model
+
+
+def _depth_to_space(node: Any) -> Any:
+    """Pixel shuffle as one operation: the frontend's three have the features copied into another layout, slowly."""
+    from openvino import opset13
+
+    factor = int(node.get_values_from_const_input(1))
+    return opset13.depth_to_space(node.get_input(0), "depth_first", factor).outputs()
 
 
 def load_core() -> tuple[Any, str]:
