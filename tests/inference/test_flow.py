@@ -190,6 +190,33 @@ def test_failures_of_every_stage_are_kept_and_the_rest_is_made(tmp_path: Path, n
     assert set(again.failures) == {todo[2]}
 
 
+def test_a_picture_too_large_for_the_memory_does_not_stop_the_rest(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = files.read, files.write
+
+    def scarce(path: Path, **options: Any) -> Picture:
+        if path.name == "0.png":
+            raise MemoryError
+        return read(path, **options)
+
+    def full(picture: Picture, path: Path, **options: Any) -> None:
+        if path.name == "1.png":
+            raise RuntimeError("vips_malloc: out of memory")
+        write(picture, path, **options)
+
+    todo = [Job(tmp_path / f"{i}.png", tmp_path / "out" / f"{i}.png") for i in range(3)]
+    for job in todo:
+        files.write(Picture(picture(20, 30)), job.source)
+    monkeypatch.setattr(files, "read", scarce)
+    monkeypatch.setattr(files, "write", full)
+    done = Flow(Target(scale=2), networks)
+    done.run(todo, lambda name, count: None)
+    sentences = [f"{job.source}: there is not enough memory for this picture" for job in todo[:2]]
+    assert [str(done.failures[job]) for job in todo[:2]] == sentences
+    assert list(done.written) == [todo[2]]
+
+
 def test_what_is_no_error_of_a_person_is_not_hidden(tmp_path: Path, networks: Networks) -> None:
     (upscaler,) = networks.ready
 

@@ -40,6 +40,20 @@ def test_strips_equal_the_whole(tmp_path: Path, upscaler: Upscaler, kind: str, n
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", name}
 
 
+@pytest.mark.parametrize("height", [205, 96])
+def test_strips_of_the_self_ensemble_equal_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int
+) -> None:
+    monkeypatch.setattr(strips, "STRIP_BYTES", 1)
+    eight = Upscaler(tiny_network(2), engine="torch", ensemble=True)
+    small = Picture(picture(height, 70))
+    write(small, tmp_path / "a.png")
+    upscale_strips(tmp_path / "a.png", tmp_path / "b.png", eight)
+    found, whole = read(tmp_path / "b.png").pixels.astype(int), eight.picture(small).pixels.astype(int)
+    assert np.abs(found - whole).max() <= 1
+    assert np.abs(found - whole).mean() < 0.01  # rounding alone: another grid would move many
+
+
 def test_goes_on_where_it_stopped(tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "_BLOCK", 1 << 14)  # blocks are what is kept; here they hold the whole picture
     write(Picture(picture(300, 60)), tmp_path / "a.png")

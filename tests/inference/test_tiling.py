@@ -56,6 +56,24 @@ def test_tiled_equals_whole(scale: int, tile: int) -> None:
     assert np.abs(tiled - whole).max() <= 1
 
 
+@pytest.mark.parametrize(("height", "width"), [(131, 187), (96, 150)])
+def test_tiles_of_the_self_ensemble_are_those_of_the_turned_pictures(height: int, width: int) -> None:
+    x, run = picture(height, width, np.float32), engine(tiny_network(2))
+    turns = [(k, flip) for k in range(4) for flip in (False, True)]
+    wanted = np.zeros((2 * height, 2 * width, 3), np.float32)
+    for k, flip in turns:
+        turned = np.rot90(x[:, ::-1] if flip else x, k)
+        back = np.rot90(enlarge(turned, run, tile=10**6, margin=0), -k)
+        wanted += (back[:, ::-1] if flip else back) / 8
+    seen: list[float] = []
+    whole = enlarge(x, run, tile=10**6, margin=0, ensemble=True, progress=seen.append)
+    np.testing.assert_allclose(whole, wanted, atol=2e-6)
+    assert seen == pytest.approx([*(k / 8 for k in range(1, 9)), 1])
+    assert np.abs(enlarge(x, run, tile=64, margin=48, ensemble=True) - whole).max() < 1 / 510
+    part = enlarge(x[:144], run, tile=64, margin=48, rows=(0, 48), below=max(0, height - 144), ensemble=True)
+    assert np.abs(part - whole[:96]).max() < 1 / 510
+
+
 def test_without_local_windows_tiles_leave_seams() -> None:
     """The reason for local windows, and that the test above can fail."""
     x = picture(131, 187)

@@ -18,7 +18,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--ensemble", action="store_true", help="average over eight flips and turns: eight times the work")
     add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png)")
     add("--quality", type=int, metavar="1-100", help="for jpeg, webp and avif")
-    add("--overwrite", action="store_true", help="replace pictures that are there already")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="leave them, also where one picture is named alone (else an error)"
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
     add("--engine", default="auto", choices=["auto", "torch", "openvino", "onnx"], help="what computes (default: auto)")
     add(
@@ -52,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         format=args.format,
         quality=args.quality,
         overwrite=args.overwrite,
+        skip=args.skip_existing,
         settings=settings,
     )
     return upscale_files(args.pictures, options, quiet=args.quiet)

@@ -28,6 +28,7 @@ class Options:
         format: of the results; None: by the output's name, else PNG (TIFF stays TIFF).
         quality: see `finescale.images.files.write`.
         overwrite: replace results that are there already.
+        skip: leave them, and the pictures, as they are; without it a single picture's result is an error.
         settings: of the `Upscaler`.
     """
 
@@ -37,6 +38,7 @@ class Options:
     format: str | None = None
     quality: int | None = None
     overwrite: bool = False
+    skip: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -149,7 +151,11 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     """Enlarges picture files, with a progress bar on a terminal; see `Flow`.
 
     Pictures whose result exists are skipped with a note in folders and patterns (so an interrupted job goes on
-    where it stopped); for a single file that is an error.
+    where it stopped); for a single file that is an error, unless `options.skip`.
+
+    Raises:
+        UsageError: as `jobs`; an unknown network; a quality where there is none to choose.
+        FinescaleError: as `jobs`; no weights.
 
     Returns:
         0, or 1 if any picture failed; what failed and why is printed at the end.
@@ -167,7 +173,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         format=options.format,
         quality=options.quality,
         overwrite=options.overwrite,
-        skip=not alone,
+        skip=options.skip or not alone,
     )
     with _bar(len(todo), quiet) as bar:
         flow.run(todo, bar)

@@ -15,6 +15,7 @@ from finescale.images.picture import Picture
 from finescale.inference import strips
 from finescale.inference.ahead import Ahead
 from finescale.inference.size import Target
+from finescale.inference.tiling import is_out_of_memory
 from finescale.inference.upscale import Networks, Upscaler
 
 GROUP_PIXELS = 96 * 1024  # small pictures of one size are computed together, up to so many input pixels
@@ -165,7 +166,7 @@ class Flow:
             chain = self.networks.chain(task.small, task.size)
         except FinescaleError:
             return False
-        return len(chain) == 1 and _exactly(chain[0], task) and chain[0].tile is None
+        return len(chain) == 1 and _exactly(chain[0], task) and chain[0].tile is None and not chain[0].ensemble
 
     def _compute(self, group: list[_Task], writer: ThreadPoolExecutor, progress: Callable[[float], None]) -> None:
         task = group[0]
@@ -188,7 +189,7 @@ class Flow:
             else:
                 picture = task.picture or files.read(task.job.source)
                 results = [self.networks.picture(picture, task.size, progress)]
-        except (FinescaleError, OSError) as error:
+        except Exception as error:
             for one in group:
                 self._fail(one.job, error)
             return
@@ -215,7 +216,9 @@ class Flow:
     def _fail(self, job: Job, error: BaseException) -> None:
         """Notes what a person can be told; what else went wrong is raised."""
         if not isinstance(error, FinescaleError | OSError):
-            raise error
+            if not is_out_of_memory(error):
+                raise error
+            error = FinescaleError(f"{job.source}: there is not enough memory for this picture")
         self.failures[job] = error
 
 
@@ -227,4 +230,4 @@ def _tell(bar: Bar, name: str, before: int, count: int, done: float) -> None:
 def _exactly(upscaler: Upscaler, task: _Task) -> bool:
     """Whether one pass gives the size that is asked for."""
     s = upscaler.scale
-    return not upscaler.ensemble and task.size == (task.small[0] * s, task.small[1] * s)
+    return task.size == (task.small[0] * s, task.small[1] * s)

@@ -32,7 +32,7 @@ def upscale_strips(
     Args:
         source: the picture.
         target: a PNG or TIFF file.
-        upscaler: without self-ensemble.
+        upscaler: what enlarges it.
         format: "png" or "tiff"; by default the target's extension decides.
         overwrite: replace an existing file.
         progress: called with the share that is done; may raise to stop.
@@ -47,15 +47,21 @@ def upscale_strips(
     large = replace(small, width=small.width * scale, height=small.height * scale)
     computed = large.row_bytes // large.channels * max(3, large.channels)  # grey goes as colour
     rows = max(GRID, STRIP_BYTES // (computed * scale) // GRID * GRID)
-    engine = upscaler.engine
-    made_by = f"{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint()}"
+    engine, eight = upscaler.engine, "eight turns, " if upscaler.ensemble else ""
+    made_by = f"{eight}{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint()}"
     with StripWriter(target, large, format=format, overwrite=overwrite, resume=f"{sha256(source)} {made_by}") as out:
         for top in range(out.rows // scale // GRID * GRID, small.height, rows):
             bottom = min(top + rows, small.height)
-            first, last = max(0, top - margin), min(small.height, bottom + margin)
+            more = margin + GRID if upscaler.ensemble else margin
+            first, last = max(0, top - margin), min(small.height, bottom + more)
             pixels, alpha = split(reader.rows(first, last))
             report = share_of(progress, top / small.height, (bottom - top) / small.height)
             pixels, alpha = enlarge_samples(
-                upscaler, pixels, alpha, rows=(top - first, bottom - first), progress=report
+                upscaler,
+                pixels,
+                alpha,
+                rows=(top - first, bottom - first),
+                below=small.height - last,
+                progress=report,
             )
             out.write(top * scale, Picture(pixels, alpha).samples)

@@ -77,6 +77,8 @@ def enlarge(
     tile: int | tuple[int, int],
     margin: int,
     rows: tuple[int, int] | None = None,
+    below: int = 0,
+    ensemble: bool = False,
     progress: Progress | None = None,
 ) -> Array:
     """Enlarges a picture, or some of its rows, by the network's scale.
@@ -89,6 +91,9 @@ def enlarge(
         margin: input pixels of context around a tile, a multiple of 48.
         rows: only these of `x`, from the first up to but without the last; the others are context. The first is a
             multiple of 48.
+        below: rows of the picture that follow those of `x`; where there are any, `x` goes on for at least `margin` + 48
+            after the last of `rows`.
+        ensemble: the mean over the eight flips and turns of the picture (arXiv 1511.02228).
         progress: called after each tile with the share that is done; may raise to stop.
 
     Returns:
@@ -104,11 +109,19 @@ def enlarge(
     top, bottom = rows or (0, height)
     out = np.empty(((bottom - top) * s, width * s, 3), x.dtype)
     waiting = plan(Tile(top, 0, bottom, width), (tile, tile) if isinstance(tile, int) else tile)[::-1]
-    done = 0
+    done = 0.0
+
+    def report(share: float) -> None:
+        if progress:
+            progress((done + share * area.pixels) / ((bottom - top) * width))
+
     while waiting:
         area = waiting.pop()
         try:
-            y = _compute(x, area, engine, margin)
+            if ensemble:
+                y = _mean_of_turns(x, area, engine, margin, below, report)
+            else:
+                y = _compute(x, area, engine, margin)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -121,9 +134,8 @@ def enlarge(
         for first in range(0, len(part), _ROWS):  # by few rows: no large copies, and they stay in the cache
             for colour in range(3):  # planes, as they lie in memory
                 part[first : first + _ROWS, :, colour] = from_unit(y[first : first + _ROWS, :, colour], x.dtype)
+        report(1)
         done += area.pixels
-        if progress:
-            progress(done / ((bottom - top) * width))
     return out
 
 
@@ -148,15 +160,56 @@ def enlarge_together(x: Array, engine: Runner) -> Array:
     return np.stack([enlarge(one, engine, tile=max(x.shape[1:3]), margin=0) for one in x])
 
 
-def _compute(x: Array, area: Tile, engine: Runner, margin: int) -> Array:
-    """One tile: cut out with its margin, enlarged, the margin cut away; (h, w, 3) float32."""
-    height, width = x.shape[:2]
-    top, left = max(0, area.top - margin), max(0, area.left - margin)
-    source = x[top : min(height, area.bottom + margin), left : min(width, area.right + margin)]
-    y = _finite(to_unit(source).transpose(2, 0, 1)[None], engine)
+def _compute(x: Array, area: Tile, engine: Runner, margin: int, before: tuple[int, int] = (0, 0)) -> Array:
+    """One tile: cut out with its margin, enlarged, the margin cut away; (h, w, 3) float32.
+
+    The cut lies on the grid, which begins `before` (rows, columns) before the first of `x`.
+    """
+    top, bottom = _cut(area.top - margin, area.bottom + margin, before[0], x.shape[0])
+    left, right = _cut(area.left - margin, area.right + margin, before[1], x.shape[1])
+    y = _finite(to_unit(x[top:bottom, left:right]).transpose(2, 0, 1)[None], engine)
     s = engine.scale
     y = y[0, :, (area.top - top) * s : (area.bottom - top) * s, (area.left - left) * s : (area.right - left) * s]
     return y.transpose(1, 2, 0)
+
+
+def _cut(first: int, last: int, before: int, size: int) -> tuple[int, int]:
+    """[first, last) grown to the grid, inside [0, size)."""
+    start, stop = (first + before) // GRID * GRID - before, -(-(last + before) // GRID) * GRID - before
+    return max(0, start), min(size, stop)
+
+
+def _mean_of_turns(x: Array, area: Tile, engine: Runner, margin: int, below: int, progress: Progress) -> Array:
+    """As `_compute`: the mean of what the tile becomes in the eight flips and turns of the picture.
+
+    Each of them has the grid of the turned picture, so the result does not depend on the tiles.
+    """
+    height, width = x.shape[:2]
+    total: Array | None = None
+    for k in range(8):
+        turned, before = _turn(x, k), (below if k & 2 else 0, 0)
+        rows = (height - area.bottom, height - area.top) if k & 2 else (area.top, area.bottom)
+        columns = (width - area.right, width - area.left) if k & 1 else (area.left, area.right)
+        if k & 4:
+            rows, columns, before = columns, rows, before[::-1]
+        part = _turn_back(_compute(turned, Tile(rows[0], columns[0], rows[1], columns[1]), engine, margin, before), k)
+        total = part.copy() if total is None else np.add(total, part, out=total)
+        progress((k + 1) / 8)
+    assert total is not None
+    return np.divide(total, np.float32(8), out=total)
+
+
+def _turn(x: Array, k: int) -> Array:
+    """One of the eight flips and turns of (H, W, C)."""
+    x = x[:, ::-1] if k & 1 else x
+    x = x[::-1] if k & 2 else x
+    return x.swapaxes(0, 1) if k & 4 else x
+
+
+def _turn_back(x: Array, k: int) -> Array:
+    x = x.swapaxes(0, 1) if k & 4 else x
+    x = x[::-1] if k & 2 else x
+    return x[:, ::-1] if k & 1 else x
 
 
 def _finite(batch: Array, engine: Runner) -> Array:

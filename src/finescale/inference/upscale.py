@@ -15,7 +15,7 @@ from finescale.inference import tiling
 from finescale.inference.engines import choose
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.size import Target, passes
-from finescale.inference.tiling import Array, Cancelled, Progress, from_unit, to_unit
+from finescale.inference.tiling import Array, Cancelled, Progress
 from finescale.inference.transparency import bleed, within_neighbours
 from finescale.networks import DEFAULT
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cancelled", "Upscaler", "enlarge_picture", "upscale"]
 
-BUDGET = 5 << 28  # bytes for one tile's features, which keeps a default run under 2 GiB
-
 
 class Upscaler:
     """A network ready to enlarge pictures of any size.
@@ -38,7 +36,8 @@ class Upscaler:
         network: e.g. from `finescale.load` (it is copied and left as it is), or the path of a weight file.
         device: "auto", "cpu", "cuda", "cuda:1", ...
         engine: "auto" or the name of one, see `finescale.inference.engines`.
-        precision: "auto", "float32", "bfloat16" or "int8"; pictures of 16 bits are computed in float32 by "auto".
+        precision: "auto", "float32", "bfloat16" or "int8"; "auto" computes pictures of 16 bits and the self-ensemble
+            in float32.
         ensemble: average over the eight flips and turns of the picture: eight times the work, a little more PSNR.
         tile: side of the tiles in input pixels; None: by the memory at hand.
         window: side, in input pixels, of the squares that attention and norms look at; None: the whole picture (then
@@ -106,18 +105,30 @@ class Upscaler:
         y = self.pixels(samples.permute(1, 2, 0).numpy(), progress)
         return torch.from_numpy(y).permute(2, 0, 1).to(x.dtype)
 
-    def pixels(self, x: Array, progress: Progress | None = None, rows: tuple[int, int] | None = None) -> Array:
-        """As `enlarge`, for an array (H, W, 3) of uint8, uint16 or float32, or some of its rows."""
-        if not self.ensemble:
-            return self._tiled(x, progress, rows)
-        if rows:
-            raise ValueError("the self-ensemble turns the whole picture, not some rows of it")
-        total: Array | None = None
-        for k in range(8):
-            part = _turn_back(self._tiled(_turn(to_unit(x), k), share_of(progress, k / 8, 1 / 8)), k)
-            total = part.copy() if total is None else np.add(total, part, out=total)
-        assert total is not None
-        return from_unit(total / np.float32(8), x.dtype)
+    def pixels(
+        self, x: Array, progress: Progress | None = None, rows: tuple[int, int] | None = None, below: int = 0
+    ) -> Array:
+        """As `enlarge`, for an array (H, W, 3) of uint8, uint16 or float32, or some of its rows.
+
+        For `rows` and `below` see `finescale.inference.tiling.enlarge`.
+
+        Raises:
+            FinescaleError: a tile of 48 pixels does not fit into memory, or its values are not finite even in float32.
+        """
+        engine = self.engine if x.dtype == np.uint8 and not self.ensemble else self._finest()
+        tile = (self.tile, self.tile) if self.tile else x.shape[:2]
+        if self.tile is None and self.window is not None:
+            tile = fitting_tile(engine, engine.room(), *x.shape[:2])
+        return tiling.enlarge(
+            x,
+            engine,
+            tile=tile,
+            margin=engine.margin,
+            rows=rows,
+            below=below,
+            ensemble=self.ensemble,
+            progress=progress,
+        )
 
     def group(self, x: Array) -> Array:
         """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together."""
@@ -147,15 +158,8 @@ class Upscaler:
         chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
         return enlarge_picture(picture, [self] * len(chain), size, progress)
 
-    def _tiled(self, x: Array, progress: Progress | None, rows: tuple[int, int] | None = None) -> Array:
-        engine = self.engine if x.dtype == np.uint8 else self._finest()
-        tile = (self.tile, self.tile) if self.tile else x.shape[:2]
-        if self.tile is None and self.window is not None:
-            tile = fitting_tile(engine, BUDGET, *x.shape[:2])
-        return tiling.enlarge(x, engine, tile=tile, margin=engine.margin, rows=rows, progress=progress)
-
     def _finest(self) -> "Engine":
-        """For pictures of more than 8 bits: float32, unless a precision was asked for."""
+        """For pictures of more than 8 bits and the self-ensemble: float32, unless a precision was asked for."""
         if self._fine is None:
             self._fine = self.engine.exact() or self.engine
         return self._fine
@@ -185,30 +189,35 @@ def enlarge_samples(
     alpha: Array | None,
     *,
     rows: tuple[int, int] | None = None,
+    below: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Array, Array | None]:
     """One pass of a network over pixels (H, W, 1 or 3) and alpha (H, W), or over some of their rows.
 
     Hidden colours are filled in from the visible ones first; alpha goes through the network too, as a grey picture.
     """
+
+    def enlarged(x: Array, progress: Progress | None) -> Array:
+        return _enlarge_grey_or_colour(upscaler, x, rows, below, progress)
+
     if alpha is None:
-        return _enlarge_grey_or_colour(upscaler, pixels, rows, progress), None
+        return enlarged(pixels, progress), None
     pixels = bleed(pixels, alpha)
     if alpha.min() == alpha.max():  # nothing to sharpen
-        large = _enlarge_grey_or_colour(upscaler, pixels, rows, progress)
+        large = enlarged(pixels, progress)
         return large, np.full(large.shape[:2], alpha.flat[0])
-    large = _enlarge_grey_or_colour(upscaler, pixels, rows, share_of(progress, 0, 0.5))
-    clear = _enlarge_grey_or_colour(upscaler, alpha[..., None], rows, share_of(progress, 0.5, 0.5))[..., 0]
+    large = enlarged(pixels, share_of(progress, 0, 0.5))
+    clear = enlarged(alpha[..., None], share_of(progress, 0.5, 0.5))[..., 0]
     return large, within_neighbours(clear, alpha, rows[0] if rows else 0)
 
 
 def _enlarge_grey_or_colour(
-    upscaler: Upscaler, x: Array, rows: tuple[int, int] | None, progress: Progress | None
+    upscaler: Upscaler, x: Array, rows: tuple[int, int] | None, below: int, progress: Progress | None
 ) -> Array:
     """(H, W, 1 or 3) -> (scale rows, scale W, 1 or 3); grey goes as colour and comes back as the mean."""
     if x.shape[2] == 3:
-        return upscaler.pixels(x, progress, rows)
-    y = upscaler.pixels(np.broadcast_to(x, (*x.shape[:2], 3)), progress, rows)
+        return upscaler.pixels(x, progress, rows, below)
+    y = upscaler.pixels(np.broadcast_to(x, (*x.shape[:2], 3)), progress, rows, below)
     grey = np.empty((*y.shape[:2], 1), y.dtype)
     for first in range(0, len(y), 64):  # by few rows: sums take many times the room
         grey[first : first + 64] = (y[first : first + 64].sum(2, dtype=np.uint32, keepdims=True) + 1) // 3
@@ -353,19 +362,6 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
         return files.read(image)
     raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}")
-
-
-def _turn(x: Array, k: int) -> Array:
-    """One of the eight flips and turns of (H, W, C)."""
-    x = x[:, ::-1] if k & 1 else x
-    x = x[::-1] if k & 2 else x
-    return x.swapaxes(0, 1) if k & 4 else x
-
-
-def _turn_back(x: Array, k: int) -> Array:
-    x = x.swapaxes(0, 1) if k & 4 else x
-    x = x[::-1] if k & 2 else x
-    return x[:, ::-1] if k & 1 else x
 
 
 def share_of(progress: Progress | None, start: float, part: float) -> Callable[[float], None] | None:

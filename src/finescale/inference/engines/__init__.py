@@ -29,8 +29,8 @@ def choose(
     """The engine for a network.
 
     "auto" takes the fastest that is installed, runs here and loses less than 0.01 dB: PyTorch on a GPU, OpenVINO on a
-    CPU, in bfloat16 where the processor has it; else PyTorch. Torch is not imported if it is not needed. "int8" is
-    never chosen by itself: it loses more, and OpenVINO alone computes it.
+    CPU, in bfloat16 where the processor has it; else PyTorch. Torch is not imported if it is not needed. ONNX Runtime
+    and "int8" are for those who ask: int8 loses more, and OpenVINO alone computes it.
 
     Args:
         network: a network or a weight file.

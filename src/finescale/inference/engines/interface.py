@@ -33,6 +33,10 @@ class Engine(Protocol):
         """The same network in float32, or None where this one is already."""
         ...
 
+    def room(self) -> float:
+        """Bytes that the features of one tile may take now, see `finescale.inference.memory`."""
+        ...
+
 
 def fitting_tile(engine: Engine, budget: float, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of the tiles, without margins, for a picture: all of it if its features fit into `budget` bytes.

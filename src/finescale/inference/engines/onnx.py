@@ -10,6 +10,7 @@ import numpy as np
 from finescale.errors import UsageError
 from finescale.inference.engines import compiled
 from finescale.inference.engines.source import Source
+from finescale.inference.memory import room
 from finescale.inference.tiling import Array
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class ONNXEngine:
     def exact(self) -> None:
         """It is float32 already."""
         return None
+
+    def room(self) -> float:
+        """See `Engine`."""
+        return room()
 
     @staticmethod
     def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:

@@ -9,6 +9,7 @@ import numpy as np
 from finescale.errors import FinescaleError, UsageError
 from finescale.inference.engines import compiled
 from finescale.inference.engines.source import Source
+from finescale.inference.memory import room
 from finescale.inference.tiling import Array, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -72,6 +73,10 @@ class OpenVINOEngine:
     def exact(self) -> "OpenVINOEngine | None":
         """The same network in float32."""
         return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
+
+    def room(self) -> float:
+        """See `Engine`."""
+        return room()
 
     def _stored(self, name: str) -> tuple[dict[str, Any], Any] | None:
         """The notes and the model that were compiled before; None where there are none, or they cannot be read."""
@@ -149,6 +154,9 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     Of a (height, width) that needs no padding the model is right for such sizes only, and leaves the padding out.
 
     By the frontend itself: `openvino.convert_model` around it is slower, and reports its use to its makers.
+
+    Raises:
+        RuntimeError: the network cannot be traced, or OpenVINO does not know what it does.
     """
     import torch
     from openvino.frontend import FrontEndManager

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from finescale.errors import FinescaleWarning, UsageError
+from finescale.inference.memory import room
 from finescale.inference.prepare import bytes_per_pixel
 from finescale.inference.tiling import Array
 from finescale.networks.base import Network
@@ -74,3 +75,7 @@ class TorchEngine:
     def exact(self) -> "TorchEngine | None":
         """The same network in float32."""
         return None if self.precision == "float32" else TorchEngine(self.network, self.device, "float32")
+
+    def room(self) -> float:
+        """See `Engine`."""
+        return room(self.device)

@@ -6,6 +6,7 @@ domain), so they are the same on every machine and for every user's picture.
 
 import contextlib
 import io
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,7 @@ def _nncf() -> Any:
             del os.environ["NNCF_CI"]
         else:
             os.environ["NNCF_CI"] = before
-    nncf.set_log_level(40)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

@@ -1,0 +1,48 @@
+"""How much memory a tile may take."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BUDGET = 5 << 28
+"""Bytes for the features of one tile on a CPU: the most, which keeps a default run under 2 GiB."""
+
+
+def room(device: "torch.device | None" = None) -> float:
+    """Bytes that the features of one tile may take now: half of what is free, and on a CPU at most `BUDGET`.
+
+    Args:
+        device: None: the CPU.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed tensors of torch
+        return (torch.cuda.mem_get_info(device)[0] + kept) / 2
+    return min([BUDGET, *(free / 2 for free in available())])
+
+
+def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
+    """Bytes that the machine and every group that limits this process have left; nothing where Linux is not asked."""
+    try:
+        for line in (proc / "meminfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                yield int(value.split()[0]) * 1024
+        own = next(line[3:] for line in (proc / "self" / "cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return
+    place = groups / own.strip("/")
+    for group in (place, *place.parents):
+        try:
+            limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+            caches = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+            if limit != "max":
+                yield max(0, int(limit) - int(used) + int(caches))
+        except (OSError, KeyError):
+            pass
+        if group == groups:
+            return

@@ -1,0 +1,68 @@
+"""How much memory tiles take: what Linux and its control groups say is left."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import tiny_network
+from tests.inference.test_tiling import picture
+
+from finescale.inference import memory
+from finescale.inference.tiling import Array
+from finescale.inference.upscale import Upscaler
+
+
+def system(folder: Path, free: int, groups: dict[str, tuple[str, int, int]], own: str) -> tuple[Path, Path]:
+    """The files of a machine with `free` KiB and control groups of (limit, bytes in use, of those caches)."""
+    proc, root = folder / "proc", folder / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text(f"MemTotal: 99 kB\nMemAvailable:   {free} kB\n")
+    (proc / "self" / "cgroup").write_text(f"4:cpu:/x\n0::{own}\n")
+    for name, (limit, used, caches) in groups.items():
+        place = root / name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "memory.max").write_text(f"{limit}\n")
+        (place / "memory.current").write_text(f"{used}\n")
+        (place / "memory.stat").write_text(f"anon 1\ninactive_file {caches}\n")
+    return proc, root
+
+
+def test_every_group_above_counts(tmp_path: Path) -> None:
+    groups = {"a": ("1000", 900, 300), "a/b": ("max", 50, 0), "a/b/c": ("200", 250, 0)}
+    assert list(memory.available(*system(tmp_path, 7, groups, "/a/b/c"))) == [7 * 1024, 0, 400]
+
+
+def test_a_container_sees_its_own_group_as_the_root(tmp_path: Path) -> None:
+    assert list(memory.available(*system(tmp_path, 7, {".": ("5000", 1000, 0)}, "/"))) == [7 * 1024, 4000]
+
+
+def test_systems_that_do_not_tell(tmp_path: Path) -> None:
+    assert list(memory.available(tmp_path / "proc", tmp_path / "cgroup")) == []
+    assert list(memory.available(*system(tmp_path, 7, {}, "/gone"))) == [7 * 1024]
+
+
+def test_little_memory_makes_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    upscaler = Upscaler(tiny_network(2), engine="torch", precision="float32")
+    shapes: list[tuple[int, ...]] = []
+    run = upscaler.engine.run
+
+    def noting(x: Array) -> Array:
+        shapes.append(x.shape[2:])
+        return run(x)
+
+    monkeypatch.setattr(upscaler.engine, "run", noting)
+    x = picture(300, 300)
+    for share in (2.1, 1.1):  # of what the whole picture needs
+        pixels = share * 300 * 300
+        monkeypatch.setattr(memory, "available", lambda: iter([pixels * upscaler.engine.bytes_per_pixel]))  # noqa: B023
+        shapes.clear()
+        upscaler.pixels(x)
+        assert (shapes == [(300, 300)]) == (share > 2)
+        assert max(height * width for height, width in shapes) <= pixels / 2
+
+
+def test_never_more_than_the_budget_and_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: iter([1e15, 6e8]))
+    assert memory.room() == memory.room(torch.device("cpu")) == 3e8
+    monkeypatch.setattr(memory, "available", lambda: iter([]))
+    assert memory.room() == memory.BUDGET
