@@ -19,7 +19,7 @@ PAPERS_BICUBIC = "bicubic-y"
 # References that are not networks.
 REFERENCES: Mapping[str, str] = {
     "bicubic": "the picture enlarged with MATLAB's bicubic kernel and 8-bit rounding",
-    PAPERS_BICUBIC: "the row of papers: luma shrunk and enlarged in double precision",
+    PAPERS_BICUBIC: "the row of papers: luma shrunk and enlarged in double precision, mirrored, rounded at the end",
     "nearest": "every pixel repeated",
 }
 
