@@ -1,6 +1,7 @@
 """The house is read from above: each room imports only from the rooms before it, and no file goes round in a circle."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -58,6 +59,12 @@ def test_every_room_imports_only_from_rooms_before_it() -> None:
         if room(module) and room(other) and ROOMS.index(str(room(other))) > ROOMS.index(str(room(module)))
     ]
     assert not wrong
+
+
+def test_the_page_has_the_rooms_in_this_order() -> None:
+    page = (SOURCE.parent / "docs" / "how-it-works.md").read_text("utf-8")
+    told = re.findall(r"^  (\w+)(?:/|\.py) ", page, flags=re.MULTILINE)
+    assert told == [*ROOMS, "__init__"]
 
 
 def test_no_circles() -> None:
