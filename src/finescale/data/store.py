@@ -83,14 +83,18 @@ class Store:
         return sum(3 * (item.height // scale) * (item.width // scale) for item in self.items)
 
     def flat(self, scale: int = 1) -> Tensor:
-        """All bytes of one scale (1: high resolution) as a memory-mapped uint8 tensor (N,)."""
+        """All bytes of one scale (1: high resolution) as a memory-mapped uint8 tensor (N,).
+
+        Raises:
+            FinescaleError: the store has no pictures for that scale.
+        """
         if scale != 1 and scale not in self.scales:
             raise FinescaleError(f"{self.folder}: has no pictures for x{scale}, only for {self._named_scales()}")
         path = _binary(self.folder, scale)
         return torch.from_file(str(path), shared=False, size=self.size(scale), dtype=torch.uint8)
 
     def picture(self, i: int, scale: int = 1) -> Tensor:
-        """Picture i at a scale: (3, H / scale, W / scale) uint8."""
+        """Picture i at a scale: (3, H / scale, W / scale) uint8; errors as `flat`."""
         item = self.items[i]
         h, w, start = item.height // scale, item.width // scale, item.offset // scale**2
         return self.flat(scale)[start : start + 3 * h * w].reshape(h, w, 3).permute(2, 0, 1)

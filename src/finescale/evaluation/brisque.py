@@ -41,7 +41,11 @@ class Brisque:
         return "BRISQUE"
 
     def __call__(self, enlarged: Pixels, high: Pixels | None = None) -> float | None:
-        """The figure of a picture (H, W, 3) uint8."""
+        """The figure of a picture (H, W, 3) uint8.
+
+        Raises:
+            UsageError: it is smaller than 32 x 32.
+        """
         height, width = enlarged.shape[:2]
         if min(height, width) < _SMALLEST:
             raise UsageError(

@@ -45,15 +45,6 @@ class Box:
         """The part of (H, W, ...) inside."""
         return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
 
-    def overlaps(self, other: "Box") -> bool:
-        """Whether the two share a pixel."""
-        return (
-            self.left < other.left + other.width
-            and other.left < self.left + self.width
-            and self.top < other.top + other.height
-            and other.top < self.top + self.height
-        )
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -161,6 +152,9 @@ def telling_boxes(made: Scene, count: int, size: tuple[int, int] | None = None) 
         made: the scene.
         count: how many; fewer if the picture has no room.
         size: (width, height) of the boxes; by default a fifth of the picture's shorter side, 4 : 3.
+
+    Raises:
+        UsageError: boxes of that size hold no pixel, or do not fit into the picture.
     """
     height, width = made.high.shape[:2]
     if size is None:

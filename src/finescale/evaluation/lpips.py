@@ -53,6 +53,9 @@ class LPIPS(nn.Module):
     Args:
         variant: "alex", "vgg" or "squeeze".
         backbone: that classifier with its published ImageNet weights.
+
+    Raises:
+        UsageError: `forward` is given smaller pictures.
     """
 
     shift: Tensor

@@ -32,7 +32,11 @@ class PictureSet:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The picture files directly in a folder, in natural order (2 before 10); hidden files are left out."""
+    """The picture files directly in a folder, in natural order (2 before 10); hidden files are left out.
+
+    Raises:
+        FinescaleError: the folder cannot be listed.
+    """
     try:
         files = [path for path in folder.iterdir() if path.suffix.lower() in READABLE and path.name[0] != "."]
     except OSError as error:

@@ -468,7 +468,11 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing a file into one sentence."""
+    """Turns what the system says against writing a file into one sentence.
+
+    Raises:
+        FinescaleError: it cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -476,7 +480,11 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_free(target: Path, overwrite: bool) -> None:
-    """Refuses a target that is a folder, or exists and may not be overwritten."""
+    """Refuses a target.
+
+    Raises:
+        FinescaleError: it is a folder, or exists and may not be overwritten.
+    """
     with writing(target):
         if target.is_dir():
             raise FinescaleError(f"{target}: is a folder")
@@ -485,7 +493,11 @@ def check_free(target: Path, overwrite: bool) -> None:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """Refuses, before the work, a file that could not be written after it: as `check_free`, or without a folder."""
+    """Refuses, before the work, a file that could not be written after it.
+
+    Raises:
+        FinescaleError: as `check_free`, or its folder is not there.
+    """
     check_free(target, overwrite)
     if not target.parent.is_dir():
         raise FinescaleError(f"{target}: cannot be written (there is no folder {target.parent})")

@@ -44,6 +44,10 @@ def resize(
 
     Returns:
         The resized pictures, same type and device.
+
+    Raises:
+        ValueError: not exactly one of size and scale, a scale not above 0, a result without pixels, or samples of
+            another type.
     """
     how = Resizing((x.shape[-2], x.shape[-1]), size, scale=scale, border=border)
     limit = None
@@ -135,6 +139,9 @@ class Resizing:
     Attributes:
         size: (height, width) of the results.
         axes: in the order of the passes.
+
+    Raises:
+        ValueError: not exactly one of size and scale, a scale not above 0, or a result without pixels.
     """
 
     def __init__(

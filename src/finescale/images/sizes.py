@@ -39,7 +39,11 @@ def parse_box(text: str) -> Size:
 
 
 def target_size(size: Size, *, width: int | None = None, height: int | None = None, fit: Size | None = None) -> Size:
-    """The size (width, height) that keeps the proportions of `size` and has a width, a height, or fits into a box."""
+    """The size (width, height) that keeps the proportions of `size` and has a width, a height, or fits into a box.
+
+    Raises:
+        UsageError: not exactly one of width, height and fit, or one that is not above 0.
+    """
     if sum(x is not None for x in (width, height, fit)) != 1:
         raise UsageError("give one of width, height and fit")
     if fit is not None:

@@ -59,7 +59,12 @@ class StripReader:
             self.layout = Layout(width, height, channels, bits, **opened.metadata())
 
     def rows(self, start: int, stop: int) -> Samples:
-        """Rows [start, stop) as (stop - start, W, C) uint8 or uint16; no later call may start further up."""
+        """Rows [start, stop) as (stop - start, W, C) uint8 or uint16; no later call may start further up.
+
+        Raises:
+            ValueError: there are no such rows, or they were let go.
+            FinescaleError: the picture is damaged there.
+        """
         if not self._top <= start < stop <= self.layout.height:
             raise ValueError(
                 f"rows {start} to {stop} of {self.layout.height}, after those above {self._top} were let go"
@@ -184,7 +189,12 @@ class StripWriter:
         return self._encoder.rows
 
     def write(self, y: int, rows: Samples) -> None:
-        """Takes rows (n, W, C) that stand at row `y`; rows that were taken before are skipped."""
+        """Takes rows (n, W, C) that stand at row `y`; rows that were taken before are skipped.
+
+        Raises:
+            ValueError: rows between are missing, or these have another shape or type than the layout's.
+            FinescaleError: they cannot be written.
+        """
         if y > self._rows:
             raise ValueError(f"rows from {y} on, but those from {self._rows} on are missing")
         shape = (self.layout.width, self.layout.channels)

@@ -32,6 +32,9 @@ class Network(nn.Module):
 
     `forward` takes (B, 3, H, W) in [0, 1], any H, W >= 1, and gives (B, 3, scale H, scale W), about [0, 1] but not
     clipped. It never changes its input. Subclasses implement `enlarge` for sizes that are multiples of `multiple`.
+
+    Raises:
+        ValueError: the scale is not 2, 3 or 4; `forward` is given something other than a batch of RGB pictures.
     """
 
     multiple: int = 1

@@ -248,6 +248,10 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
     Args:
         recipe: names it.
         fresh: give it its pretrained encoder or its warm start, if it has any.
+
+    Raises:
+        UsageError: there is no such network, it cannot be built or trained so, or what it starts from is not there.
+        FinescaleError: what it starts from cannot be read, downloaded or used.
     """
     if "scale" in recipe.arguments:
         raise UsageError("arguments: the scale is a key of its own")
