@@ -102,10 +102,13 @@ def test_networks_references_and_missing_weights(
     assert [score.name for score in network.scores["mine"]] == ["2", "10"]
     for repeated, made in zip(nearest.scores["mine"], network.scores["mine"]):
         assert made.psnr == pytest.approx(repeated.psnr, abs=1e-9)  # repeats pixels: clipped and rounded alike
+        assert made.picture_seconds is None, "nothing is timed where no timing is asked for"
     written = result.as_json()
     assert written["command"] == "finescale bench 'a b'"
     assert len(written["networks"][1]["sha256"]) == 64
     assert written["networks"][1]["parameters"] > 0
+    assert "picture_seconds" not in written["networks"][1]["sets"]["mine"]["pictures"][0]
+    assert written["published"] == [], "nobody published figures on this set"
     assert written["networks"][2] == {"name": "rcan", "missing": missing.missing, "sets": {}}
 
 
@@ -120,6 +123,8 @@ def test_a_perfect_network_scores_infinity(folder: Path) -> None:
     high = sets.mod_crop(sets.read_rgb(folder / "2.png"), 2)
     score = score_picture(Contender("oracle", lambda _: to_tensor(high)), folder / "2.png", 2)
     assert score.psnr == math.inf
+    assert score.picture_seconds is not None
+    assert score.picture_seconds > 0
 
 
 def test_too_small_pictures_are_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ LIGHT = Row(
     1_040_000_000,
     "sa-rcan-light-x4.safetensors",
     "ab" * 32,
-    {"Set5": [Score("baby", 33.5, 0.91, 0.2, 0.1), Score("bird", 35.5, 0.93, 0.1, 0.1)]},
+    {"Set5": [Score("baby", 33.5, 0.91, 0.2, 0.1, 0.25), Score("bird", 35.5, 0.93, 0.1, 0.1, 0.75)]},
     Speed(0.51, 612.4, (320, 180), 3),
 )
 BICUBIC = Row("bicubic", scores={"Set5": [Score("baby", 31.78, 0.8575), Score("bird", 30.18, 0.8730)]})
@@ -87,7 +87,7 @@ def test_markdown_has_everything(run: Run) -> None:
 
 
 def test_csv_has_means_and_pictures(run: Run) -> None:
-    lines = list(csv.DictReader(io.StringIO(report.csv(run))))
+    lines = [line for line in csv.DictReader(io.StringIO(report.csv(run))) if not line["source"]]
     assert [(line["network"], line["picture"]) for line in lines] == [
         ("bicubic", "mean"),
         ("bicubic", "baby"),
@@ -99,6 +99,28 @@ def test_csv_has_means_and_pictures(run: Run) -> None:
     assert float(lines[3]["psnr"]) == 34.5
     assert lines[0]["parameters"] == ""
     assert lines[3]["sha256"] == "ab" * 32
+    assert {line["command"] for line in lines} == {run.command}
+    assert [line["picture_seconds"] for line in lines] == ["", "", "", "0.5", "0.25", "0.75"]
+    assert [(line["timed_seconds"], line["memory_mib"]) for line in lines] == [("", "")] * 3 + [("0.51", "612.4")] * 3
+
+
+def test_csv_and_json_have_the_published_figures(run: Run) -> None:
+    lines = {line["network"]: line for line in csv.DictReader(io.StringIO(report.csv(run))) if line["source"]}
+    rcan = lines["RCAN"]
+    assert (rcan["scale"], rcan["set"], rcan["picture"]) == ("4", "Set5", "mean")
+    assert (rcan["psnr"], rcan["ssim"], rcan["parameters"]) == ("32.63", "0.9002", "15600000")
+    assert rcan["source"].startswith("Zhang et al., Image Super-Resolution Using Very Deep")
+    assert rcan["timed_seconds"] == rcan["command"] == rcan["sha256"] == ""
+    assert lines["IMDN"]["timed_seconds"] == "0.97"  # of those measured with their own weights, which come last
+    written = json.loads(json.dumps(run.as_json()))["published"]
+    assert {row["name"] for row in written} == set(lines)
+    found = next(row for row in written if row["name"] == "RCAN")
+    assert found["sets"] == {"Set5": {"psnr": 32.63, "ssim": 0.9002}}
+    assert (found["source"], found["url"], found["training"]) == (
+        rcan["source"],
+        "https://arxiv.org/abs/1807.02758",
+        "DIV2K",
+    )
 
 
 def test_every_picture(run: Run) -> None:

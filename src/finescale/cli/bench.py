@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write one line for every network and set; -: print them",
+        help="write lines for every network, set and picture, and the published ones; -: print them",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
     parser.add_argument("--no-timing", action="store_true", help="do not measure seconds and memory")

@@ -13,7 +13,7 @@ import torch
 
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation import sets
+from finescale.evaluation import published, sets
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
 from finescale.evaluation.metrics import WINDOW, Pixels, Plane, luma, psnr, shave, ssim
@@ -41,7 +41,7 @@ class Row:
         """JSON values; what is not known is left out."""
         facts = {key: getattr(self, key) for key in ("name", "parameters", "macs", "weights", "sha256", "missing")}
         if self.speed:
-            facts |= {"seconds": self.speed.seconds, "memory_mib": self.speed.memory}
+            facts |= {"timed_seconds": self.speed.seconds, "memory_mib": self.speed.memory}
         result = {key: value for key, value in facts.items() if value is not None}
         return {**result, "sets": {name: as_json(scores) for name, scores in self.scores.items()}}
 
@@ -61,7 +61,7 @@ class Run:
     date: str
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """JSON values; beside our networks the published ones, each with its source."""
         return {
             "finescale": __version__,
             "date": self.date,
@@ -72,6 +72,7 @@ class Run:
             **judges_json(self.judges),
             "timed_size": self.timed_size,
             "networks": [row.as_json() for row in self.rows],
+            "published": [published.as_json(row, self.sets) for row in published.beside(self.scale, self.sets)],
         }
 
 
@@ -87,9 +88,15 @@ def papers_bicubic(high: Pixels, scale: int) -> tuple[Plane, Plane]:
 
 
 def score_picture(
-    entrant: Contender, path: Path, scale: int, judges: Judges = (), border: Border = "replicate"
+    entrant: Contender,
+    path: Path,
+    scale: int,
+    judges: Judges = (),
+    border: Border = "replicate",
+    *,
+    timed: bool = True,
 ) -> Score:
-    """Shrinks, enlarges and scores one original; `border` is that of the shrinking.
+    """Shrinks, enlarges and scores one original; `border` is that of the shrinking, `timed` tells the seconds too.
 
     Raises:
         FinescaleError: the picture cannot be read or is too small.
@@ -103,7 +110,7 @@ def score_picture(
         low = downscale(high, scale, border)
         start = time.perf_counter()
         enlarged = to_pixels(entrant.enlarge(low))
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start if timed else None
         return score_pixels(path.stem, enlarged, high, scale, judges=judges, seconds=seconds)
     except UsageError as error:
         raise FinescaleError(f"{path}: {error}") from error
@@ -165,7 +172,9 @@ def run(
             for path in one.pictures:
                 if progress:
                     progress(entrant.name, path.stem)
-                scores[one.name].append(score_picture(entrant, path, scale, judges, border))
+                scores[one.name].append(
+                    score_picture(entrant, path, scale, judges, border, timed=timed_size is not None)
+                )
         timed = None
         if timed_size and entrant.name != PAPERS_BICUBIC:
             try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -86,6 +86,27 @@ def source(row: Published) -> Source:
 def compared(scale: int, sets: Sequence[str], *, measured: bool = False) -> list[Published]:
     """The quoted rows, or the measured ones, that have a figure for at least one of these sets."""
     return [row for row in rows(scale, measured=measured) if any(name in row.figures for name in sets)]
+
+
+def beside(scale: int, sets: Sequence[str]) -> list[Published]:
+    """All that is published for these sets: the quoted rows, then the measured ones."""
+    return [row for measured in (False, True) for row in compared(scale, sets, measured=measured)]
+
+
+def as_json(row: Published, names: Sequence[str]) -> dict[str, Any]:
+    """A row as JSON values, named as in those of a benchmark run: its figures on these sets, and its source."""
+    origin = source(row)
+    facts = {
+        "name": row.network,
+        "parameters": row.parameters,
+        "training": row.training,
+        "timed_seconds": row.seconds,
+        "memory_mib": row.memory_mib,
+        "source": origin.title,
+        "url": origin.url,
+    }
+    sets = {name: dict(zip(("psnr", "ssim"), row.figures[name])) for name in names if name in row.figures}
+    return {**{key: value for key, value in facts.items() if value is not None}, "sets": sets}
 
 
 def pair(row: Published, name: str) -> str:

@@ -45,19 +45,27 @@ def write(run: Run, folder: Path, *, overwrite: bool = False) -> list[Path]:
 
 
 def csv(run: Run) -> str:
-    """One line for every network and set, and one for every picture of it."""
+    """One line for every network and set, and one for every picture of it; then the published ones.
+
+    Only the published ones have a `source`. `picture_seconds` are of that picture, `timed_seconds` and `memory_mib` of
+    one of the run's `timed_size`; of published networks, on the machine that the source names.
+    """
     out = io.StringIO()
-    writer = csv_files.writer(out, lineterminator="\n")
-    facts = ("parameters", "macs", "sha256")
-    writer.writerow(["network", "scale", "set", "picture", *FIGURES, *facts])
+    facts = ("parameters", "macs", "timed_seconds", "memory_mib", "sha256", "command", "source")
+    writer = csv_files.DictWriter(
+        out, ["network", "scale", "set", "picture", *FIGURES, *facts], extrasaction="ignore", lineterminator="\n"
+    )
+    writer.writeheader()
     for row in run.rows:
-        own = [getattr(row, fact) for fact in facts]
+        own = {**row.as_json(), "network": row.name, "scale": run.scale, "command": run.command}
         for name, scores in row.scores.items():
-            average = means(scores)
-            writer.writerow([row.name, run.scale, name, "mean", *(average.get(figure) for figure in FIGURES), *own])
+            writer.writerow({**own, "set": name, "picture": "mean", **means(scores)})
             for score in scores:
-                figures = [getattr(score, figure) for figure in FIGURES]
-                writer.writerow([row.name, run.scale, name, score.name, *figures, *own])
+                writer.writerow({**own, "set": name, "picture": score.name, **{f: getattr(score, f) for f in FIGURES}})
+    for known in published.beside(run.scale, run.sets):
+        own = {**published.as_json(known, run.sets), "network": known.network, "scale": run.scale}
+        for name, figures in own["sets"].items():
+            writer.writerow({**own, "set": name, "picture": "mean", **figures})
     return out.getvalue()
 
 

@@ -59,17 +59,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Score:
-    """One picture's figures: PSNR (dB) and SSIM on luma without the border, LPIPS, BRISQUE, seconds to make it."""
+    """One picture's figures: PSNR (dB) and SSIM on luma without the border, LPIPS, BRISQUE, seconds it took to make."""
 
     name: str
     psnr: float
     ssim: float
     distance: float | None = None
     brisque: float | None = None
-    seconds: float | None = None
+    picture_seconds: float | None = None
 
 
-FIGURES = ("psnr", "ssim", "distance", "brisque", "seconds")
+FIGURES = ("psnr", "ssim", "distance", "brisque", "picture_seconds")
 
 
 def means(scores: Sequence[Score]) -> dict[str, float]:
@@ -149,7 +149,8 @@ def score_pixels(
 ) -> Score:
     """Scores an enlarged picture (sH, sW, 3) uint8 against the original, cropped to the same size."""
     perceptual = {judge.key: judge(enlarged, high) for judge in judges if not isinstance(judge, Unavailable)}
-    return Score(name, psnr_y(enlarged, high, scale), ssim_y(enlarged, high, scale), seconds=seconds, **perceptual)
+    figures = (psnr_y(enlarged, high, scale), ssim_y(enlarged, high, scale))
+    return Score(name, *figures, picture_seconds=seconds, **perceptual)
 
 
 def score_pair(pair: Pair, scale: int, judges: Judges = ()) -> Score:
