@@ -49,7 +49,7 @@ def tiny_store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     from finescale.data import store
 
     folder = tmp_path_factory.mktemp("stores") / "tiny"
-    list(store.prepare(store.find_pictures([pictures]), folder, (2, 3, 4)))
+    list(store.prepare(store.find_pictures([pictures]), folder, (2, 3, 4), licence="CC0-1.0"))
     return folder
 
 

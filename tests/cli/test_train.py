@@ -100,6 +100,8 @@ def test_trains_and_writes_a_file_that_explains_itself(
     assert header.notes["data"]["pictures"] == 4
     assert header.notes["recipe"]["optimiser"]["rate"] == 5e-4
     assert header.notes["validation"]["psnr_y"] > 10
+    assert 0.1 < header.notes["validation"]["ssim_y"] < 1
+    assert header.notes["licence"] == header.notes["data"]["licence"] == "CC0-1.0"
     assert str(tmp_path) not in json.dumps(header.notes)
     network = files.load(out / "sa-rcan-x2.safetensors")
     average = checkpoints.read(out / "last.ckpt")["average"]

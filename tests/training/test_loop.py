@@ -165,9 +165,9 @@ def test_a_budget_in_time_is_kept_and_ends_fully_decayed(
         clock.now += dice.uniform(0.5, 1.5) * seconds / 200 * (2 if late else 1)
         return (output - target).abs().mean()
 
-    def validate(network: nn.Module) -> tuple[float, Sequence[Tensor]]:
+    def validate(network: nn.Module, last: bool) -> tuple[float, float, Sequence[Tensor]]:
         clock.now += 7
-        return 30.0, []
+        return 30.0, math.nan, []
 
     training = make_training(
         budget=budget,
@@ -256,14 +256,16 @@ def test_a_run_of_nothing_but_nonsense_ends(make_training: MakeTraining) -> None
 
 def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -> None:
     seen: list[bool] = []
+    ends: list[bool] = []
     scores = iter([20.0, 30.0, 25.0, 24.0])
     record = Record()
     kept: list[tuple[float, dict[str, Tensor]]] = []
 
-    def validate(network: nn.Module) -> tuple[float, Sequence[Tensor]]:
+    def validate(network: nn.Module, last: bool) -> tuple[float, float, Sequence[Tensor]]:
+        ends.append(last)
         mean = training.average.mean["head.0.weight"]  # the network's own weights, while they are exchanged
         seen.append(not network.training and not torch.equal(mean, network.get_parameter("head.0.weight")))
-        return next(scores), [torch.zeros(3, 4, 4)]
+        return next(scores), 0.75 if last else math.nan, [torch.zeros(3, 4, 4)]
 
     training = make_training(budget=8, validate=validate, validate_every=2, observers=[record])
     training._tick_length = 1
@@ -271,15 +273,19 @@ def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -
     training.run()
     assert seen == [True] * len(record.scores)
     assert [psnr for psnr, _ in kept] == [20.0, 30.0]
-    assert checkpoints.read(training.out / "best.ckpt")["progress"]["psnr"] == 30.0
-    assert checkpoints.read(training.out / "last.ckpt")["progress"]["best"] == 30.0
+    assert ends == [False] * (len(ends) - 1) + [True]
+    best, last = (checkpoints.read(training.out / f"{name}.ckpt")["progress"] for name in ("best", "last"))
+    assert best["psnr"] == 30.0
+    assert math.isnan(best["ssim"]) != ends[1], "of the last validation only"
+    assert (last["psnr"], last["ssim"]) == (record.scores[-1], 0.75)
+    assert last["best"] == 30.0
     assert training.network.training
 
 
 def test_epochs_are_the_recipes_own(make_training: MakeTraining) -> None:
     record = Record()
     keys = {"budget": "3 epochs", "epoch": 2, "validate_every": "1 epoch", "observers": [record]}
-    training = make_training(validate=lambda network: (20.0, []), **keys)
+    training = make_training(validate=lambda network, last: (20.0, math.nan, []), **keys)
     training._tick_length = 1
     assert training.run()
     assert training.progress.step == 6

@@ -1,5 +1,6 @@
-"""PSNR-Y of a network in training, by the published protocol, on pictures it does not see."""
+"""PSNR-Y and SSIM-Y of a network in training, by the published protocol, on pictures it does not see."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor, nn
 
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
-from finescale.evaluation.metrics import psnr_y
+from finescale.evaluation.metrics import WINDOW, psnr_y, ssim_y
 from finescale.images.resize import resize
 
 _SAMPLES = 3
@@ -33,19 +34,32 @@ class Validation:
         self.high = [sets.mod_crop(sets.read_rgb(Path(file)), scale) for file in files]
         self.low = [downscale(high, scale).to(device) for high in self.high]
 
-    def __call__(self, network: nn.Module) -> tuple[float, list[Tensor]]:
-        """Mean PSNR-Y in dB of a network in evaluation mode, and samples: bicubic, network, original side by side."""
-        scores, samples = [0.0] * len(self.high), []
+    def __call__(self, network: nn.Module, similarity: bool = False) -> tuple[float, float, list[Tensor]]:
+        """Scores a network in evaluation mode.
+
+        Args:
+            network: what to score.
+            similarity: SSIM too, which takes longer than PSNR.
+
+        Returns:
+            Mean PSNR-Y in dB, mean SSIM-Y (NaN if not asked for, or if a picture is smaller than its window), and
+            samples: bicubic, network, original side by side.
+        """
+        similarity = similarity and all(min(high.shape[:2]) >= WINDOW + 2 * self.scale for high in self.high)
+        scores, likeness, samples = [0.0] * len(self.high), [math.nan] * len(self.high), []
         for batch in self._batches():
             output = network(torch.stack([self.low[i] for i in batch]).float().div(255))
             pixels = output.float().mul(255).add(0.5).floor().clamp(0, 255).to(torch.uint8)
             for i, picture in zip(batch, pixels):
-                scores[i] = psnr_y(to_pixels(picture), self.high[i], self.scale)
+                enlarged = to_pixels(picture)
+                scores[i] = psnr_y(enlarged, self.high[i], self.scale)
+                if similarity:
+                    likeness[i] = ssim_y(enlarged, self.high[i], self.scale)
                 if i < _SAMPLES:
                     bicubic = resize(self.low[i].cpu(), scale=self.scale)
                     row = torch.cat([bicubic, picture.cpu(), to_tensor(self.high[i])], dim=2)
                     samples.append(row.float().div(255))
-        return sum(scores) / len(scores), samples
+        return sum(scores) / len(scores), sum(likeness) / len(likeness), samples
 
     def _batches(self) -> list[list[int]]:
         """Numbers of pictures of equal size, a few at a time."""

@@ -26,8 +26,9 @@ from finescale.training.recipe import Recipe
 from finescale.training.schedule import Moment
 
 Objective = Callable[[Tensor, Tensor], Tensor]
-# Gives PSNR-Y in dB, and sample pictures (3, H, W) in [0, 1]; comes from the room of evaluation, above this one.
-Validate = Callable[[nn.Module], tuple[float, Sequence[Tensor]]]
+# (network, whether the run ends here) -> PSNR-Y in dB, SSIM-Y or NaN (it takes time, so only at the end of a run), and
+# sample pictures (3, H, W) in [0, 1]; comes from the room of evaluation, above this one.
+Validate = Callable[[nn.Module, bool], tuple[float, float, Sequence[Tensor]]]
 
 _TICK = 0.5  # seconds
 _TOO_MANY = 100  # steps in a row without a finite gradient end the run
@@ -42,6 +43,7 @@ class Progress:
         seconds: time spent, over all sittings.
         loss: running mean.
         psnr: of the last validation, dB.
+        ssim: of that validation, if it was the run's last; else NaN.
         best: of all validations.
         skipped: steps that were not taken because the gradient was not finite.
         rate: learning rate of the last step.
@@ -53,6 +55,7 @@ class Progress:
     seconds: float = 0.0
     loss: float = math.nan
     psnr: float = math.nan
+    ssim: float = math.nan
     best: float = -math.inf
     skipped: int = 0
     rate: float = 0.0
@@ -276,8 +279,8 @@ class Training:
         started, progress = time.monotonic(), self.progress
         self.network.eval()
         with self.average.applied(), torch.no_grad(), self.autocast():
-            psnr, samples = self.validate(self.network)
-        (progress.psnr,) = self.world.agree(psnr)
+            psnr, ssim, samples = self.validate(self.network, self.finished)
+        progress.psnr, progress.ssim = self.world.agree(psnr, ssim)
         better = progress.psnr > progress.best
         if better:
             progress.best = progress.psnr

@@ -138,6 +138,8 @@ def _train(
     observers = _observers(recipe, out, speed, screen, board) if world.first else []
     facts: dict[str, Any] = {"data": _data_facts(store), "device": _device_name(world), "torch": str(torch.__version__)}
     facts |= {"finescale": __version__, "commit": _commit()}
+    if store.licence:
+        facts["licence"] = store.licence
 
     def keep_best(progress: Progress, state: dict[str, Tensor]) -> None:
         out.mkdir(parents=True, exist_ok=True)
@@ -159,7 +161,8 @@ def _train(
         if saved is not None:
             training.restore(saved)
             if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _JUDGES):
-                training.progress.psnr, training.progress.best = math.nan, -math.inf  # they were of other pictures
+                progress = training.progress
+                progress.psnr, progress.ssim, progress.best = math.nan, math.nan, -math.inf  # of other pictures
             said.append(
                 f"going on from step {training.progress.step}, {training.progress.spent:.1%} of {recipe.budget}"
             )
@@ -355,6 +358,8 @@ def _notes(recipe: Recipe, progress: Progress, facts: Mapping[str, Any]) -> dict
     }
     if progress.psnr > 0:
         notes["validation"] = {"set": Path(recipe.data.validation).name, "psnr_y": round(progress.psnr, 4)}
+        if math.isfinite(progress.ssim):
+            notes["validation"]["ssim_y"] = round(progress.ssim, 5)
     return notes
 
 
