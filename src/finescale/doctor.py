@@ -146,27 +146,20 @@ def _formats(problems: list[str]) -> dict[str, list[str]]:
 
 
 def _weights(problems: list[str]) -> dict[str, Any]:
-    from finescale.networks.catalogue import NETWORKS
     from finescale.weights import store
     from finescale.weights.files import read_header, sha256
 
     found = []
-    for name in NETWORKS:
-        for scale in (2, 3, 4):
-            for folder in store.folders():
-                path = folder / store.file_name(name, scale)
-                if not path.is_file():
-                    continue
-                entry: dict[str, Any] = {"network": name, "scale": scale, "file": str(path), "works": True}
-                try:
-                    entry["verified"] = store.verify(path)
-                    entry["sha256"] = sha256(path)
-                    entry["notes"] = dict(read_header(path).notes)
-                except FinescaleError as error:
-                    entry |= {"works": False, "reason": str(error)}
-                    problems.append(str(error))
-                found.append(entry)
-                break
+    for name, scale, path in store.present():
+        entry: dict[str, Any] = {"network": name, "scale": scale, "file": str(path), "works": True}
+        try:
+            entry["verified"] = store.verify(path)
+            entry["sha256"] = sha256(path)
+            entry["notes"] = dict(read_header(path).notes)
+        except FinescaleError as error:
+            entry |= {"works": False, "reason": str(error)}
+            problems.append(str(error))
+        found.append(entry)
     if not any(entry["works"] for entry in found):
         problems.append("there are no trained weights in any of the folders that are searched")
     searched = [{"folder": str(folder), "exists": folder.is_dir()} for folder in store.candidates()]

@@ -194,6 +194,10 @@ def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
         (("score", "--hr", "hr", "--sr", "sr", "--scale", "0"), "expected a whole number above 0, not '0'"),
         (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png"), "say what to show"),
         (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png", "--box", "1,2,3"), "expected X,Y,W,H"),
+        (
+            ("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png", "--auto", "1", "--size", "9"),
+            "WIDTHxHEIGHT",
+        ),
         (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png", "--box", "60,0,20,20"), "is not inside"),
     ],
 )

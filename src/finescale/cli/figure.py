@@ -7,22 +7,12 @@ from finescale.cli.bench import add_settings, names, settings
 from finescale.cli.score import positive
 
 
-def numbers(text: str, count: int, form: str) -> tuple[int, ...]:
-    """Whole numbers separated by commas or an x."""
-    parts = text.replace("x", ",").split(",")
-    if len(parts) != count or not all(part.strip().isdigit() for part in parts):
-        raise argparse.ArgumentTypeError(f"expected {form} in whole pixels, not '{text}'")
-    return tuple(int(part) for part in parts)
-
-
 def box(text: str) -> tuple[int, ...]:
     """X,Y,W,H."""
-    return numbers(text, 4, "X,Y,W,H")
-
-
-def size(text: str) -> tuple[int, ...]:
-    """WxH."""
-    return numbers(text, 2, "WxH")
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected X,Y,W,H in whole pixels, not '{text}'")
+    return tuple(int(part) for part in parts)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what to show, in pixels of the original; repeatable",
     )
     add("--auto", type=positive, metavar="N", help="choose N boxes: where the networks differ most")
-    add("--size", type=size, metavar="WxH", help="size of the chosen boxes")
+    add("--size", metavar="WxH", help="size of the chosen boxes")
     add("--scale", type=int, choices=(2, 3, 4), default=4)
     add("--hr", type=Path, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
     add("--real", action="store_true", help="PICTURE is a photograph to enlarge as it is; there is no original")
@@ -52,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from finescale.errors import UsageError
     from finescale.evaluation import contenders, figure
     from finescale.images.files import check_target
+    from finescale.images.sizes import parse_box
 
+    size = args.size and parse_box(args.size)
     if not args.box and not args.auto:
         raise UsageError("say what to show: --box X,Y,W,H, or --auto N")
     if args.real and args.hr:
@@ -67,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     scene = figure.scene(args.picture, entrants, args.scale, high=args.hr, real=args.real)
     boxes = [figure.Box(*given) for given in args.box or []]
     if args.auto:
-        boxes += figure.telling_boxes(scene, args.auto, args.size)
+        boxes += figure.telling_boxes(scene, args.auto, size)
     figure.draw(scene, boxes, args.output, overwrite=args.overwrite)
     print(args.output, *(f"{b.left},{b.top},{b.width},{b.height}" for b in boxes))
     return 0

@@ -61,11 +61,18 @@ def list_file(path: Path, digest: str) -> None:
     os.replace(part, index)
 
 
+def present(name: str, scale: int) -> Path | None:
+    """The file of the weights of that exact name, not verified, or None where there is none on this machine."""
+    return next((path for folder in folders() if (path := folder / file_name(name, scale)).is_file()), None)
+
+
 def locate(name: str, scale: int) -> Path | None:
-    """The verified file of the weights of that exact name, or None where there is none on this machine."""
-    for folder in folders():
-        path = folder / file_name(name, scale)
-        if path.is_file():
-            verify(path)
-            return path
-    return None
+    """As `present`, but verified.
+
+    Raises:
+        FinescaleError: the file is not the one that was published.
+    """
+    path = present(name, scale)
+    if path:
+        verify(path)
+    return path

@@ -23,7 +23,7 @@ from finescale.weights.files import load as load_file
 from finescale.weights.header import Header, read_header
 from finescale.weights.places import INDEX, candidates, file_name, folders, locate, verify
 
-__all__ = ["Found", "available", "candidates", "file_name", "find", "folders", "load", "scales", "verify"]
+__all__ = ["Found", "available", "candidates", "find", "folders", "load", "present", "scales", "verify"]
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,22 @@ def find(name: str, scale: int) -> Path | None:
     return locate(resolve(name), scale)
 
 
-def available() -> Iterator[Found]:
-    """All weight files on this machine that Finescale would find by name (not verified)."""
+def present() -> Iterator[tuple[str, int, Path]]:
+    """Network, scale and path of all weight files on this machine that Finescale would find by name (not read)."""
     for name in NETWORKS:
         for scale in (2, 3, 4):
-            for folder in folders():
-                path = folder / file_name(name, scale)
-                if path.is_file():
-                    yield Found(name, scale, path, read_header(path))
-                    break
+            if path := places.present(name, scale):
+                yield name, scale, path
+
+
+def available() -> Iterator[Found]:
+    """All weight files on this machine that Finescale would find by name (not verified).
+
+    Raises:
+        FinescaleError: one is damaged.
+    """
+    for name, scale, path in present():
+        yield Found(name, scale, path, read_header(path))
 
 
 def scales(network: str | Path | None = None) -> list[int]:
