@@ -1,6 +1,7 @@
 """Weight files explain themselves, and are whole or absent."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -78,3 +79,17 @@ def test_a_network_outside_the_catalogue_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="catalogue"):
         files.save(network, tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_tells_of_the_pictures_that_the_shipped_files_mean() -> None:
+    folder = Path(files.__file__).parent / "files"
+    page = (folder / "MANIFEST.md").read_text("utf-8")
+    counts = {name: int(count) for name, count in re.findall(r"^\| \[(.+?)\]\(\S+\) \| (\d+) \|", page, re.MULTILINE)}
+    for path in folder.glob("*.safetensors"):
+        data = files.read_header(path).notes["data"]
+        assert "see MANIFEST" in data["licence"]
+        assert sum(counts.values()) == data["pictures"]
+    for title, section in re.findall(r"^### (.+)\n\n((?:\*\*.+\n(?:.+\n)*\n?)+)", page, re.MULTILINE):
+        listed = re.findall(r"(?:: |, |,\n)`([^`]+)`", section)
+        assert len(set(listed)) == counts.pop(title), title
+    assert set(counts) == {"BSDS500, train", "BSDS500, test", "T91 (Yang et al. 2010)"}, "too many to name"
