@@ -149,8 +149,8 @@ def score_pixels(
 ) -> Score:
     """Scores an enlarged picture (sH, sW, 3) uint8 against the original, cropped to the same size."""
     perceptual = {judge.key: judge(enlarged, high) for judge in judges if not isinstance(judge, Unavailable)}
-    figures = (psnr_y(enlarged, high, scale), ssim_y(enlarged, high, scale))
-    return Score(name, *figures, picture_seconds=seconds, **perceptual)
+    psnr, ssim = psnr_y(enlarged, high, scale), ssim_y(enlarged, high, scale)
+    return Score(name, psnr, ssim, picture_seconds=seconds, **perceptual)
 
 
 def score_pair(pair: Pair, scale: int, judges: Judges = ()) -> Score:
