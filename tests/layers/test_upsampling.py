@@ -35,6 +35,20 @@ def test_sub_pixel_starts_as_nearest_neighbour(scale: int, start: str) -> None:
     assert y.std() > 0
 
 
+@pytest.mark.parametrize("start", INITIALISATIONS)
+def test_plain_sub_pixel_starts_every_sub_kernel_by_itself(start: str) -> None:
+    torch.manual_seed(0)
+    layer, plain = upsampling("sub-pixel", 4, 6, 2), upsampling("sub-pixel-plain", 4, 6, 2)
+    for each in (layer, plain):
+        initialise(each, start)  # type: ignore[arg-type]
+    kernels = plain[0].get_parameter("weight").unflatten(0, (6, 4))
+    assert (kernels - kernels[:, :1]).flatten(2).abs().amax(2)[:, 1:].min() > 0
+    x = torch.rand(1, 4, 5, 7)
+    assert not torch.allclose(plain(x), repeated(plain(x), 2))
+    plain.load_state_dict(layer.state_dict())  # the same network otherwise
+    torch.testing.assert_close(plain(x), layer(x))
+
+
 def test_four_times_by_two_steps_starts_as_nearest_neighbour_of_the_first() -> None:
     torch.manual_seed(0)
     layer = SubPixelUpsampler(8, 4)
@@ -50,6 +64,8 @@ def test_a_flat_input_gives_no_checkerboard(name: str) -> None:
     inner = layer(torch.full((1, 4, 12, 12), 0.5))[..., 6:-6, 6:-6]
     if name == "transposed":  # its phases have weights of their own: equal only once they are trained
         assert layer[0].get_parameter("weight").shape[-1] % 2 == 0  # but every output is a sum of equally many terms
+    elif name == "sub-pixel-plain":  # likewise: what ICNR is for
+        assert (inner.amax((2, 3)) - inner.amin((2, 3))).min() > 0.01
     else:
         assert (inner.amax((2, 3)) - inner.amin((2, 3))).max() < 1e-5
 

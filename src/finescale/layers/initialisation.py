@@ -27,11 +27,16 @@ def icnr_(weight: Tensor, scale: int) -> Tensor:
     return weight
 
 
+class PlainPixelShuffle(nn.PixelShuffle):
+    """A pixel shuffle whose convolution starts without ICNR; (B, C s^2, H, W) -> (B, C, sH, sW)."""
+
+
 @torch.no_grad()
 def initialise(module: nn.Module, name: Initialisation, *, slope: float = 0.0) -> None:
     """Starts the weights of all convolutions and linear layers in `module` anew, and their biases at 0.
 
-    A convolution that a pixel shuffle follows in an `nn.Sequential` is started by ICNR on top of it.
+    A convolution that a pixel shuffle follows in an `nn.Sequential` is started by ICNR on top of it, unless that is a
+    `PlainPixelShuffle`.
 
     Args:
         module: changed in place.
@@ -53,6 +58,8 @@ def initialise(module: nn.Module, name: Initialisation, *, slope: float = 0.0) -
     for sequence in module.modules():
         if isinstance(sequence, nn.Sequential):
             for layer, after in pairwise(sequence):
+                if isinstance(after, PlainPixelShuffle):
+                    continue
                 if isinstance(layer, nn.Conv2d) and isinstance(after, nn.PixelShuffle):
                     icnr_(layer.weight, after.upscale_factor)
 

@@ -5,10 +5,10 @@ from typing import Literal
 from torch import nn
 
 from finescale.errors import UsageError, nearest
-from finescale.layers.initialisation import icnr_
+from finescale.layers.initialisation import PlainPixelShuffle, icnr_
 
-UPSAMPLINGS = ("sub-pixel", "resize", "transposed")
-Upsampling = Literal["sub-pixel", "resize", "transposed"]
+UPSAMPLINGS = ("sub-pixel", "sub-pixel-plain", "resize", "transposed")
+Upsampling = Literal["sub-pixel", "sub-pixel-plain", "resize", "transposed"]
 
 
 def sub_pixel(c_in: int, c_out: int, scale: int, *, kernel: int = 3) -> list[nn.Module]:
@@ -38,10 +38,10 @@ def upsampling(name: Upsampling, c_in: int, c_out: int, scale: int) -> nn.Sequen
     """One learned enlargement; (B, `c_in`, H, W) -> (B, `c_out`, sH, sW).
 
     Args:
-        name: "sub-pixel" (1x1 convolution and pixel shuffle, started by ICNR: arXiv 1707.02937), "resize" (nearest
-            neighbour, then a 3x3 convolution: Odena et al., "Deconvolution and checkerboard artifacts", 2016) or
-            "transposed" (a transposed convolution whose kernel is a multiple of its stride, so that every output is
-            made of equally many terms).
+        name: "sub-pixel" (1x1 convolution and pixel shuffle, started by ICNR: arXiv 1707.02937), "sub-pixel-plain" (the
+            same, started like any other convolution: arXiv 1609.05158), "resize" (nearest neighbour, then a 3x3
+            convolution: Odena et al., "Deconvolution and checkerboard artifacts", 2016) or "transposed" (a transposed
+            convolution whose kernel is a multiple of its stride, so that every output is made of equally many terms).
         c_in: channels of the input.
         c_out: channels of the output.
         scale: 2, 3 or any larger whole number.
@@ -51,6 +51,8 @@ def upsampling(name: Upsampling, c_in: int, c_out: int, scale: int) -> nn.Sequen
     """
     if name == "sub-pixel":
         return nn.Sequential(*sub_pixel(c_in, c_out, scale, kernel=1))
+    if name == "sub-pixel-plain":
+        return nn.Sequential(nn.Conv2d(c_in, c_out * scale**2, 1), PlainPixelShuffle(scale))
     if name == "resize":
         return nn.Sequential(nn.Upsample(scale_factor=scale), nn.Conv2d(c_in, c_out, 3, padding=1))
     if name == "transposed":
