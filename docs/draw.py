@@ -541,10 +541,11 @@ def draw_edsr(name: str, network: EDSR) -> str:
 def draw_srcnn(name: str, network: SRCNN) -> str:
     """SRCNN: three convolutions."""
     layers: list[Item] = []
-    for layer in network.layers:
-        layers += [conv(layer), plain("ReLU")]
+    for layer, activation in zip(network.layers, network.activations):
+        layers += [conv(layer), plain(activation_name(activation))]
+    layers.append(conv(network.layers[-1]))
     bicubic = plain("bicubic", f"× {network.scale}")
-    items = (IN, bicubic, Tap("x"), plain("luma"), Tap("y"), *layers[:-1], Join("y", "−"), Join("x"), OUT)
+    items = (IN, bicubic, Tap("x"), plain("luma"), Tap("y"), *layers, Join("y", "−"), Join("x"), OUT)
     return draw_panels(_title(name), [Panel(_title(name), items)])
 
 

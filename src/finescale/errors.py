@@ -17,10 +17,10 @@ class FinescaleWarning(UserWarning):
     """Something a person should know although the work goes on."""
 
 
-def nearest(name: str, known: object) -> str:
+def nearest(name: object, known: object) -> str:
     """A hint such as ``; did you mean 'rcan'?`` for a misspelt `name`, or an empty string."""
     import difflib
 
     by_lower = {str(k).lower(): str(k) for k in known}  # type: ignore[attr-defined]
-    match = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    match = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[match[0]]}'?" if match else ""

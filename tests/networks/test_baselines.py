@@ -52,6 +52,21 @@ def test_srcnn_changes_luma_only_and_has_the_papers_size() -> None:
         torch.testing.assert_close(y[:, a] - y[:, b], bicubic[:, a] - bicubic[:, b], atol=1e-5, rtol=1e-5)
 
 
+def test_srcnn_takes_any_activation_and_keeps_its_names() -> None:
+    torch.manual_seed(0)
+    plain = build("srcnn", scale=2)
+    assert set(plain.state_dict()) == {f"layers.{i}.{part}" for i in range(3) for part in ("weight", "bias")}
+    other = build("srcnn", scale=2, activation="sqnl")
+    other.load_state_dict(plain.state_dict())
+    x = torch.rand(1, 3, 8, 8)
+    with torch.no_grad():
+        assert not torch.allclose(other(x), plain(x), atol=1e-4)
+    learned = build("srcnn", scale=2, activation="prelu")
+    assert sum(p.numel() for p in learned.parameters()) == 57_281 + 64 + 32
+    learned(x).mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learned.parameters())
+
+
 def test_edsr_scales_what_a_block_adds() -> None:
     torch.manual_seed(0)
     network = EDSR(scale=2, channels=8, blocks=1, residual_factor=0.1)

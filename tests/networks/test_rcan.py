@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from finescale.errors import UsageError
 from finescale.layers.attention import SelfAttention
@@ -37,6 +38,13 @@ def tiny(name: str, *, scale: int = 2, **options: object) -> RCAN:
 def test_self_attention_stands_where_it_should(name: str, layers: int) -> None:
     network = build(name, scale=2)
     assert sum(isinstance(m, SelfAttention) for m in network.modules()) == layers
+
+
+def test_self_attention_leaves_the_query_without_spectral_norm() -> None:
+    for layer in (m for m in tiny("sa-rcan").modules() if isinstance(m, SelfAttention)):
+        assert not parametrize.is_parametrized(layer.query)
+        for convolution in (layer.key, layer.value, layer.output):
+            assert parametrize.is_parametrized(convolution, "weight")
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -92,8 +100,8 @@ def test_any_activation(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": "blocks"}, "attention must be None, 'block' or 'group'"),
-        ({"tail": "short"}, "tail must be"),
+        ({"attention": "blocks"}, "no attention 'blocks'; did you mean 'block'"),
+        ({"tail": "short"}, "no tail 'short'; there are 'classic', 'direct'"),
         ({"channel": 3}, "no argument 'channel'; did you mean 'channels'"),
         ({"scale": 8}, "scale must be 2, 3 or 4"),
     ],

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from finescale.backbones import catalogue as backbones
 from finescale.errors import UsageError
@@ -14,7 +15,7 @@ from finescale.layers.statistics import StatisticsLayer, localise
 from finescale.layers.upsampling import UPSAMPLINGS
 from finescale.networks.catalogue import NETWORKS, build
 from finescale.networks.complexity import count
-from finescale.networks.unet import DenseBlock, ResidualBlock, UNet
+from finescale.networks.unet import BlockEnd, DenseBlock, ResidualBlock, UNet
 
 TINY = {"widths": (32, 16, 16, 8, 8), "blocks": (1, 2, 1, 1), "head": 8, "input_skip": 4}
 
@@ -121,6 +122,47 @@ def test_every_choice_by_name_trains(option: str, values: tuple[object, ...]) ->
             assert parameter.grad.isfinite().all(), f"{value}: {name}"
 
 
+@pytest.mark.parametrize("encoder", ["plain", "resnet18"])
+@pytest.mark.parametrize("attention", ["channel", "spatial", "both"])
+@pytest.mark.parametrize(("decoder", "places"), [("plain", 4), ("residual", 5), ("dense", 5)])
+def test_any_decoder_has_attention_at_the_end_of_its_blocks(
+    decoder: str, places: int, attention: str, encoder: str
+) -> None:
+    network = tiny(decoder=decoder, attention=attention, encoder=encoder, channel_reduction=4)
+    found = [m for m in network.modules() if isinstance(m, ChannelAttention | SelfAttention)]
+    assert sum(isinstance(m, ChannelAttention) for m in found) == (places if attention != "spatial" else 0)
+    spatial = [m for m in found if isinstance(m, SelfAttention)]
+    assert len(spatial) == (places if attention != "channel" else 0)
+    pools = (2, 2, 2, 2, 4) if decoder != "plain" else (2, 2, 2, 4)
+    assert [m.pool for m in spatial] == (list(pools) if spatial else [])
+    assert {m.stride for m in found} == {1, 2, 4, 8}
+    network(torch.rand(2, 3, 16, 16)).mean().backward()
+    for layer in found:
+        for name, parameter in layer.named_parameters():
+            assert parameter.grad is not None, name
+    for layer in spatial:
+        assert layer.gamma.grad is not None
+        assert layer.gamma.grad.abs() > 0  # its output reaches the picture
+
+
+def test_attention_ends_a_residual_block_before_its_skip() -> None:
+    torch.manual_seed(0)
+    block = ResidualBlock(8, norm="none", activation="relu", end=BlockEnd("both", 4, 1)).eval()
+    assert block.channel is not None
+    assert block.spatial is not None
+    block.spatial.gamma.data.fill_(0.5)
+    x = torch.randn(1, 8, 6, 6)
+    y = block.body(x)
+    y = y + block.channel(y)
+    torch.testing.assert_close(block(x), torch.relu(x + block.spatial(y)))
+
+
+def test_self_attention_is_spectrally_normalised_throughout() -> None:
+    for layer in (m for m in tiny("unet-9").modules() if isinstance(m, SelfAttention)):
+        for convolution in (layer.query, layer.key, layer.value, layer.output):
+            assert parametrize.is_parametrized(convolution, "weight")
+
+
 def test_layers_know_their_resolution() -> None:
     network = tiny("unet-9", encoder="resnest50")
     localise(network, 48)
@@ -205,12 +247,11 @@ def test_learns_one_picture_by_heart() -> None:
         ({"encoder": "resnet43"}, "encoder 'resnet43'; did you mean 'resnet34'"),
         ({"decoder": "densed"}, "did you mean 'dense'"),
         ({"attention": "spacial"}, "did you mean 'spatial'"),
-        ({"decoder": "residual", "attention": "channel"}, "end of dense blocks"),
         ({"norm": "layer"}, "there is no norm 'layer'"),
         ({"activation": "mishh"}, "did you mean 'mish'"),
         ({"upsampling": "shuffle"}, "no upsampling 'shuffle'"),
         ({"initialisation": "he"}, "no initialisation 'he'"),
-        ({"widths": (8, 8)}, "5 widths"),
+        ({"widths": (8, 8)}, "widths: should be a list of 5 values"),
         ({"depth": 5}, "no argument 'depth'"),
         ({"scale": 5}, "scale must be 2, 3 or 4"),
     ],

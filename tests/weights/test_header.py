@@ -47,8 +47,8 @@ def test_damaged_metadata(tmp_path: Path, metadata: dict[str, str], capsys: pyte
     ("arguments", "reason"),
     [
         ('{"scale": 2, "chanels": 8}', "did you mean 'channels'"),
-        ('{"scale": 2, "channels": -8}', "cannot be built with these arguments"),
-        ('{"scale": 2, "channels": "wide"}', "cannot be built with these arguments"),
+        ('{"scale": 2, "channels": -8}', "channels: should be greater than 0"),
+        ('{"scale": 2, "channels": "wide"}', "channels: should be a valid integer"),
     ],
 )
 def test_impossible_arguments(tmp_path: Path, arguments: str, reason: str) -> None:

@@ -50,7 +50,8 @@ class SelfAttention(StatisticsLayer):
         pool: keys and values are max-pooled by this factor, SAGAN's own saving.
         query_pool: queries are average-pooled by this factor and the result is enlarged bilinearly; 1 keeps every
             position a query. Keys are then pooled by `pool` after that.
-        spectral: spectral normalisation (arXiv 1802.05957) of the key, value and output convolutions.
+        spectral: spectral normalisation (arXiv 1802.05957) of its convolutions.
+        spectral_query: False leaves the query convolution out of that, as SA-RCAN does.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class SelfAttention(StatisticsLayer):
         pool: int = 2,
         query_pool: int = 1,
         spectral: bool = True,
+        spectral_query: bool = True,
     ) -> None:
         super().__init__()
         hidden, inner = max(1, channels // reduction), max(1, channels // value_reduction)
         self.pool, self.query_pool = pool, query_pool
         constrain = spectral_norm if spectral else _unchanged
-        self.query = nn.Conv2d(channels, hidden, 1)
+        query = nn.Conv2d(channels, hidden, 1)
+        self.query = constrain(query) if spectral_query else query
         self.key = constrain(nn.Conv2d(channels, hidden, 1))
         self.value = constrain(nn.Conv2d(channels, inner, 1))
         self.output = constrain(nn.Conv2d(inner, channels, 1))

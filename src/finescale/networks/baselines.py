@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from finescale.layers.activation import activation as make_activation
 from finescale.layers.resampling import BicubicEnlargement
 from finescale.layers.upsampling import SubPixelUpsampler
+from finescale.networks.arguments import ActivationName, Count, OddCount, Positive
 from finescale.networks.base import DIV2K_MEAN, MeanShift, Network
 
 
@@ -34,14 +35,20 @@ class SRCNN(Network):
     Args:
         scale: 2, 3 or 4.
         channels: of the two hidden layers.
-        kernels: of the three convolutions; 9-5-5 is the paper's largest, with 57 k parameters.
+        kernels: of the three convolutions, odd; 9-5-5 is the paper's largest, with 57 k parameters.
+        activation: by name, see `finescale.layers.activation`; the paper's is ReLU.
     """
 
     _LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # ITU-R BT.601, as the benchmarks' Y
     _RANGE = 219 / 255  # of luma between black and white
 
     def __init__(
-        self, *, scale: int, channels: tuple[int, int] = (64, 32), kernels: tuple[int, int, int] = (9, 5, 5)
+        self,
+        *,
+        scale: int,
+        channels: tuple[Count, Count] = (64, 32),
+        kernels: tuple[OddCount, OddCount, OddCount] = (9, 5, 5),
+        activation: ActivationName = "relu",
     ) -> None:
         super().__init__(scale=scale)
         self.bicubic = BicubicEnlargement(scale)
@@ -49,14 +56,15 @@ class SRCNN(Network):
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, k, padding=k // 2, padding_mode="replicate") for (a, b), k in zip(widths, kernels)
         )
+        self.activations = nn.ModuleList(make_activation(activation, channels=width) for width in channels)
 
     def enlarge(self, x: Tensor) -> Tensor:
         picture = self.bicubic(x)
         weights = torch.tensor(self._LUMA, dtype=x.dtype, device=x.device).reshape(1, 3, 1, 1)
         luma = (picture * weights).sum(1, keepdim=True) + 16 / 255
         y = luma
-        for layer in self.layers[:-1]:
-            y = layer(y).relu()
+        for layer, activation in zip(self.layers, self.activations):  # the last layer has none
+            y = activation(layer(y))
         y = self.layers[-1](y)
         return picture + (y - luma) / self._RANGE  # more luma at the same colour is as much more of R, G and B
 
@@ -93,11 +101,11 @@ class EDSR(Network):
         self,
         *,
         scale: int,
-        channels: int = 64,
-        blocks: int = 16,
+        channels: Count = 64,
+        blocks: Count = 16,
         residual_factor: float = 1.0,
-        activation: str = "relu",
-        value_range: float = 1.0,
+        activation: ActivationName = "relu",
+        value_range: Positive = 1.0,
     ) -> None:
         super().__init__(scale=scale)
         self.value_range = value_range

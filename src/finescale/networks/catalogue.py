@@ -7,6 +7,7 @@ from typing import Any
 
 from finescale.errors import UsageError, nearest
 from finescale.networks import DEFAULT as DEFAULT
+from finescale.networks.arguments import checked
 from finescale.networks.base import Config, Network
 from finescale.networks.baselines import EDSR, SRCNN, Bicubic
 from finescale.networks.rcan import RCAN
@@ -77,7 +78,7 @@ ARCHITECTURES: dict[str, type[Network]] = {
     entry.architecture.__name__: entry.architecture for entry in NETWORKS.values()
 }
 
-ALIASES: dict[str, str] = {"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"}  # the mission's own names
+ALIASES: dict[str, str] = {"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"}  # as their authors call them
 
 
 def resolve(name: str) -> str:
@@ -92,7 +93,7 @@ def resolve(name: str) -> str:
     return name
 
 
-def build(name: str, *, scale: int, **overrides: Any) -> Network:
+def build(name: str, /, *, scale: int, **overrides: Any) -> Network:
     """Builds a network of the catalogue with fresh weights.
 
     Args:
@@ -101,7 +102,8 @@ def build(name: str, *, scale: int, **overrides: Any) -> Network:
         overrides: arguments of the class that replace those of the catalogue.
 
     Raises:
-        UsageError: unknown name or argument, naming the nearest one; a scale other than 2, 3 or 4.
+        UsageError: unknown name or argument, naming the nearest one; a wrong type or an impossible value, naming the
+            argument; a scale other than 2, 3 or 4.
     """
     name = resolve(name)
     entry = NETWORKS[name]
@@ -112,14 +114,13 @@ def construct(name: str, architecture: type[Network], arguments: Mapping[str, An
     """Builds a network from its class and arguments, and records them in `network.config`.
 
     Raises:
-        UsageError: an unknown argument, naming the nearest one; a value that the class cannot be built with.
+        UsageError: an unknown argument, a wrong type or an impossible value, naming `arguments.KEY` and, of names, the
+            nearest one.
     """
     parameters = inspect.signature(architecture).parameters
-    for key in arguments:
-        if key not in parameters:
-            raise UsageError(f"{architecture.__name__} has no argument '{key}'{nearest(key, parameters)}")
-    complete = {key: arguments.get(key, parameter.default) for key, parameter in parameters.items()}
     try:
+        given = checked(architecture, arguments)
+        complete = {key: given.get(key, parameter.default) for key, parameter in parameters.items()}
         network = architecture(**complete)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from error
@@ -128,7 +129,7 @@ def construct(name: str, architecture: type[Network], arguments: Mapping[str, An
         RuntimeError,
         ArithmeticError,
         LookupError,
-    ) as error:  # a word for a number, a width below 0, ...
+    ) as error:  # values that do not go together, or need more memory than there is
         raise UsageError(f"{name}: cannot be built with these arguments ({str(error).splitlines()[0]})") from error
     if any(parameter.numel() == 0 for parameter in network.parameters()):
         raise UsageError(f"{name}: cannot be built with these arguments (a layer would have no channels)")

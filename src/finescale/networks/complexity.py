@@ -53,6 +53,7 @@ def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
         assert isinstance(module, SelfAttention)
         height, width = (-(-side // module.query_pool) for side in inputs[0].shape[2:])
         keys = -(-height // module.pool) * -(-width // module.pool)
+        assert isinstance(module.query, nn.Conv2d)
         assert isinstance(module.value, nn.Conv2d)
         total += height * width * keys * (module.query.out_channels + module.value.out_channels)
 

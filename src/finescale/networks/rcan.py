@@ -9,6 +9,7 @@ from finescale.layers.activation import activation as make_activation
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import icnr_
 from finescale.layers.upsampling import SubPixelUpsampler
+from finescale.networks.arguments import ActivationName, Count, Positive
 from finescale.networks.base import DIV2K_MEAN, MeanShift, Network
 
 
@@ -72,19 +73,19 @@ class RCAN(Network):
         self,
         *,
         scale: int,
-        channels: int = 64,
-        groups: int = 10,
-        blocks: int = 20,
-        reduction: int = 16,
-        activation: str = "relu",
+        channels: Count = 64,
+        groups: Count = 10,
+        blocks: Count = 20,
+        reduction: Count = 16,
+        activation: ActivationName = "relu",
         attention: Literal["block", "group"] | None = None,
-        attention_every: int = 2,
-        attention_reduction: int = 16,
-        attention_value_reduction: int = 16,
-        attention_pool: int = 2,
-        attention_query_pool: int = 1,
+        attention_every: Count = 2,
+        attention_reduction: Count = 16,
+        attention_value_reduction: Count = 16,
+        attention_pool: Count = 2,
+        attention_query_pool: Count = 1,
         tail: Literal["classic", "direct"] = "classic",
-        value_range: float = 1.0,
+        value_range: Positive = 1.0,
     ) -> None:
         super().__init__(scale=scale)
         if attention not in (None, "block", "group"):
@@ -100,6 +101,7 @@ class RCAN(Network):
                 value_reduction=attention_value_reduction,
                 pool=attention_pool,
                 query_pool=attention_query_pool,
+                spectral_query=False,
             )
 
         body: list[nn.Module] = []

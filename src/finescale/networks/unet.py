@@ -1,6 +1,7 @@
 """U-Nets for super-resolution: any encoder with any decoder, attention, norm, activation and upsampling."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -19,6 +20,7 @@ from finescale.layers.resampling import BicubicEnlargement
 from finescale.layers.statistics import StatisticsLayer
 from finescale.layers.upsampling import Upsampling
 from finescale.layers.upsampling import upsampling as make_upsampling
+from finescale.networks.arguments import ActivationName, Count, FiveCounts, FourCounts
 from finescale.networks.base import Network
 
 EncoderName = Literal["plain", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "resnest50"]
@@ -27,6 +29,7 @@ Attention = Literal["channel", "spatial", "both"]
 ENCODERS = ("plain", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "resnest50")
 DECODERS = ("plain", "residual", "dense")
 ATTENTIONS = ("channel", "spatial", "both")
+_CHANNEL, _SPATIAL = ("channel", "both"), ("spatial", "both")
 
 Unit = Callable[[int, int], nn.Sequential]  # (channels in, out) -> 3x3 convolution, norm, activation
 
@@ -36,46 +39,79 @@ def _unit(c_in: int, c_out: int, *, norm: Norm, activation: str | None) -> nn.Se
     return nn.Sequential(*layers, *([make_activation(activation, channels=c_out)] if activation else []))
 
 
-class ResidualBlock(nn.Module):
-    """Convolution, norm, activation, convolution, norm, + input, activation; (B, C, H, W) -> same."""
+@dataclass(frozen=True)
+class BlockEnd:
+    """The attention at the end of a decoder's blocks: by name, with the options of its layers."""
 
-    def __init__(self, channels: int, *, norm: Norm, activation: str) -> None:
+    attention: Attention | None
+    reduction: int
+    pool: int
+
+
+class Attentive(nn.Module):
+    """A block with attention at its end, if any: channel, then spatial, each with a skip of its own."""
+
+    channel: ChannelAttention | None
+    spatial: SelfAttention | None
+
+    def end_with(self, end: BlockEnd, channels: int) -> None:
+        """Makes the layers; called last, so that they stand after the block's own."""
+        self.channel = ChannelAttention(channels, reduction=end.reduction) if end.attention in _CHANNEL else None
+        self.spatial = SelfAttention(channels, pool=end.pool) if end.attention in _SPATIAL else None
+
+    def attend(self, y: Tensor) -> Tensor:
+        """(B, C, H, W) -> same."""
+        if self.channel is not None:
+            y = y + self.channel(y)
+        if self.spatial is not None:
+            y = self.spatial(y)  # y + gamma attention(y): the skip is its own
+        return y
+
+
+class PlainEnd(Attentive):
+    """Attention alone, after the double convolution of a plain decoder; (B, C, H, W) -> same."""
+
+    def __init__(self, channels: int, end: BlockEnd) -> None:
+        super().__init__()
+        self.end_with(end, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x)
+
+
+class ResidualBlock(Attentive):
+    """Convolution, norm, activation, convolution, norm, attention if any, + input, activation; (B, C, H, W) -> same."""
+
+    def __init__(self, channels: int, *, norm: Norm, activation: str, end: BlockEnd) -> None:
         super().__init__()
         self.body = nn.Sequential(
             _unit(channels, channels, norm=norm, activation=activation),
             _unit(channels, channels, norm=norm, activation=None),
         )
         self.activation = make_activation(activation, channels=channels)
+        self.end_with(end, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(x + self.body(x))
+        return self.activation(x + self.attend(self.body(x)))
 
 
-class DenseBlock(nn.Module):
+class DenseBlock(Attentive):
     """Three convolution-norm-activation units, each fed with the input plus all earlier outputs; (B, C, H, W) -> same.
 
-    Attention, if any, follows the last unit, channel then spatial, each with a skip of its own; the result is that +
-    input.
+    Attention, if any, follows the last unit; the result is that + input.
     """
 
-    def __init__(
-        self, channels: int, *, norm: Norm, activation: str, attention: Attention | None, reduction: int, pool: int
-    ) -> None:
+    def __init__(self, channels: int, *, norm: Norm, activation: str, end: BlockEnd) -> None:
         super().__init__()
         self.units = nn.ModuleList(_unit(channels, channels, norm=norm, activation=activation) for _ in range(3))
-        self.channel = ChannelAttention(channels, reduction=reduction) if attention in ("channel", "both") else None
-        self.spatial = SelfAttention(channels, pool=pool) if attention in ("spatial", "both") else None
+        self.end_with(end, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         total, y = x, x
         for unit in self.units:
             y = unit(total)
             total = total + y
-        if self.channel is not None:
-            y = y + self.channel(y)
-        if self.spatial is not None:
-            y = self.spatial(y)  # x + gamma attention(x): the skip is its own
-        return y + x
+        return self.attend(y) + x
 
 
 class PlainEncoder(Encoder):
@@ -159,26 +195,28 @@ class Decoder(nn.Module):
 class UNet(Network):
     """A U-Net that enlarges: encoder, decoder, upsampling head, 9x9 convolution.
 
-    `unet` of the catalogue is the classical U-Net, `unet-1` to `unet-9` are the mission's nine architectures, `unet-10`
-    and `unet-11` have a ResNeSt-50 encoder. Pictures are normalised as ImageNet's inside.
+    `unet` of the catalogue is the classical U-Net, `unet-1` to `unet-9` are the nine architectures of
+    Sabharwal and Makwana, `unet-10` and `unet-11` have a ResNeSt-50 encoder. Pictures are normalised as ImageNet's
+    inside.
 
     Args:
         scale: 2, 3 or 4.
         encoder: "plain" (double convolutions, trained with the rest) or a ResNet without max-pool and classifier.
         decoder: blocks of its stages: "plain" (a double convolution), "residual" or "dense".
-        attention: at the end of every dense block: None, "channel" (RCAN), "spatial" (SAGAN's self-attention) or
-            "both".
+        attention: at the end of every block of the decoder: None, "channel" (RCAN), "spatial" (SAGAN's
+            self-attention) or "both".
         widths: channels of the deepest map and of the four stages; a plain encoder has them too, in turn.
         blocks: in each stage, the first at the concatenated width (plain decoders have one).
         input_skip: channels of a 1x1 convolution of the picture, the last stage's skip (a plain encoder has its own).
         norm: of the decoder's (and a plain encoder's) convolutions: "batch", "instance", "spectral", "none".
         activation: likewise, see `finescale.layers.activation`.
-        upsampling: "sub-pixel", "resize", "transposed".
+        upsampling: "sub-pixel", "sub-pixel-plain" (without ICNR), "resize", "transposed".
         initialisation: of everything but a ResNet encoder, see `finescale.layers.initialisation`.
         channel_reduction: of channel attention.
         attention_pools: of the keys and values of self-attention, in each stage.
         head: channels of the upsampling head.
-        global_residual: the output is added to the bicubic enlargement of the input (the mission's own have none).
+        global_residual: the output is added to the bicubic enlargement of the input (the
+            architectures of Sabharwal and Makwana have none).
     """
 
     multiple = 16
@@ -191,24 +229,22 @@ class UNet(Network):
         encoder: EncoderName = "resnet34",
         decoder: DecoderName = "dense",
         attention: Attention | None = None,
-        widths: Sequence[int] = (512, 256, 128, 64, 64),
-        blocks: Sequence[int] = (3, 6, 4, 3),
-        input_skip: int = 32,
+        widths: FiveCounts = (512, 256, 128, 64, 64),
+        blocks: FourCounts = (3, 6, 4, 3),
+        input_skip: Count = 32,
         norm: Norm = "instance",
-        activation: str = "leaky-relu",
+        activation: ActivationName = "leaky-relu",
         upsampling: Upsampling = "sub-pixel",
         initialisation: Initialisation = "kaiming-uniform",
-        channel_reduction: int = 16,
-        attention_pools: Sequence[int] = (2, 2, 2, 4),
-        head: int = 64,
+        channel_reduction: Count = 16,
+        attention_pools: FourCounts = (2, 2, 2, 4),
+        head: Count = 64,
         global_residual: bool = True,
     ) -> None:
         super().__init__(scale=scale)
         _check("encoder", encoder, ENCODERS)
         _check("decoder", decoder, DECODERS)
         _check("attention", attention, (None, *ATTENTIONS))
-        if attention is not None and decoder != "dense":
-            raise UsageError(f"attention stands at the end of dense blocks, so the decoder cannot be '{decoder}'")
         if len(widths) != 5 or len(blocks) != 4 or len(attention_pools) != 4:
             raise UsageError("a U-Net has 5 widths, and blocks and attention pools for 4 stages")
         unit = partial(_unit, norm=norm, activation=activation)
@@ -227,21 +263,13 @@ class UNet(Network):
         self.pretrained_kind = None if encoder == "plain" else encoder
 
         def stage_blocks(number: int, c_in: int, width: int) -> nn.Module:
+            end = BlockEnd(attention, channel_reduction, attention_pools[number])
             if decoder == "plain":
-                return nn.Sequential(unit(c_in, width), unit(width, width))
-
-            def block(c: int) -> nn.Module:
-                if decoder == "residual":
-                    return ResidualBlock(c, norm=norm, activation=activation)
-                return DenseBlock(
-                    c,
-                    norm=norm,
-                    activation=activation,
-                    attention=attention,
-                    reduction=channel_reduction,
-                    pool=attention_pools[number],
+                return nn.Sequential(
+                    unit(c_in, width), unit(width, width), *([PlainEnd(width, end)] if attention else [])
                 )
-
+            kind = ResidualBlock if decoder == "residual" else DenseBlock
+            block = partial(kind, norm=norm, activation=activation, end=end)
             rest = [block(width) for _ in range(blocks[number] - 1)]
             return nn.Sequential(block(c_in), nn.Conv2d(c_in, width, 1), *rest)
 

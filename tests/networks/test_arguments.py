@@ -1,0 +1,93 @@
+"""Arguments of networks: what is wrong with them is one sentence that names the key."""
+
+import json
+
+import pytest
+
+from finescale.errors import UsageError
+from finescale.networks.catalogue import ARCHITECTURES, NETWORKS, build, construct
+
+TINY = {"encoder": "plain", "widths": (8, 8, 8, 8, 8), "blocks": (1, 1, 1, 1), "head": 4, "input_skip": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "said"),
+    [
+        ("unet-9", "global_residual", "false", "should be a valid boolean, not 'false'"),
+        ("unet-9", "global_residual", 1, "should be a valid boolean, not 1"),
+        ("unet-9", "channel_reduction", -3, "should be greater than 0, not -3"),
+        ("unet-9", "head", 4.0, "should be a valid integer, not 4.0"),
+        ("unet-9", "head", True, "should be a valid integer, not True"),
+        ("unet-9", "blocks", 3, "should be a list, not 3"),
+        ("unet-9", "blocks", [1, 2], "should be a list of 4 values, not [1, 2]"),
+        ("unet-9", "widths", (8, 8), "should be a list of 5 values, not (8, 8)"),
+        ("unet-9", "activation", 3, "should be a valid string, not 3"),
+        ("unet-9", "activation", "mishh", "there is no activation 'mishh'; did you mean 'mish'?"),
+        ("unet-9", "norm", "instnce", "there is no norm 'instnce'; did you mean 'instance'?"),
+        ("unet-9", "norm", "layer", "there is no norm 'layer'; there are 'batch', 'instance', 'spectral', 'none'"),
+        ("unet-9", "norm", 3, "should be one of 'batch', 'instance', 'spectral', 'none', not 3"),
+        ("unet-9", "attention", "spacial", "there is no attention 'spacial'; did you mean 'spatial'?"),
+        ("unet-9", "chanel_reduction", 8, "UNet has no argument 'chanel_reduction'; did you mean 'channel_reduction'?"),
+        ("rcan", "channels", "wide", "should be a valid integer, not 'wide'"),
+        ("rcan", "groups", 0, "should be greater than 0, not 0"),
+        ("rcan", "tail", "clasic", "there is no tail 'clasic'; did you mean 'classic'?"),
+        ("rcan", "value_range", 0, "should be greater than 0, not 0"),
+        ("rcan", "value_range", float("nan"), "should be a finite number, not nan"),
+        ("rcan", "name", "x", "RCAN has no argument 'name'"),
+        ("edsr", "residual_factor", "small", "should be a valid number, not 'small'"),
+        ("srcnn", "channels", [8, 8, 8], "should be a list of 2 values, not [8, 8, 8]"),
+        ("bicubic", "channels", 8, "Bicubic has no argument 'channels'"),
+    ],
+)
+def test_the_sentence(name: str, key: str, value: object, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        build(name, **{"scale": 2, key: value})  # type: ignore[arg-type]
+    assert str(raised.value) == f"{name}: arguments.{key}: {said}"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "said"),
+    [
+        ("unet-9", "attention_pools", [2, -1, 2, 2], "attention_pools.1: should be greater than 0, not -1"),
+        ("unet-9", "blocks", [1, 1, 1, "a"], "blocks.3: should be a valid integer, not 'a'"),
+        ("srcnn", "kernels", [9, 4, 5], "kernels.1: should be odd, not 4"),
+    ],
+)
+def test_one_of_several_values_is_named(name: str, key: str, value: object, said: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        build(name, scale=2, **{key: value})
+    assert str(raised.value) == f"{name}: arguments.{said}"
+
+
+@pytest.mark.parametrize("scale", [2.0, "2", True, 5])
+def test_the_scale_is_a_key_of_its_own(scale: object) -> None:
+    with pytest.raises(UsageError, match=r"^rcan: scale:? (should|must) be .*, not "):
+        build("rcan", scale=scale)  # type: ignore[arg-type]
+
+
+def test_lists_and_whole_numbers_are_taken_where_tuples_and_numbers_are_wanted() -> None:
+    lists = {key: list(value) if isinstance(value, tuple) else value for key, value in TINY.items()}
+    network = build("unet-2", scale=2, **lists)
+    assert network.config is not None
+    assert network.config.arguments["widths"] == (8, 8, 8, 8, 8)
+    again = build("edsr-baseline", scale=2, channels=4, blocks=1, value_range=255)
+    assert again.config is not None
+    assert type(again.config.arguments["value_range"]) is float
+
+
+@pytest.mark.parametrize("name", ["bicubic", "srcnn", "edsr-baseline", "sa-rcan-light", "unet-9"])
+def test_what_a_weight_file_says_builds_the_same_again(name: str) -> None:
+    network = build(name, scale=2, **(TINY if name.startswith("unet") else {}))
+    config = network.config
+    assert config is not None
+    arguments = json.loads(json.dumps(config.arguments))
+    again = construct(name, ARCHITECTURES[config.architecture], arguments)
+    assert again.config == config
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
+
+
+def test_the_catalogue_itself_has_right_arguments() -> None:
+    from finescale.networks.arguments import checked
+
+    for name, entry in NETWORKS.items():
+        assert checked(entry.architecture, entry.arguments) == entry.arguments, name
