@@ -137,10 +137,10 @@ def main() -> None:
     device = torch.device("cpu")
     info = machine(device)
     print(f"# Engines side by side\n\n`python {' '.join(sys.argv)}`\n")
-    peaks = {name: measured_peak(device, name) for name in ("float32", "bf16")}
+    peaks = {name: measured_peak(device, name) for name in ("float32", "bfloat16")}
     print(
         f"{info['device']}, {info['threads']} threads, torch {info['torch']}; measured peak of matrix products: "
-        f"float32 {peaks['float32'] / 1e9:.4g} GFLOP/s, bfloat16 {peaks['bf16'] / 1e9:.4g} GFLOP/s."
+        f"float32 {peaks['float32'] / 1e9:.4g} GFLOP/s, bfloat16 {peaks['bfloat16'] / 1e9:.4g} GFLOP/s."
     )
     x = picture(size)
     for name in args.networks:

@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="for each and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", default="bf16", choices=("bf16", "float32"))
+    parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--compile", default="off", choices=("off", "blocks", "whole"))
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="write a profile of our step (of the last network)"

@@ -125,6 +125,18 @@ def test_trains_and_writes_a_file_that_explains_itself(
     assert ".py" not in again.stderr
 
 
+def test_a_run_that_calls_its_precision_bf16_goes_on(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board", "--set", "precision=bfloat16"]
+    assert main([*words, "--budget", "2"]) == 0
+    saved = checkpoints.read(out / "last.ckpt")
+    assert saved["recipe"]["precision"] == "bfloat16"
+    saved["recipe"]["precision"] = "bf16"  # as earlier versions wrote it
+    checkpoints.save(out, saved)
+    assert main([*words, "--budget", "4", "--resume"]) == 0
+    assert checkpoints.read(out / "last.ckpt")["progress"]["step"] == 4
+
+
 def test_scores_of_other_pictures_do_not_count(recipe: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board"]

@@ -66,7 +66,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
         return Speed(seconds[settings["precision"]], 100.0, size, repeats)
 
     monkeypatch.setattr(speed, "measure_apart", apart)
-    monkeypatch.setattr(throughput, "measured_peak", lambda device, precision: 2e12 if precision == "bf16" else 1e12)
+    monkeypatch.setattr(
+        throughput, "measured_peak", lambda device, precision: 2e12 if precision == "bfloat16" else 1e12
+    )
 
 
 def test_figures_follow_from_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ TINY = {
     "network": "sa-rcan",
     "scale": 2,
     "arguments": {"channels": 8, "groups": 2, "blocks": 1, "reduction": 4, "attention_reduction": 4},
-    "precision": "bf16",
+    "precision": "bfloat16",
     "data": {"batch": 4, "patch": 12, "late_patch": 16, "late_from": 0.6},
 }
 

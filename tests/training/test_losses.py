@@ -1,5 +1,6 @@
 """Losses against their formulas."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ from torch import Tensor
 from finescale.backbones import catalogue as backbones
 from finescale.backbones.vgg import VGG, NormalisedVGG, PictureVGG
 from finescale.errors import FinescaleError, UsageError
+from finescale.training import losses
 from finescale.training.losses import (
     CONTENT_LAYERS,
-    MISSION,
     PIXEL,
     STYLE_LAYERS,
     Mix,
@@ -20,6 +21,9 @@ from finescale.training.losses import (
     perception,
     total_variation,
 )
+
+# of the recipes of the first U-Nets
+FIRST_MIX = tomllib.loads((Path(losses.__file__).parent / "bases" / "original-unet.toml").read_text())["loss"]
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +70,12 @@ def test_content_and_style_by_hand(vgg: Perception) -> None:
     torch.testing.assert_close(terms["style"], style)
 
 
-def test_the_missions_mix_is_the_weighted_sum_and_has_gradients(vgg: Perception) -> None:
+def test_the_first_unets_mix_is_the_weighted_sum_and_has_gradients(vgg: Perception) -> None:
     a, b = pair()
     a.requires_grad_()
-    mix = Mix(MISSION, vgg)
+    mix = Mix(FIRST_MIX, vgg)
     total = mix(a, b)
-    torch.testing.assert_close(total, sum(MISSION[name] * value for name, value in mix.terms(a, b).items()))
+    torch.testing.assert_close(total, sum(FIRST_MIX[name] * value for name, value in mix.terms(a, b).items()))
     total.backward()
     assert a.grad is not None
     assert a.grad.isfinite().all()
@@ -81,7 +85,7 @@ def test_the_missions_mix_is_the_weighted_sum_and_has_gradients(vgg: Perception)
 
 def test_equal_pictures_cost_nothing_but_their_variation(vgg: Perception) -> None:
     a, _ = pair()
-    terms = Mix(MISSION, vgg).terms(a, a.clone())
+    terms = Mix(FIRST_MIX, vgg).terms(a, a.clone())
     assert {name: float(value) == 0 for name, value in terms.items()} == {
         "l1": True,
         "content": True,

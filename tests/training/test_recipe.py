@@ -8,7 +8,7 @@ import torch
 
 from finescale.errors import UsageError
 from finescale.networks import catalogue
-from finescale.training import groups, losses, recipe
+from finescale.training import groups, recipe
 from finescale.training.amounts import parse
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
@@ -66,6 +66,14 @@ def test_a_missing_key_and_a_broken_file(tmp_path: Path) -> None:
         recipe.load(write(tmp_path, "network = = 3"))
     with pytest.raises(UsageError, match="cannot be read"):
         recipe.load(tmp_path / "none.toml")
+
+
+def test_earlier_names_of_precisions_are_read(tmp_path: Path) -> None:
+    once = recipe.load(write(tmp_path, GOOD + 'precision = "bf16"\n'))
+    assert once.precision == once.resolved()["precision"] == "bfloat16"
+    assert once == recipe.load(write(tmp_path, GOOD), ["precision=bfloat16"])
+    with pytest.raises(UsageError, match="precision: should be 'auto', 'bfloat16' or 'float32', not 'float16'"):
+        recipe.load(write(tmp_path, GOOD), ["precision=float16"])
 
 
 def test_overrides_have_the_types_of_toml(tmp_path: Path) -> None:
@@ -172,7 +180,7 @@ def test_the_original_schedule() -> None:
             assert (one.loss, str(one.budget), str(one.schedule.halve_every)) == ({"l1": 1.0}, "1M", "200k")
             assert one.groups == ()
     unet = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"), schedule="original")
-    assert unet.loss == losses.MISSION
+    assert unet.loss == {"l1": 1.0, "content": 0.1, "style": 0.001, "tv": 1e-6}
     assert (unet.optimiser.rate, unet.data.batch, unet.data.patch, unet.data.late_patch) == (1e-4, 16, 48, None)
     (encoder,) = unet.active_groups
     assert (encoder.match, encoder.rate, str(encoder.frozen_until)) == ("encoder", 0.1, "30 epochs")

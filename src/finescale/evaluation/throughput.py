@@ -111,7 +111,7 @@ def measure(
             raise UsageError(f"on '{where}' there is the engine torch only")
     costs = {name: count(store.load(name, scale)) for name in networks}  # also says what is missing, before any work
     progress("matrix products")
-    peaks = {name: measured_peak(where, short) for name, short in (("float32", "float32"), ("bfloat16", "bf16"))}
+    peaks = {name: measured_peak(where, name) for name in ("float32", "bfloat16")}
     lines = []
     for name in networks:
         for engine, precision in ways:

@@ -124,8 +124,8 @@ class Mix(nn.Module):
     """A weighted sum of losses: (output, target) -> scalar, float32.
 
     "content" is the mean squared difference of VGG features (arXiv 1603.08155, equation 2), "style" that of their Gram
-    matrices (equation 4: squared Frobenius norm, a mean over the batch), each summed over its layers. The mission's own
-    mix is `MISSION`.
+    matrices (equation 4: squared Frobenius norm, a mean over the batch), each summed over its layers. The mix of
+    the first U-Nets (Sabharwal and Makwana) stands in `bases/original-unet.toml`.
 
     Args:
         weights: name of a loss -> its weight; names of `LOSSES`.
@@ -174,6 +174,3 @@ class Mix(nn.Module):
             differences = [gram(given[k]) - gram(wanted[k]) for k in perception.style]
             found["style"] = torch.stack([d.square().sum((1, 2)).mean() for d in differences]).sum()
         return found
-
-
-MISSION: Mapping[str, float] = {"l1": 1.0, "content": 0.1, "style": 0.001, "tv": 1e-6}

@@ -21,7 +21,7 @@ def measured_peak(device: torch.device, precision: str) -> float:
     Smaller ones do not reach it: on one CPU with matrix units 1024 gave 1,440 GFLOP/s in bfloat16, 2048 gave 2,430.
     Larger ones are left out where small ones are slow: a CPU without bfloat16 gave 0.3 GFLOP/s.
     """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     generator = torch.Generator(device).manual_seed(0)
     best = 0.0
     for size in (256, 1024, 8192 if device.type == "cuda" else 2048):
@@ -36,7 +36,7 @@ def measured_peak(device: torch.device, precision: str) -> float:
 
 
 def activation_bytes(network: Network, batch: int, patch: int) -> int:
-    """Bytes of what one step keeps for its backward pass in float32; bf16 needs about half. Nothing is computed."""
+    """Bytes of what one step keeps for its backward pass in float32; bfloat16 needs about half. Nothing is computed."""
     ghost = copy.deepcopy(network).to("meta").train()
     kept: dict[int, int] = {}
     holders: list[Tensor] = []  # keeps the tensors alive, so that no address is used twice
@@ -64,7 +64,7 @@ def seconds_per_step(network: Network, batch: int, patch: int, device: torch.dev
     times = []
     for _ in range(4 if device.type == "cuda" else 2):
         started = _now(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             y = probe(x)
         y.float().abs().mean().backward()
         times.append(_now(device) - started)

@@ -138,8 +138,8 @@ class Recipe(_Strict):
         loss: weight of every loss by name, see `finescale.training.losses`.
         perception: the VGG of the content and style losses: "vgg16", "vgg19" or "vgg19-normalised".
         perception_file: its weights; empty: the published ones, found or downloaded.
-        precision: of the network's arithmetic; weights, losses and the optimiser are always float32. "auto" is bf16
-            where the device is fast in it.
+        precision: of the network's arithmetic; weights, losses and the optimiser are always float32. "auto" is
+            bfloat16 where the device is fast in it.
         compile: "blocks" compiles the repeated block once, "whole" the network.
         parallel: on several processes: copies ("ddp") or parts ("fsdp") of the weights on each.
         validate_every, save_every: intervals.
@@ -156,7 +156,7 @@ class Recipe(_Strict):
     loss: dict[str, float] = Field(default_factory=lambda: {"l1": 1.0})
     perception: Literal["vgg16", "vgg19", "vgg19-normalised"] = "vgg16"
     perception_file: str = ""
-    precision: Literal["auto", "bf16", "float32"] = "auto"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
     compile: Literal["off", "blocks", "whole"] = "off"
     parallel: Literal["ddp", "fsdp"] = "ddp"
     validate_every: AmountField = parse("2m")
@@ -165,6 +165,11 @@ class Recipe(_Strict):
     schedule: Schedule = Schedule()
     optimiser: Optimiser = Optimiser()
     groups: tuple[Group, ...] = ()
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _full_name(cls, value: Any) -> Any:
+        return "bfloat16" if value == "bf16" else value  # as earlier checkpoints and recipes say
 
     @field_validator("groups", mode="before")
     @classmethod

@@ -28,7 +28,7 @@ from finescale.networks.unet import UNet
 from finescale.training import checkpoints, groups, losses, measure, warm_start
 from finescale.training.loop import Objective, Observer, Progress, Training, Validate
 from finescale.training.parallel import World, join
-from finescale.training.recipe import Recipe, to_toml
+from finescale.training.recipe import Recipe, parse_recipe, to_toml
 from finescale.training.report import Board, Screen, Speed, clock
 from finescale.weights import files
 
@@ -222,7 +222,7 @@ def describe(recipe: Recipe, device: str = "auto") -> str:
     data = recipe.data
     parameters = sum(member.count for member in members)
     patch = max(data.patch, data.late_patch or 0)
-    kept = measure.activation_bytes(network, data.batch, patch) * (0.55 if recipe.precision == "bf16" else 1)
+    kept = measure.activation_bytes(network, data.batch, patch) * (0.55 if recipe.precision == "bfloat16" else 1)
     pictures = 0
     if Path(data.train).exists():
         store = Store(data.train)
@@ -286,7 +286,7 @@ def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
     """The recipe with "auto" precision decided for a device."""
     if recipe.precision != "auto":
         return recipe
-    return recipe.model_copy(update={"precision": "bf16" if fast_bfloat16(device) else "float32"})
+    return recipe.model_copy(update={"precision": "bfloat16" if fast_bfloat16(device) else "float32"})
 
 
 def _objective(recipe: Recipe, device: torch.device) -> Objective:
@@ -300,6 +300,7 @@ def _objective(recipe: Recipe, device: torch.device) -> Objective:
 
 def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
     """Refuses to go on with a run by another recipe, naming the key."""
+    before = parse_recipe(before, str(out)).resolved()  # in today's words
     now = recipe.resolved()
     pairs = {key: (before.get(key), now[key]) for key in now if key not in {*_FREE, "data"}}
     pairs |= {f"data.{k}": (before["data"].get(k), v) for k, v in now["data"].items() if k not in _FREE_DATA}
