@@ -16,7 +16,7 @@ from finescale.networks.catalogue import build
 pytest.importorskip("matplotlib", reason="figures need matplotlib")
 
 REFERENCES = [contender("nearest", 4), contender("bicubic", 4)]
-# the mission's scenes and a box of each: the tunnel's panels, the baboon's whiskers, the partridge's stripes
+# scenes of the published figures, a box of each: the tunnel's panels, the baboon's whiskers, the partridge's stripes
 SCENES = {
     "Set14/baboon": Box(120, 330, 110, 80),
     "Urban20/img_078": Box(640, 90, 160, 120),
@@ -42,7 +42,7 @@ def picture(height: int, width: int, seed: int = 0) -> Pixels:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_the_missions_scenes(shared_data: Path, tmp_path: Path, tiny: Contender, name: str) -> None:
+def test_the_scenes_of_the_published_figures(shared_data: Path, tmp_path: Path, tiny: Contender, name: str) -> None:
     made = figure.scene(shared_data / "bench" / "HR" / f"{name}.webp", [*REFERENCES, tiny], 4)
     box = SCENES[name]
     tiles = made.tiles(box)
