@@ -21,7 +21,7 @@ from finescale.networks.base import Network
 from finescale.networks.baselines import EDSR, SRCNN
 from finescale.networks.catalogue import NETWORKS, build
 from finescale.networks.rcan import RCAN, ResidualGroup
-from finescale.networks.unet import DenseBlock, ResidualBlock, Stage, UNet
+from finescale.networks.unet import Attentive, DenseBlock, ResidualBlock, Stage, UNet
 
 FOLDER = Path(__file__).parent / "images" / "networks"
 SCALE = 4
@@ -574,7 +574,8 @@ def decoder_panel(block: nn.Module) -> Panel | None:
     if isinstance(block, ResidualBlock):
         first, second = (unit_box(unit) for unit in block.body)
         act = plain(activation_name(block.activation))
-        return Panel("residual block", (Tap("x"), first, second, Join("x"), act, Tap("end")), "block", "blocks")
+        body = (Tap("x"), first, second, *attention_items(block), Join("x"), act, Tap("end"))
+        return Panel("residual block", body, "block", "blocks")
     if not isinstance(block, DenseBlock):
         return None
     items: list[Item] = [Tap("x"), Tap("sum 0")]
@@ -584,11 +585,17 @@ def decoder_panel(block: nn.Module) -> Panel | None:
             items.append(Join(f"sum {number}"))
         if number < len(block.units) - 2:
             items.append(Tap(f"sum {number + 1}"))
+    return Panel("dense block", (*items, *attention_items(block), Join("x"), Tap("end")), "block", "blocks")
+
+
+def attention_items(block: Attentive) -> list[Item]:
+    """The attention at the end of a decoder's block."""
+    items: list[Item] = []
     if block.channel is not None:
         items += [Tap("channel"), CHANNEL, Join("channel")]
     if block.spatial is not None:
         items.append(SPATIAL)
-    return Panel("dense block", (*items, Join("x"), Tap("end")), "block", "blocks")
+    return items
 
 
 def encoder_panel(block: nn.Module) -> Panel:

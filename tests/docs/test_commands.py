@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from finescale.cli.main import parser
+from finescale.networks.arguments import checked
 from finescale.networks.catalogue import DEFAULT
+from finescale.networks.unet import UNet
 from finescale.weights import store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +105,31 @@ def test_no_command_hides_in_a_block_that_is_not_looked_at(page: Path) -> None:
 def test_a_failing_block_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match=r"page.md, line 7: exit code 3 of\n\necho why >&2; false"):
         run(Block(7, "sh", "echo why >&2; false || exit 3\n"), "page.md", tmp_path)
+
+
+def test_commands_of_a_session_on_a_gpu_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = (ROOT / "recipes" / "README.md").read_text("utf-8").splitlines()
+    (options,) = (line.strip().removeprefix("V=").strip('"') for line in lines if line.strip().startswith("V="))
+    commands = [line.replace("$V", options) for line in lines if re.match(" {4,}.*finescale ", line)]
+    assert len(commands) > 6
+    for command in commands:
+        words = shlex.split(command.rstrip(" &").partition("finescale ")[2])
+        try:
+            parser().parse_args(words)
+        except SystemExit:
+            pytest.fail(f"{command.strip()}: {capsys.readouterr().err}")
+
+
+def test_comparisons_are_of_arguments_that_networks_take() -> None:
+    text = (ROOT / "recipes" / "README.md").read_text("utf-8")
+    rows = re.findall(r"`--set arguments\.(\w+)=([^`]+)`(.*)", text)
+    compared = {key: [first, *re.findall(r"`([^`]+)`", others)] for key, first, others in rows}
+    assert set(compared) == {"norm", "activation", "initialisation", "upsampling", "global_residual"}
+    for key, values in compared.items():
+        assert len(values) > 1
+        for value in values:
+            assert checked(UNet, {key: {"true": True, "false": False}.get(value, value)})
+    assert {"transposed", "sub-pixel", "sub-pixel-plain"} <= set(compared["upsampling"])
 
 
 @pytest.mark.slow
