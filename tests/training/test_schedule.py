@@ -1,17 +1,20 @@
 """The rate over a run; when parts of a network wake; what is averaged."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from finescale.errors import UsageError
-from finescale.training import groups
+from finescale.training import groups, recipe
 from finescale.training.amounts import parse
 from finescale.training.average import Average
 from finescale.training.recipe import Group, Optimiser, Schedule
 from finescale.training.schedule import Moment, factor
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
 
 @pytest.mark.parametrize("shape", ["cosine", "linear", "square root"])
@@ -30,6 +33,25 @@ def test_halves_every_so_many_epochs() -> None:
     schedule = Schedule(kind="halving", warmup=0.0, halve_every=parse("30 epochs"))
     rates = [factor(schedule, Moment(0.5, step, epoch=50)) for step in (0, 1499, 1500, 2999, 3000)]
     assert rates == [1, 1, 0.5, 0.5, 0.25]
+
+
+def test_the_first_unets_encoder_wakes_at_its_own_rate_beside_the_decoder_at_full_rate() -> None:
+    """Both are halved 30 epochs later."""
+    unet = recipe.load(RECIPES / "unet-9-x4.toml", schedule="original")
+    (group,) = unet.active_groups
+    seen = {}
+    for epoch in (29, 30, 59, 60, 89, 90):
+        now = Moment(0.1, epoch * 50, epoch=50)
+        decoder = unet.optimiser.rate * factor(unet.schedule, now)
+        seen[epoch] = decoder, decoder * group.rate if now.past(group.frozen_until) else None
+    assert seen == {
+        29: (1e-4, None),
+        30: (1e-4, pytest.approx(1e-5)),
+        59: (1e-4, pytest.approx(1e-5)),
+        60: (5e-5, pytest.approx(5e-6)),
+        89: (5e-5, pytest.approx(5e-6)),
+        90: (2.5e-5, pytest.approx(2.5e-6)),
+    }
 
 
 class Net(nn.Module):

@@ -64,6 +64,7 @@ class Schedule(_Strict):
         decay_from: where the decay starts (a share of the budget).
         shape: of the decay.
         halve_every: how often the rate is halved.
+        halve_from: how long it is first left as it is, beyond the first `halve_every`.
     """
 
     kind: Literal["decay", "halving"] = "decay"
@@ -71,11 +72,12 @@ class Schedule(_Strict):
     decay_from: float = Field(default=0.3, ge=0, lt=1)
     shape: Literal["cosine", "linear", "square root"] = "cosine"
     halve_every: AmountField = parse("200k")
+    halve_from: AmountField | None = None
 
-    @field_validator("halve_every")
+    @field_validator("halve_every", "halve_from")
     @classmethod
     def _in_steps(cls, value: Any) -> Any:
-        if value.unit == "seconds":
+        if value and value.unit == "seconds":
             raise ValueError("should be in steps or epochs, not a time")
         return value
 

@@ -39,7 +39,9 @@ def factor(schedule: Schedule, now: Moment) -> float:
     if schedule.kind == "halving":
         every = schedule.halve_every.steps(now.epoch)
         assert every is not None
-        return float(warm * 0.5 ** (now.step // every))
+        before = schedule.halve_from.steps(now.epoch) if schedule.halve_from else 0
+        assert before is not None
+        return float(warm * 0.5 ** (max(0, now.step - before) // every))
     if now.spent <= schedule.decay_from:
         return warm
     left = max(0.0, 1 - (now.spent - schedule.decay_from) / (1 - schedule.decay_from))
