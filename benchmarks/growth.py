@@ -75,6 +75,7 @@ def measure(megapixels: float, args: argparse.Namespace, folder: Path) -> Point:
     target.unlink(missing_ok=True)
     command = [sys.executable, "-m", "finescale.cli.main", "upscale", str(source), "-o", str(target), "--quiet"]
     command += ["--scale", str(args.scale), "--network", args.network, "--precision", args.precision]
+    command += ["--ensemble"] if args.ensemble else []
     killed = None
     if args.kill:
         seconds, memory, ended = timed(command, args.kill)
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--network", default=DEFAULT)
     parser.add_argument("--scale", type=float, default=4, help="2, 3, 4, or any other up to 16")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--ensemble", action="store_true")
     parser.add_argument("--megapixels", default="0.1,0.3,1,3,10,30,100")
     parser.add_argument("--format", default="tif", choices=("tif", "png"))
     parser.add_argument("--plot", type=Path)
@@ -130,10 +132,14 @@ def main() -> None:
     parser.add_argument("--kill", type=float, metavar="SECONDS")
     args = parser.parse_args()
     info = machine(torch.device("cpu"))
-    print(f"# {'Killed, and gone on' if args.kill else 'Cost against pixels'}\n\n`python {' '.join(sys.argv)}`\n")
+    title = "Killed, and gone on" if args.kill else "Cost against pixels"
+    title += ", self-ensemble" if args.ensemble else ""
+    title += "" if args.scale in (2, 3, 4) else ", a factor that no network has"
+    print(f"# {title}\n\n`python {' '.join(sys.argv)}`\n")
+    options = f"--scale {args.scale:g}{' --ensemble' if args.ensemble else ''}"
     print(
-        f"{info['device']}, {info['threads']} threads. `finescale upscale in.tif -o out.{args.format} --scale "
-        f"{args.scale:g}`, {args.network}, {args.precision} precision, start to end.\n"
+        f"{info['device']}, {info['threads']} threads. `finescale upscale in.tif -o out.{args.format} {options}`, "
+        f"{args.network}, {args.precision} precision, start to end.\n"
     )
     killed = " killed after (s, MiB) |" if args.kill else ""
     print(f"| megapixels in | megapixels out | seconds | s per megapixel out | peak resident MiB |{killed}")

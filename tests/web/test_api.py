@@ -96,6 +96,7 @@ def test_submit_follow_fetch_and_delete(
         ({"scale": "1.5"}, (18, 15), "cat_x1.5.png"),
         ({"width": "30"}, (30, 25), "cat_30w.png"),
         ({"fit": "100x20", "format": "jpg"}, (24, 20), "cat_fit100x20.jpg"),
+        ({"scale": "3/2"}, (18, 15), "cat_x1.5.png"),
         ({"format": "avif", "network": "sa-rcan-light"}, (48, 40), "cat_x4.avif"),
     ],
 )
@@ -153,10 +154,12 @@ def test_previews_are_pngs_of_eight_bits(client: httpx.Client) -> None:
     ("fields", "part"),
     [
         ({"scale": "0"}, "scale must be above 0"),
-        ({"scale": "nan"}, "scale must be above 0"),
+        ({"scale": "nan"}, "scale must be a number"),
+        ({"scale": "1/0"}, "scale must be a number"),
         ({"scale": "large"}, "scale must be a number"),
         ({"scale": "2", "width": "9"}, "not scale and width"),
-        ({"fit": "1920"}, "fit is a box"),
+        ({"fit": "1920"}, "A size is WIDTHxHEIGHT"),
+        ({"fit": "0x9"}, "A size is WIDTHxHEIGHT"),
         ({"width": "-3"}, "width must be a whole number"),
         ({"width": "900"}, "16 times"),
         ({"format": "gif"}, "one of png, jpeg"),

@@ -118,7 +118,9 @@ class Upscaler:
         engine = self.engine if x.dtype == np.uint8 and not self.ensemble else self._finest()
         tile = (self.tile, self.tile) if self.tile else x.shape[:2]
         if self.tile is None and self.window is not None:
-            tile = fitting_tile(engine, engine.room(), *x.shape[:2])
+            sums = 24 * self.scale**2 if self.ensemble else 0  # bytes for a pixel: the turns so far, and one more
+            share = engine.bytes_per_pixel / (engine.bytes_per_pixel + sums)
+            tile = fitting_tile(engine, engine.room() * share, *x.shape[:2])
         return tiling.enlarge(
             x,
             engine,

@@ -5,6 +5,7 @@ Nothing that was sent is served again: a result is always decoded and encoded an
 
 import asyncio
 import json
+import re
 import secrets
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -28,6 +29,7 @@ from starlette.types import ASGIApp
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.images import files
+from finescale.images.sizes import parse_box, parse_scale
 from finescale.inference.size import Target
 from finescale.web import studio
 from finescale.web.assets import OPENAPI, STATIC
@@ -400,21 +402,12 @@ def _order(
 
 def _target(values: Mapping[str, str], default_scale: int) -> Target:
     """The size that is asked for; without any, the largest scale the network was trained for."""
-    box = values.get("fit", "").lower().split("x")
-    if "fit" in values and not (len(box) == 2 and all(map(_is_whole, box))):
-        raise UsageError("fit is a box such as 1920x1080")
     for key in ("width", "height"):
-        if key in values and not _is_whole(values[key]):
+        if key in values and not re.fullmatch(r"[0-9]{1,7}", values[key]):
             raise UsageError(f"{key} must be a whole number of pixels")
-    try:
-        scale = float(values["scale"]) if "scale" in values else None
-    except ValueError:
-        raise UsageError("scale must be a number") from None
+    fit = parse_box(values["fit"]) if "fit" in values else None
+    scale = float(parse_scale(values["scale"])) if "scale" in values else None
     if not {"scale", "width", "height", "fit"} & set(values):
         scale = default_scale
     width, height = (int(values[key]) if key in values else None for key in ("width", "height"))
-    return Target(scale, width, height, (int(box[0]), int(box[1])) if "fit" in values else None)
-
-
-def _is_whole(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 8
+    return Target(scale, width, height, fit)
