@@ -1,5 +1,9 @@
 """The errors a person is meant to read: each message is one sentence that names the thing and the reason."""
 
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 
 class FinescaleError(Exception):
     """Some work failed (exit code 1): a file that cannot be read, weights that cannot be found."""
@@ -24,3 +28,15 @@ def nearest(name: object, known: object) -> str:
     by_lower = {str(k).lower(): str(k) for k in known}  # type: ignore[attr-defined]
     match = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[match[0]]}'?" if match else ""
+
+
+def told(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
+    """A finding of pydantic as one sentence that names the key, and of names the nearest."""
+    key, kind, given = ".".join(map(str, where)), finding["type"], finding["input"]
+    reason = str(finding["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if kind == "value_error":
+        return f"{key}: {reason}" if key else reason
+    if kind in ("too_short", "too_long"):  # "Tuple should have at most 2 items after validation, not 3"
+        return f"{key}: {reason.partition(' ')[2].replace(' after validation', '')}"
+    hint = nearest(given, re.findall("'([^']*)'", reason)) if kind == "literal_error" else ""
+    return f"{key}: {reason}, not {given!r}{hint}"

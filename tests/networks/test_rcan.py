@@ -100,8 +100,8 @@ def test_any_activation(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"attention": "blocks"}, "no attention 'blocks'; did you mean 'block'"),
-        ({"tail": "short"}, "no tail 'short'; there are 'classic', 'direct'"),
+        ({"attention": "blocks"}, "attention: should be .* not 'blocks'; did you mean 'block'"),
+        ({"tail": "short"}, "tail: should be 'classic' or 'direct', not 'short'"),
         ({"channel": 3}, "no argument 'channel'; did you mean 'channels'"),
         ({"scale": 8}, "scale must be 2, 3 or 4"),
     ],

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from finescale.errors import UsageError, nearest
+from finescale.errors import UsageError, nearest, told
 from finescale.training.amounts import AmountField, Moment, parse
 from finescale.training.losses import LOSSES
 
@@ -332,16 +332,12 @@ def _sentence(error: ValidationError) -> str:
     # a misspelt key is unknown and missing at once, and what it should be is said of the unknown one
     finding = next((one for one in findings if one["type"] == "extra_forbidden"), findings[0])
     where = [str(part) for part in finding["loc"]]
-    key, kind, given = ".".join(where), finding["type"], finding["input"]
+    key, kind = ".".join(where), finding["type"]
     if kind == "extra_forbidden":
         return f"there is no key '{key}'{nearest(where[-1], _fields(where[:-1]))}"
     if kind == "missing":
         return f"the key '{key}' is missing"
-    reason = str(finding["msg"]).removeprefix("Value error, ")
-    reason = reason.removeprefix("Input ")
-    if kind == "value_error":
-        return f"{key}: {reason}" if key else reason
-    return f"{key}: {reason}, not {given!r}"
+    return told(finding, where)
 
 
 def _fields(where: Sequence[str]) -> list[str]:
