@@ -36,6 +36,8 @@ def told(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
     reason = str(finding["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if kind == "value_error":
         return f"{key}: {reason}" if key else reason
+    if kind == "missing":
+        return f"{key}: is missing"
     if kind in ("too_short", "too_long"):  # "Tuple should have at most 2 items after validation, not 3"
         return f"{key}: {reason.partition(' ')[2].replace(' after validation', '')}"
     hint = nearest(given, re.findall("'([^']*)'", reason)) if kind == "literal_error" else ""

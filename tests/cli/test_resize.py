@@ -87,6 +87,8 @@ def test_results_inside_the_folder_are_not_resized_again(tmp_path: Path, monkeyp
         (["--scale", "big"], 2, "scale must be a number"),
         (["--scale", "1e999999999"], 2, "scale must be a number"),
         (["--scale", "1" * 400], 2, "scale must be a number"),
+        (["--scale", "1e9_9_9_9_9_9_9"], 2, "scale must be a number"),
+        (["--fit", f"{'0' * 5000}1x10"], 2, "WIDTHxHEIGHT"),
         (["--fit", "10"], 2, "WIDTHxHEIGHT"),
         (["--fit", f"{'1' * 5000}x10"], 2, "WIDTHxHEIGHT"),
         (["--width", "0"], 2, "above 0"),

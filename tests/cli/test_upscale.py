@@ -90,6 +90,17 @@ def test_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
     assert read("a_x4.png").size == (120, 80)
 
 
+def test_one_picture_again_where_that_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    assert upscale("a.png") == 0
+    before = Path("a_x4.png").stat().st_mtime_ns
+    assert upscale("a.png", "--skip-existing") == 0
+    assert "1 of 1 skipped" in capsys.readouterr().err
+    assert Path("a_x4.png").stat().st_mtime_ns == before
+    with pytest.raises(SystemExit, match="2"):
+        upscale("a.png", "--skip-existing", "--overwrite")
+
+
 def test_a_folder_keeps_its_structure_and_resumes(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("in/a.png", "in/deep/b.jpg", "in/deep/er/c.tif"):
         photo(name)

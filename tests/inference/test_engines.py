@@ -332,3 +332,21 @@ def test_alignment_covers_every_layer() -> None:
     assert alignment(for_inference(tiny_network(2))) == 4  # cells of 4 pixels, queries of 4 x 4
     assert alignment(for_inference(tiny_network(2), None)) == 4
     assert alignment(for_inference(build("edsr-baseline", scale=2))) == 1
+
+
+class Shuffling(Network):
+    """Pixel shuffle of five dimensions, which none of the catalogue's networks has."""
+
+    def enlarge(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pixel_shuffle(
+            x.repeat_interleave(4, 1).reshape(1, *x.shape[:1], 12, *x.shape[2:]), 2
+        )[0]
+
+
+def test_openvino_takes_pixel_shuffles_of_any_dimensions() -> None:
+    pytest.importorskip("openvino")
+    network = Shuffling(scale=2).eval()
+    x = noise(20, 30)
+    np.testing.assert_allclose(
+        choose(network, engine="openvino", precision="float32").run(x), x.repeat(2, 2).repeat(2, 3)
+    )

@@ -217,6 +217,27 @@ def test_a_picture_too_large_for_the_memory_does_not_stop_the_rest(
     assert list(done.written) == [todo[2]]
 
 
+def test_one_bad_picture_of_a_group_is_the_only_one_to_fail_and_is_let_go(tmp_path: Path, networks: Networks) -> None:
+    (upscaler,) = networks.ready
+    run = upscaler.engine.run
+
+    def failing(x: Array) -> Array:
+        y = run(x).copy()
+        y[x[:, 0, 0, 0] == 1] = np.nan
+        return y
+
+    upscaler.engine.run = failing  # type: ignore[method-assign]
+    upscaler.engine.exact = lambda: None  # type: ignore[method-assign]
+    good, bad = picture(20, 30), picture(20, 30)
+    good[0, 0, 0], bad[0, 0, 0] = 0, 255
+    done = work(tmp_path, [Picture(good), Picture(bad), Picture(good)], networks)
+    assert [job.source.name for job in done.written] == ["0.png", "2.png"]
+    ((job, error),) = done.failures.items()
+    assert job.source.name == "1.png"
+    assert "not finite" in str(error)
+    assert error.__traceback__ is None
+
+
 def test_what_is_no_error_of_a_person_is_not_hidden(tmp_path: Path, networks: Networks) -> None:
     (upscaler,) = networks.ready
 

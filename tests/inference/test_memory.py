@@ -23,7 +23,7 @@ def system(folder: Path, free: int, groups: dict[str, tuple[str, int, int]], own
         place.mkdir(parents=True, exist_ok=True)
         (place / "memory.max").write_text(f"{limit}\n")
         (place / "memory.current").write_text(f"{used}\n")
-        (place / "memory.stat").write_text(f"anon 1\ninactive_file {caches}\n")
+        (place / "memory.stat").write_text(f"anon 1\nactive_file {caches // 3}\ninactive_file {caches - caches // 3}\n")
     return proc, root
 
 
@@ -52,6 +52,7 @@ def test_little_memory_makes_small_tiles(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(upscaler.engine, "run", noting)
     x = picture(300, 300)
+    monkeypatch.setattr(memory, "LEAST", 0)
     for share in (2.1, 1.1):  # of what the whole picture needs
         pixels = share * 300 * 300
         monkeypatch.setattr(memory, "available", lambda: iter([pixels * upscaler.engine.bytes_per_pixel]))  # noqa: B023
@@ -64,5 +65,7 @@ def test_little_memory_makes_small_tiles(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_never_more_than_the_budget_and_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: iter([1e15, 6e8]))
     assert memory.room() == memory.room(torch.device("cpu")) == 3e8
+    monkeypatch.setattr(memory, "available", lambda: iter([1e15, 10]))
+    assert memory.room() == memory.LEAST
     monkeypatch.setattr(memory, "available", lambda: iter([]))
     assert memory.room() == memory.BUDGET

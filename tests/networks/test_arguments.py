@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from finescale.errors import UsageError
@@ -46,6 +47,7 @@ TINY = {"encoder": "plain", "widths": (8, 8, 8, 8, 8), "blocks": (1, 1, 1, 1), "
         ("rcan", "name", "x", "RCAN has no argument 'name'"),
         ("edsr", "residual_factor", "small", "should be a valid number, not 'small'"),
         ("srcnn", "channels", [8, 8, 8], "should have at most 2 items, not 3"),
+        ("unet-9", "head", [4], "should be a valid integer, not [4]"),
         ("bicubic", "channels", 8, "Bicubic has no argument 'channels'"),
     ],
 )
@@ -60,6 +62,7 @@ def test_the_sentence(name: str, key: str, value: object, said: str) -> None:
     [
         ("unet-9", "attention_pools", [2, -1, 2, 2], "attention_pools.1: should be greater than 0, not -1"),
         ("unet-9", "blocks", [1, 1, 1, "a"], "blocks.3: should be a valid integer, not 'a'"),
+        ("srcnn", "channels", [8], "channels.1: is missing"),
         ("srcnn", "kernels", [9, 4, 5], "kernels.1: should be odd, not 4"),
     ],
 )
@@ -83,6 +86,9 @@ def test_lists_and_whole_numbers_are_taken_where_tuples_and_numbers_are_wanted()
     again = build("edsr-baseline", scale=2, channels=4, blocks=1, value_range=255)
     assert again.config is not None
     assert type(again.config.arguments["value_range"]) is float
+    odd = build("edsr-baseline", scale=int(np.int64(2)), channels=np.int64(4), blocks=1)
+    assert odd.config is not None
+    assert type(odd.config.arguments["channels"]) is int
 
 
 @pytest.mark.parametrize("name", ["bicubic", "srcnn", "edsr-baseline", "sa-rcan-light", "unet-9"])

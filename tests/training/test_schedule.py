@@ -33,6 +33,9 @@ def test_halves_every_so_many_epochs() -> None:
     schedule = Schedule(kind="halving", warmup=0.0, halve_every=parse("30 epochs"))
     rates = [factor(schedule, Moment(0.5, step, epoch=50)) for step in (0, 1499, 1500, 2999, 3000)]
     assert rates == [1, 1, 0.5, 0.5, 0.25]
+    late = Schedule(kind="halving", warmup=0.0, halve_every=parse("30 epochs"), halve_from=parse("10 epochs"))
+    assert [factor(late, Moment(0.5, step, epoch=50)) for step in (1999, 2000)] == [1, 0.5]
+    assert Schedule.model_validate({"halve_from": 0}).halve_from is None
 
 
 def test_the_first_unets_encoder_wakes_at_its_own_rate_beside_the_decoder_at_full_rate() -> None:

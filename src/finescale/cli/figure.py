@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.images.files import check_target
     from finescale.images.sizes import parse_box
 
-    size = args.size and parse_box(args.size)
+    size = None if args.size is None else parse_box(args.size)
     if not args.box and not args.auto:
         raise UsageError("say what to show: --box X,Y,W,H, or --auto N")
     if args.real and args.hr:

@@ -16,8 +16,8 @@ def parse_scale(text: str) -> Fraction:
         UsageError: it is no positive number.
     """
     try:
-        if len(text) > 40 or re.search(r"e[+-]?\d{3}", text.lower()):  # 1e999999999 takes all memory
-            raise ValueError
+        if len(text) > 40 or not re.fullmatch(r"[^e_]*(e[+-]?\d{1,2})?", text.strip().lower()):
+            raise ValueError  # 1e999999999 and 1e9_9_9_9_9_9_9 take all memory
         scale = Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise UsageError(f"scale must be a number such as 3, 0.25 or 1/4, not '{text}'") from None
@@ -33,7 +33,7 @@ def parse_box(text: str) -> Size:
         UsageError: it is not two positive whole numbers.
     """
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(re.fullmatch(r"0*[1-9][0-9]{0,8}", part) for part in parts):
+    if len(parts) != 2 or not all(re.fullmatch(r"0{0,8}[1-9][0-9]{0,8}", part) for part in parts):
         raise UsageError(f"a size is WIDTHxHEIGHT, such as 1920x1080, not '{text}'")
     return int(parts[0]), int(parts[1])
 

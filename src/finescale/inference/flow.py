@@ -190,8 +190,12 @@ class Flow:
                 picture = task.picture or files.read(task.job.source)
                 results = [self.networks.picture(picture, task.size, progress)]
         except Exception as error:
-            for one in group:
-                self._fail(one.job, error)
+            if len(group) == 1:
+                self._fail(task.job, error)
+                return
+            for one in group:  # it is the fault of one of them
+                self._compute([one], writer, lambda share: None)
+            progress(1.0)
             return
         for one, result in zip(group, results):
             write = partial(files.write, format=one.kind, quality=self.quality, overwrite=self.overwrite)
@@ -219,6 +223,7 @@ class Flow:
             if not is_out_of_memory(error):
                 raise error
             error = FinescaleError(f"{job.source}: there is not enough memory for this picture")
+        error.__traceback__ = error.__context__ = error.__cause__ = None  # they hold the picture in memory
         self.failures[job] = error
 
 

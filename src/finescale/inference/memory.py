@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
 BUDGET = 5 << 28
 """Bytes for the features of one tile on a CPU: the most, which keeps a default run under 2 GiB."""
+LEAST = 1 << 27
+"""And the least: smaller tiles are all margin, and what is free is no more than a hint."""
 
 
 def room(device: "torch.device | None" = None) -> float:
-    """Bytes that the features of one tile may take now: half of what is free, and on a CPU at most `BUDGET`.
+    """Bytes for the features of one tile now: half of what is free, and on a CPU between `LEAST` and `BUDGET`.
 
     Args:
         device: None: the CPU.
@@ -22,11 +24,11 @@ def room(device: "torch.device | None" = None) -> float:
 
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed tensors of torch
         return (torch.cuda.mem_get_info(device)[0] + kept) / 2
-    return min([BUDGET, *(free / 2 for free in available())])
+    return max(LEAST, min([BUDGET, *(free / 2 for free in available())]))
 
 
 def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
-    """Bytes that the machine and every group that limits this process have left; nothing where Linux is not asked."""
+    """Bytes that the machine and the control groups (version 2) of this process have left; nothing outside Linux."""
     try:
         for line in (proc / "meminfo").read_text().splitlines():
             name, _, value = line.partition(":")
@@ -39,9 +41,10 @@ def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup"))
     for group in (place, *place.parents):
         try:
             limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-            caches = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+            parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             if limit != "max":
-                yield max(0, int(limit) - int(used) + int(caches))
+                caches = int(parts["active_file"]) + int(parts["inactive_file"])  # let go when memory is short
+                yield max(0, int(limit) - int(used) + caches)
         except (OSError, KeyError):
             pass
         if group == groups:

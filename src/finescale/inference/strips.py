@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from finescale.images.picture import Picture, split
 from finescale.images.strips import StripReader, StripWriter
 from finescale.inference.engines.source import Source
@@ -47,7 +49,8 @@ def upscale_strips(
     large = replace(small, width=small.width * scale, height=small.height * scale)
     computed = large.row_bytes // large.channels * max(3, large.channels)  # grey goes as colour
     rows = max(GRID, STRIP_BYTES // (computed * scale) // GRID * GRID)
-    engine, eight = upscaler.engine, "eight turns, " if upscaler.ensemble else ""
+    engine = upscaler.engine_for(np.dtype(np.uint8 if small.bits == 8 else np.uint16))
+    eight = "eight turns, " if upscaler.ensemble else ""
     made_by = f"{eight}{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint()}"
     with StripWriter(target, large, format=format, overwrite=overwrite, resume=f"{sha256(source)} {made_by}") as out:
         for top in range(out.rows // scale // GRID * GRID, small.height, rows):

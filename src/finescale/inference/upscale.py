@@ -115,7 +115,7 @@ class Upscaler:
         Raises:
             FinescaleError: a tile of 48 pixels does not fit into memory, or its values are not finite even in float32.
         """
-        engine = self.engine if x.dtype == np.uint8 and not self.ensemble else self._finest()
+        engine = self.engine_for(x.dtype)
         tile = (self.tile, self.tile) if self.tile else x.shape[:2]
         if self.tile is None and self.window is not None:
             sums = 24 * self.scale**2 if self.ensemble else 0  # bytes for a pixel: the turns so far, and one more
@@ -134,7 +134,7 @@ class Upscaler:
 
     def group(self, x: Array) -> Array:
         """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together."""
-        return tiling.enlarge_together(x, self.engine if x.dtype == np.uint8 else self._finest())
+        return tiling.enlarge_together(x, self.engine_for(x.dtype))
 
     def picture(
         self,
@@ -160,8 +160,10 @@ class Upscaler:
         chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
         return enlarge_picture(picture, [self] * len(chain), size, progress)
 
-    def _finest(self) -> "Engine":
-        """For pictures of more than 8 bits and the self-ensemble: float32, unless a precision was asked for."""
+    def engine_for(self, dtype: Any) -> "Engine":
+        """What computes samples of a type: above 8 bits and for the self-ensemble in float32, unless asked."""
+        if dtype == np.uint8 and not self.ensemble:
+            return self.engine
         if self._fine is None:
             self._fine = self.engine.exact() or self.engine
         return self._fine

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, get_type_hints
 
+import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from finescale.errors import UsageError, nearest, told
@@ -45,10 +46,13 @@ def checked(architecture: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if key not in hints:
             raise UsageError(f"arguments.{key}: {architecture.__name__} has no argument '{key}'{nearest(key, hints)}")
         adapter: TypeAdapter[Any] = TypeAdapter(hints[key], config=ConfigDict(strict=True))
+        plain = value.item() if isinstance(value, np.generic) else tuple(value) if isinstance(value, list) else value
         try:
-            right[key] = adapter.validate_python(tuple(value) if isinstance(value, list) else value)
+            right[key] = adapter.validate_python(plain)
         except ValidationError as error:
-            finding = error.errors()[0]
+            finding: Mapping[str, Any] = error.errors()[0]
+            if not finding["loc"]:
+                finding = {**finding, "input": value}  # as it was given
             where = (key, *finding["loc"]) if key == "scale" else ("arguments", key, *finding["loc"])
             raise UsageError(told(finding, where)) from error
     return right

@@ -64,7 +64,7 @@ class Schedule(_Strict):
         decay_from: where the decay starts (a share of the budget).
         shape: of the decay.
         halve_every: how often the rate is halved.
-        halve_from: how long it is first left as it is, beyond the first `halve_every`.
+        halve_from: how long it is first left as it is, beyond the first `halve_every`; 0: not.
     """
 
     kind: Literal["decay", "halving"] = "decay"
@@ -73,6 +73,11 @@ class Schedule(_Strict):
     shape: Literal["cosine", "linear", "square root"] = "cosine"
     halve_every: AmountField = parse("200k")
     halve_from: AmountField | None = None
+
+    @field_validator("halve_from", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value in (0, "0") else value
 
     @field_validator("halve_every", "halve_from")
     @classmethod

@@ -168,7 +168,9 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
         traced = torch.jit.trace(network, torch.zeros(1, 3, *size), check_trace=False)
     manager = FrontEndManager()
     frontend = manager.load_by_framework("pytorch")
-    frontend.add_extension(ConversionExtension("aten::pixel_shuffle", _depth_to_space))
+    graph = traced.inlined_graph  # its nodes do not outlive it
+    if all(next(node.inputs()).type().dim() == 4 for node in graph.findAllNodes("aten::pixel_shuffle")):
+        frontend.add_extension(ConversionExtension("aten::pixel_shuffle", _depth_to_space))
     decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
     model = frontend.convert(frontend.load(decoder))
     model.reshape([-1, 3, -1, -1])
@@ -184,7 +186,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
 
 
 def _depth_to_space(node: Any) -> Any:
-    """Pixel shuffle as one operation: the frontend's three have the features copied into another layout, slowly."""
+    """Pixel shuffle of (B, C, H, W) as one operation: for the frontend's three the features are copied, slowly."""
     from openvino import opset13
 
     factor = int(node.get_values_from_const_input(1))
