@@ -36,6 +36,16 @@ def test_a_container_sees_its_own_group_as_the_root(tmp_path: Path) -> None:
     assert list(memory.available(*system(tmp_path, 7, {".": ("5000", 1000, 0)}, "/"))) == [7 * 1024, 4000]
 
 
+def test_groups_of_version_1(tmp_path: Path) -> None:
+    proc, root = system(tmp_path, 7, {}, "/")
+    (proc / "self" / "cgroup").write_text("5:cpu,cpuacct:/x\n4:memory:/docker/a\n0::/\n")
+    (root / "memory").mkdir(parents=True)  # of a container: its own group is the root
+    (root / "memory" / "memory.limit_in_bytes").write_text("5000\n")
+    (root / "memory" / "memory.usage_in_bytes").write_text("3000\n")
+    (root / "memory" / "memory.stat").write_text("active_file 9\ntotal_active_file 300\ntotal_inactive_file 700\n")
+    assert list(memory.available(proc, root)) == [7 * 1024, 3000]
+
+
 def test_systems_that_do_not_tell(tmp_path: Path) -> None:
     assert list(memory.available(tmp_path / "proc", tmp_path / "cgroup")) == []
     assert list(memory.available(*system(tmp_path, 7, {}, "/gone"))) == [7 * 1024]

@@ -28,24 +28,35 @@ def room(device: "torch.device | None" = None) -> float:
 
 
 def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
-    """Bytes that the machine and the control groups (version 2) of this process have left; nothing outside Linux."""
+    """Bytes that the machine and the control groups of this process have left; nothing outside Linux."""
     try:
         for line in (proc / "meminfo").read_text().splitlines():
             name, _, value = line.partition(":")
             if name == "MemAvailable":
                 yield int(value.split()[0]) * 1024
-        own = next(line[3:] for line in (proc / "self" / "cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
+        own = [line.split(":", 2) for line in (proc / "self" / "cgroup").read_text().splitlines()]
+    except OSError:
         return
-    place = groups / own.strip("/")
+    for _, controllers, path in own:
+        if not controllers:  # version 2
+            yield from _left(groups, path, "max", "current", "")
+        elif "memory" in controllers.split(","):  # version 1
+            yield from _left(groups / "memory", path, "limit_in_bytes", "usage_in_bytes", "total_")
+
+
+def _left(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[float]:
+    """Bytes that a control group and those above it have left; in a container only `root` is there, and is its own."""
+    place = root / path.strip("/")
     for group in (place, *place.parents):
         try:
-            limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+            most, used = ((group / f"memory.{name}").read_text().strip() for name in (limit, usage))
             parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            if limit != "max":
-                caches = int(parts["active_file"]) + int(parts["inactive_file"])  # let go when memory is short
-                yield max(0, int(limit) - int(used) + caches)
+            if most != "max":
+                caches = sum(
+                    int(parts[f"{prefix}{name}"]) for name in ("active_file", "inactive_file")
+                )  # can be let go
+                yield max(0, int(most) - int(used) + caches)
         except (OSError, KeyError):
             pass
-        if group == groups:
+        if group == root:
             return
