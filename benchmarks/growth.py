@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--ensemble", action="store_true")
     parser.add_argument("--megapixels", default="0.1,0.3,1,3,10,30,100")
-    parser.add_argument("--format", default="tif", choices=("tif", "png"))
+    parser.add_argument("--format", default="tif", choices=("tif", "png", "jpg"))
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--folder", type=Path, help="for the pictures")
     parser.add_argument("--kill", type=float, metavar="SECONDS")

@@ -52,9 +52,7 @@ def _left(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterato
             most, used = ((group / f"memory.{name}").read_text().strip() for name in (limit, usage))
             parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             if most != "max":
-                caches = sum(
-                    int(parts[f"{prefix}{name}"]) for name in ("active_file", "inactive_file")
-                )  # can be let go
+                caches = int(parts[f"{prefix}active_file"]) + int(parts[f"{prefix}inactive_file"])  # can be let go
                 yield max(0, int(most) - int(used) + caches)
         except (OSError, KeyError):
             pass

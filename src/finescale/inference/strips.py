@@ -50,13 +50,12 @@ def upscale_strips(
     computed = large.row_bytes // large.channels * max(3, large.channels)  # grey goes as colour
     rows = max(GRID, STRIP_BYTES // (computed * scale) // GRID * GRID)
     engine = upscaler.engine_for(np.dtype(np.uint8 if small.bits == 8 else np.uint16))
-    eight = "eight turns, " if upscaler.ensemble else ""
+    eight, after = ("eight turns, ", margin + GRID) if upscaler.ensemble else ("", margin)
     made_by = f"{eight}{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint()}"
     with StripWriter(target, large, format=format, overwrite=overwrite, resume=f"{sha256(source)} {made_by}") as out:
         for top in range(out.rows // scale // GRID * GRID, small.height, rows):
             bottom = min(top + rows, small.height)
-            more = margin + GRID if upscaler.ensemble else margin
-            first, last = max(0, top - margin), min(small.height, bottom + more)
+            first, last = max(0, top - margin), min(small.height, bottom + after)
             pixels, alpha = split(reader.rows(first, last))
             report = share_of(progress, top / small.height, (bottom - top) / small.height)
             pixels, alpha = enlarge_samples(

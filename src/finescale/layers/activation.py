@@ -253,6 +253,17 @@ ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
+def known(name: str) -> str:
+    """The name, if an activation has it.
+
+    Raises:
+        UsageError: none has.
+    """
+    if name not in ACTIVATIONS:
+        raise UsageError(f"there is no activation '{name}'{nearest(name, ACTIVATIONS)}")
+    return name
+
+
 def activation(name: str, *, channels: int | None = None, **options: float) -> nn.Module:
     """An activation as a module; (B, C, H, W) -> same.
 
@@ -264,9 +275,8 @@ def activation(name: str, *, channels: int | None = None, **options: float) -> n
     Raises:
         UsageError: unknown name or option.
     """
-    if name not in ACTIVATIONS:
-        raise UsageError(f"there is no activation '{name}'{nearest(name, ACTIVATIONS)}")
+    make = ACTIVATIONS[known(name)]
     try:
-        return ACTIVATIONS[name](channels, **options)
+        return make(channels, **options)
     except TypeError as error:
         raise UsageError(f"activation '{name}': {error}") from error

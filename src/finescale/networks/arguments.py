@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from finescale.errors import UsageError, nearest, told
-from finescale.layers.activation import ACTIVATIONS
+from finescale.layers.activation import known
 
 
 def _odd(value: int) -> int:
@@ -16,16 +16,10 @@ def _odd(value: int) -> int:
     return value
 
 
-def _activation(name: str) -> str:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"there is no activation '{name}'{nearest(name, ACTIVATIONS)}")
-    return name
-
-
 Count = Annotated[int, Field(gt=0)]
 OddCount = Annotated[Count, AfterValidator(_odd)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-ActivationName = Annotated[str, AfterValidator(_activation)]
+ActivationName = Annotated[str, AfterValidator(known)]
 FourCounts = Annotated[tuple[Count, ...], Field(min_length=4, max_length=4)]
 FiveCounts = Annotated[tuple[Count, ...], Field(min_length=5, max_length=5)]
 
