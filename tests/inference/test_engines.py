@@ -92,10 +92,15 @@ def test_auto_takes_the_fastest_that_is_exact_enough(monkeypatch: pytest.MonkeyP
     best = choose(network)
     assert best.name == "openvino"
     assert best.precision in ("float32", "bfloat16")  # never int8
-    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else find_spec(name))
+    missing = {"openvino"}
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name in missing else find_spec(name))
+    low = fast_bfloat16(torch.device("cpu"))
+    other = choose(network)
+    assert (other.name, other.precision) == (("torch", "bfloat16") if low else ("onnx", "float32"))
+    assert choose(network, precision="float32").name == "onnx"
+    missing.add("onnxruntime")
     plain = choose(network)
-    assert plain.name == "torch"
-    assert plain.precision == ("bfloat16" if fast_bfloat16(torch.device("cpu")) else "float32")
+    assert (plain.name, plain.precision) == ("torch", "bfloat16" if low else "float32")
 
 
 class Strange(Network):
@@ -125,13 +130,16 @@ def test_rounding_that_costs_too_much_is_left_to_float32(monkeypatch: pytest.Mon
     assert (best.name, best.precision) == ("openvino", "float32")
 
 
-def test_what_openvino_computes_otherwise_goes_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize(("engine", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
+def test_what_is_computed_otherwise_goes_to_torch(engine: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(package)
     monkeypatch.setattr(engines, "_gpu", lambda: False)
+    if engine == "onnx":
+        monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "openvino" else find_spec(name))
     network = Strange(scale=2)
     for _ in range(2):  # the second time from the cache
         with pytest.raises(FinescaleError, match="another picture than PyTorch"):
-            choose(network, engine="openvino", precision="float32")
+            choose(network, engine=engine, precision="float32")
     assert choose(network).name == "torch"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finescale.cache import cache_folder
+from finescale.errors import FinescaleError
 
 VERSION = 10  # of what is stored and of how networks are translated; another one leaves old entries unread
 
@@ -31,7 +32,11 @@ def key(**what: object) -> str:
 
 
 def read(name: str) -> tuple[dict[str, Any], bytes] | None:
-    """The notes and the data stored under a name; None where there are none or they are damaged."""
+    """The notes and the data stored under a name; None where there are none or they are damaged.
+
+    Raises:
+        FinescaleError: it was refused before, see `refuse`.
+    """
     try:
         content = (cache_folder("compiled") / name).read_bytes()
     except OSError:
@@ -40,7 +45,10 @@ def read(name: str) -> tuple[dict[str, Any], bytes] | None:
     if hashlib.sha256(body).digest() != digest:
         return None
     size = int.from_bytes(body[:4], "little")
-    return json.loads(bytes(body[4 : 4 + size])), bytes(body[4 + size :])
+    notes = json.loads(bytes(body[4 : 4 + size]))
+    if "refused" in notes:
+        raise FinescaleError(notes["refused"])
+    return notes, bytes(body[4 + size :])
 
 
 def write(name: str, notes: Mapping[str, Any], data: bytes) -> None:
@@ -61,6 +69,12 @@ def write(name: str, notes: Mapping[str, Any], data: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError:
         pass
+
+
+def refuse(name: str, reason: str) -> FinescaleError:
+    """Remembers that something does not work, so that it is not tried every time; returns the error to raise."""
+    write(name, {"refused": reason}, b"")
+    return FinescaleError(reason)
 
 
 def remove(name: str) -> None:

@@ -3,12 +3,14 @@
 import io
 import logging
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finescale.errors import UsageError
 from finescale.inference.engines import compiled
+from finescale.inference.engines.agreement import FLOAT32, least_agreement
 from finescale.inference.engines.source import Source
 from finescale.inference.memory import room
 from finescale.inference.tiling import Array
@@ -29,6 +31,7 @@ class ONNXEngine:
 
     Raises:
         UsageError: ONNX Runtime is not installed, or another precision is asked for.
+        FinescaleError: ONNX Runtime gives another picture than PyTorch.
     """
 
     name = "onnx"
@@ -42,15 +45,14 @@ class ONNXEngine:
             raise UsageError("the onnx engine needs ONNX Runtime: pip install 'finescale[onnx]'") from error
         if precision not in ("auto", "float32"):
             raise UsageError(f"the onnx engine computes in float32, not in {precision}")
-        name = compiled.key(weights=source.fingerprint(), engine=f"onnx {OPSET}")
+        name = compiled.key(weights=source.fingerprint(), engine=f"onnx {OPSET} {onnxruntime.__version__}")
         notes, data = compiled.read(name) or self._translate(source, name)
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
-        self._session: Any = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        self._run = runner(data)
 
     def run(self, x: Array) -> Array:
         """See `Engine`."""
-        found: Array = self._session.run(None, {"picture": np.ascontiguousarray(x, np.float32)})[0]
-        return found
+        return self._run(x)
 
     def exact(self) -> None:
         """It is float32 already."""
@@ -62,14 +64,33 @@ class ONNXEngine:
 
     @staticmethod
     def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
+        """Translates, compares with PyTorch, and stores."""
         from finescale.inference.prepare import bytes_per_pixel
 
         network = source.prepared()
+        data = translate(network)
+        decibels = least_agreement(network, runner(data))
+        if decibels < FLOAT32:
+            raise compiled.refuse(
+                name, f"ONNX Runtime gives another picture than PyTorch for this network ({decibels:.1f} dB)"
+            )
         memory = MEMORY * bytes_per_pixel(network)
         notes = {"scale": network.scale, "bytes_per_pixel": memory, "margin": network.context}
-        data = translate(network)
         compiled.write(name, notes, data)
         return notes, data
+
+
+def runner(data: bytes) -> Callable[[Array], Array]:
+    """What computes the enlarged (B, 3, sH, sW) of a (B, 3, H, W) by an ONNX file that `translate` made."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+
+    def run(x: Array) -> Array:
+        found: Array = session.run(None, {"picture": np.ascontiguousarray(x, np.float32)})[0]
+        return found
+
+    return run
 
 
 def translate(network: "Network") -> bytes:

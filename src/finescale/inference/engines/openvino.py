@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import UsageError
 from finescale.inference.engines import compiled
+from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
 from finescale.inference.engines.source import Source
 from finescale.inference.memory import room
 from finescale.inference.tiling import Array, is_out_of_memory
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 # dB to PyTorch's float32 below which a translation is refused: of noise in float32, else of a photograph; 60 dB cost an
 # enlargement of 33 dB less than 0.01
-TOLERANCE = {"float32": 80.0, "bfloat16": 60.0, "int8": 40.0}
+TOLERANCE = {"float32": FLOAT32, "bfloat16": 60.0, "int8": 40.0}
 # as much as PyTorch's features need in float32: the most of three networks, by benchmarks/memory.py
 MEMORY = {"float32": 1.8, "bfloat16": 1.1, "int8": 1.1}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -83,8 +84,6 @@ class OpenVINOEngine:
         entry = compiled.read(name)
         if entry is None:
             return None
-        if "refused" in entry[0]:
-            raise FinescaleError(entry[0]["refused"])
         try:
             return entry[0], self._core.import_model(entry[1], "CPU", self._config)
         except RuntimeError:
@@ -97,45 +96,37 @@ class OpenVINOEngine:
 
         network = self.source.prepared()
         multiple = network.multiple
-
-        def sides(*size: int) -> tuple[int, ...]:
-            return tuple(-(-side // multiple) * multiple for side in size)
-
         try:
             from finescale.inference.engines.quantise import photograph, quantise
 
-            translated = translate(network, sides(53, 67))
+            translated = translate(network, tuple(-(-side // multiple) * multiple for side in SIZES[0]))
             if self.precision == "int8":
                 translated = quantise(translated, multiple)
             model = self._core.compile_model(translated, "CPU", self._config)
             if self.precision == "float32":
-                agreement = min(_agreement(network, model, _noise(sides(*size))) for size in ((53, 67), (96, 50)))
+                decibels = least_agreement(network, lambda x: model([x])[0], multiple)
             else:  # rounding grows with the features, and what noise does to those no photograph does
-                agreement = _agreement(network, model, photograph(multiple), limits=(0, 1))
+                decibels = agreement(network, lambda x: model([x])[0], photograph(multiple), limits=(0, 1))
         except (UsageError, ImportError, OSError):
             raise
         except Exception as error:  # whatever a translator meets in somebody's network
             if is_out_of_memory(error):
                 raise
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise _refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
-        if agreement < TOLERANCE[self.precision]:
-            raise _refuse(name, f"OpenVINO gives another picture than PyTorch for this network ({agreement:.1f} dB)")
+            raise compiled.refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
+        if decibels < TOLERANCE[self.precision]:
+            raise compiled.refuse(
+                name, f"OpenVINO gives another picture than PyTorch for this network ({decibels:.1f} dB)"
+            )
         notes = {
             "scale": network.scale,
             "bytes_per_pixel": MEMORY[self.precision] * bytes_per_pixel(network),
             "margin": network.context,
             "multiple": multiple,
-            "agreement": agreement,
+            "agreement": decibels,
         }
         compiled.write(name, notes, model.export_model().getvalue())
         return notes, model
-
-
-def _refuse(name: str, reason: str) -> FinescaleError:
-    """Remembers that it does not work, so that it is not tried every time."""
-    compiled.write(name, {"refused": reason}, b"")
-    return FinescaleError(reason)
 
 
 def _grown(x: Array, multiple: int) -> Array:
@@ -200,20 +191,3 @@ def load_core() -> tuple[Any, str]:
     except ImportError as error:
         raise UsageError("the openvino engine needs OpenVINO: pip install 'finescale[fast]'") from error
     return openvino.Core(), openvino.get_version()
-
-
-def _noise(size: tuple[int, ...]) -> Array:
-    """(1, 3, height, width) in [0, 1], always the same."""
-    return np.random.default_rng(0).random((1, 3, *size), np.float32)
-
-
-def _agreement(network: "Network", model: Any, x: Array, limits: tuple[float, float] | None = None) -> float:
-    """dB between OpenVINO's and PyTorch's picture of (1, 3, H, W), relative to its range, or clipped to `limits`."""
-    import torch
-
-    with torch.inference_mode():
-        wanted, found = network(torch.from_numpy(x)).numpy(), model([x])[0]
-    if limits:
-        wanted, found = wanted.clip(*limits), found.clip(*limits)
-    error = float(np.square(found - wanted).mean()) ** 0.5
-    return float(20 * np.log10(max(1.0, float(np.abs(wanted).max())) / max(error, 1e-12)))

@@ -1,0 +1,34 @@
+"""Whether a translated network gives PyTorch's picture."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finescale.inference.tiling import Array
+
+if TYPE_CHECKING:
+    from finescale.networks.base import Network
+
+FLOAT32 = 80.0  # dB to PyTorch's picture of noise below which a translation in float32 is refused
+SIZES = ((53, 67), (96, 50))
+
+
+def agreement(
+    network: "Network", run: Callable[[Array], Array], x: Array, limits: tuple[float, float] | None = None
+) -> float:
+    """dB between the picture of `run` and PyTorch's for (1, 3, H, W), relative to its range, or clipped to `limits`."""
+    import torch
+
+    with torch.inference_mode():
+        wanted, found = network(torch.from_numpy(x)).numpy(), run(x)
+    if limits:
+        wanted, found = wanted.clip(*limits), found.clip(*limits)
+    error = float(np.square(found - wanted).mean()) ** 0.5
+    return float(20 * np.log10(max(1.0, float(np.abs(wanted).max())) / max(error, 1e-12)))
+
+
+def least_agreement(network: "Network", run: Callable[[Array], Array], multiple: int = 1) -> float:
+    """The worst `agreement` for noise of a few sizes, as multiples of `multiple` pixels."""
+    sizes = [tuple(-(-side // multiple) * multiple for side in size) for size in SIZES]
+    return min(agreement(network, run, np.random.default_rng(0).random((1, 3, *s), np.float32)) for s in sizes)
