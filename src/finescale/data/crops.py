@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from finescale.data.degradations import Degradation
 from finescale.data.store import Store
 from finescale.errors import FinescaleError
 
@@ -29,6 +30,7 @@ class Crops:
         seed: of the generator; `generator.get_state()` is the position in the data.
         where: the pictures lie in the "device"'s memory, or in the computer's "memory" (mapped from the disk); "auto"
             takes the device if they fill no more than half of what is free there.
+        degradation: what is done to the low-resolution crops, after flips and turns; None: nothing.
         share: (i, n): give only the i-th of n equal parts of every batch; the n parts together are the batch that a
             single process would have drawn.
     """
@@ -42,9 +44,10 @@ class Crops:
         device: torch.device,
         seed: int,
         where: Where = "auto",
+        degradation: Degradation | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.scale, self.device, self.share = scale, device, share
+        self.scale, self.device, self.degradation, self.share = scale, device, degradation, share
         self.resident = _resident(store.size() + store.size(scale), device, where)
         home = device if self.resident else torch.device("cpu")
         self.high, self.low = (store.flat(s).to(home) for s in (1, scale))
@@ -69,7 +72,8 @@ class Crops:
 
         Both are channels-last in memory, on `device`; N = count / share[1].
         """
-        draw = torch.rand(4, count, generator=self.generator, dtype=torch.float64)
+        more = self.degradation.NUMBERS if self.degradation else 0
+        draw = torch.rand(4 + more, count, generator=self.generator, dtype=torch.float64)
         index, of = self.share
         draw = draw[:, index * count // of : (index + 1) * count // of]
         picture = torch.searchsorted(self.places, draw[0] * self.places[-1], right=True).clamp(max=len(self.sizes) - 1)
@@ -77,10 +81,10 @@ class Crops:
         top = (draw[1] * (height - self.patch + 1)).long()
         left = (draw[2] * (width - self.patch + 1)).long()
         turn = (draw[3] * 8).long()
-        return (
-            self._gather(self.low, offset, width, top, left, turn, 1),
-            self._gather(self.high, offset, width, top, left, turn, self.scale),
-        )
+        low = self._gather(self.low, offset, width, top, left, turn, 1)
+        if self.degradation:
+            low = self.degradation(low, draw[4:])
+        return low, self._gather(self.high, offset, width, top, left, turn, self.scale)
 
     def _gather(
         self, flat: Tensor, offset: Tensor, width: Tensor, top: Tensor, left: Tensor, turn: Tensor, s: int

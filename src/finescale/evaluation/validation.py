@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from finescale.data.degradations import Degradation
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.metrics import WINDOW, psnr_y, ssim_y
@@ -23,16 +24,30 @@ class Validation:
         scale: enlargement factor.
         device: of the network.
         limit: at most so many pictures, evenly spread over the set.
+        degradation: what is done to the shrunk pictures, the same in every run; None: nothing.
     """
 
-    def __init__(self, name: str, scale: int, device: torch.device, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        scale: int,
+        device: torch.device,
+        limit: int | None = None,
+        degradation: Degradation | None = None,
+    ) -> None:
         found = sets.find(name)
         files = found.pictures
         if limit is not None and limit < len(files):
             files = tuple(files[i * len(files) // limit] for i in range(limit))
         self.name, self.scale = found.name, scale
         self.high = [sets.mod_crop(sets.read_rgb(Path(file)), scale) for file in files]
-        self.low = [downscale(high, scale).to(device) for high in self.high]
+        self.low = [downscale(high, scale) for high in self.high]
+        if degradation:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # the noise
+                chance = torch.rand(Degradation.NUMBERS, len(files), generator=torch.Generator().manual_seed(0))
+                self.low = [_degraded(low, degradation, chance[:, i : i + 1]) for i, low in enumerate(self.low)]
+        self.low = [low.to(device) for low in self.low]
 
     def __call__(self, network: nn.Module, similarity: bool = False) -> tuple[float, float, list[Tensor]]:
         """Scores a network in evaluation mode.
@@ -67,3 +82,8 @@ class Validation:
         for i, low in enumerate(self.low):
             by_size.setdefault(tuple(low.shape), []).append(i)
         return [same[i : i + _AT_ONCE] for same in by_size.values() for i in range(0, len(same), _AT_ONCE)]
+
+
+def _degraded(low: Tensor, degradation: Degradation, chance: Tensor) -> Tensor:
+    """(3, H, W) uint8 as it comes out of a degradation."""
+    return degradation(low[None].float().div(255), chance)[0].mul(255).round().to(torch.uint8)

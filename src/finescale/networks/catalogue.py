@@ -24,6 +24,21 @@ class Entry:
     trained: bool = True  # False: has no weights to train (bicubic)
 
 
+_LIGHT = {
+    "channels": 64,
+    "groups": 2,
+    "blocks": 5,
+    "reduction": 8,
+    "activation": "relu",
+    "attention": "group",
+    "attention_every": 1,
+    "attention_reduction": 4,
+    "attention_value_reduction": 2,
+    "attention_pool": 1,
+    "attention_query_pool": 4,
+    "tail": "direct",
+}
+
 NETWORKS: dict[str, Entry] = {
     "bicubic": Entry(Bicubic, "bicubic enlargement, nothing learned", trained=False),
     "srcnn": Entry(SRCNN, "three convolutions on the luma of a bicubic enlargement"),
@@ -54,24 +69,8 @@ NETWORKS: dict[str, Entry] = {
     "sa-rcan-group": Entry(
         RCAN, "RCAN of six groups with self-attention after every second group", {"groups": 6, "attention": "group"}
     ),
-    "sa-rcan-light": Entry(
-        RCAN,
-        "small SA-RCAN for CPUs, the default",
-        {
-            "channels": 64,
-            "groups": 2,
-            "blocks": 5,
-            "reduction": 8,
-            "activation": "relu",
-            "attention": "group",
-            "attention_every": 1,
-            "attention_reduction": 4,
-            "attention_value_reduction": 2,
-            "attention_pool": 1,
-            "attention_query_pool": 4,
-            "tail": "direct",
-        },
-    ),
+    "sa-rcan-light": Entry(RCAN, "small SA-RCAN for CPUs, the default", _LIGHT),
+    "sa-rcan-light-jpeg": Entry(RCAN, "the same, trained to take the traces of JPEG away", _LIGHT),
 }
 
 ARCHITECTURES: dict[str, type[Network]] = {

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from finescale.data import degradations
 from finescale.errors import UsageError, nearest, told
 from finescale.training.amounts import AmountField, Moment, parse
 from finescale.training.losses import LOSSES
@@ -19,6 +20,9 @@ SCHEDULES = ("fast", "original")
 BASES = ("fast", "fast-unet", "original", "original-unet")  # the files of bases/: a schedule, and what U-Nets add to it
 
 _HERE = Path(__file__).parent
+Strength = Annotated[float, Field(ge=0, le=50)]
+Quality = Annotated[int, Field(ge=0, le=100)]
+
 # What a recipe sets for one schedule and not for the other.
 _OF_SCHEDULE = {"budget", "epoch", "precision", "schedule", "optimiser", "groups"}
 _CROPS = {"batch", "patch", "late_patch", "late_from"}
@@ -52,6 +56,43 @@ class Data(_Strict):
     patch: int = Field(default=48, ge=8)
     late_patch: int | None = Field(default=None, ge=8)
     late_from: float = Field(default=0.7, ge=0, le=1)
+
+
+class Degradation(_Strict):
+    """What is done to the low-resolution crops, see `finescale.data.degradations`; by default nothing.
+
+    Attributes:
+        share: of the crops that are degraded.
+        blur: least and greatest standard deviation of a Gaussian, in pixels of the low-resolution picture.
+        noise: least and greatest standard deviation, in grey levels.
+        jpeg: least and greatest quality; (0, 0): no JPEG.
+    """
+
+    share: float = Field(default=1.0, ge=0, le=1)
+    blur: tuple[Strength, Strength] = (0.0, 0.0)
+    noise: tuple[Strength, Strength] = (0.0, 0.0)
+    jpeg: tuple[Quality, Quality] = (0, 0)
+
+    @field_validator("blur", "noise", "jpeg", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Degradation":
+        for name, (least, greatest) in (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg)):
+            if least > greatest:
+                raise ValueError(f"degradation.{name}: should be [least, greatest], not [{least:g}, {greatest:g}]")
+        if self.jpeg[0] == 0 < self.jpeg[1]:
+            raise ValueError("degradation.jpeg: qualities are from 1 to 100, or [0, 0] for none")
+        return self
+
+    @property
+    def crops(self) -> degradations.Degradation | None:
+        """What does it; None: nothing is to be done."""
+        if not (self.share and (self.blur[1] or self.noise[1] or self.jpeg[1])):
+            return None
+        return degradations.Degradation(self.share, self.blur, self.noise, self.jpeg if self.jpeg[1] else None)
 
 
 class Schedule(_Strict):
@@ -169,6 +210,7 @@ class Recipe(_Strict):
     validate_every: AmountField = parse("2m")
     save_every: AmountField = parse("5m")
     data: Data = Data()
+    degradation: Degradation = Degradation()
     schedule: Schedule = Schedule()
     optimiser: Optimiser = Optimiser()
     groups: tuple[Group, ...] = ()
@@ -347,5 +389,11 @@ def _sentence(error: ValidationError) -> str:
 
 def _fields(where: Sequence[str]) -> list[str]:
     """Keys of the table at `where`."""
-    tables: dict[str, type[_Strict]] = {"data": Data, "schedule": Schedule, "optimiser": Optimiser, "groups": Group}
+    tables: dict[str, type[_Strict]] = {
+        "data": Data,
+        "degradation": Degradation,
+        "schedule": Schedule,
+        "optimiser": Optimiser,
+        "groups": Group,
+    }
     return list((tables[where[0]] if where else Recipe).model_fields)

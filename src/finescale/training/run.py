@@ -18,6 +18,7 @@ from torch import Tensor
 from finescale import __version__
 from finescale.backbones import catalogue as backbones
 from finescale.data.crops import Crops
+from finescale.data.degradations import Degradation
 from finescale.data.store import Store
 from finescale.errors import FinescaleError, UsageError
 from finescale.inference.engines.pytorch import fast_bfloat16
@@ -32,8 +33,9 @@ from finescale.training.recipe import Recipe, parse_recipe, to_toml
 from finescale.training.report import Board, Screen, Speed, clock
 from finescale.weights import files
 
-# (set or folder, scale, device, at most so many pictures) -> what scores a network; the room of evaluation makes it.
-MakeValidation = Callable[[str, int, torch.device, int], Validate]
+# (set or folder, scale, device, at most so many pictures, what is done to them) -> what scores a network; the room of
+# evaluation makes it.
+MakeValidation = Callable[[str, int, torch.device, int, Degradation | None], Validate]
 
 # What may differ between a run and its continuation.
 _FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_start"}
@@ -121,6 +123,7 @@ def _train(
         device=world.device,
         seed=recipe.seed,
         where=recipe.data.where,
+        degradation=recipe.degradation.crops,
         share=(world.rank, world.size),
     )
     if recipe.data.late_patch is not None:  # an impossible one is found now, not when its time comes
@@ -129,7 +132,9 @@ def _train(
     validate = None
     if recipe.data.validation and make_validation:
         data = recipe.data
-        validate = make_validation(data.validation, recipe.scale, world.device, data.validation_pictures)
+        validate = make_validation(
+            data.validation, recipe.scale, world.device, data.validation_pictures, recipe.degradation.crops
+        )
     speed = Speed(
         recipe,
         measure.step_flops(network, recipe.data.patch),
@@ -304,7 +309,7 @@ def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
     now = recipe.resolved()
     pairs = {key: (before.get(key), now[key]) for key in now if key not in {*_FREE, "data"}}
     pairs |= {f"data.{k}": (before["data"].get(k), v) for k, v in now["data"].items() if k not in _FREE_DATA}
-    for table in ("schedule", "optimiser"):
+    for table in ("degradation", "schedule", "optimiser"):
         del pairs[table]
         pairs |= {f"{table}.{key}": (before[table].get(key), value) for key, value in now[table].items()}
     for key, (old, new) in pairs.items():

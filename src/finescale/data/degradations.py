@@ -1,0 +1,149 @@
+"""What cameras and the web do to pictures, done to the low-resolution crops of a batch, on their device.
+
+Networks trained on clean, exactly shrunk pictures take the blocks and ringing of JPEG for detail and sharpen them. One
+that saw such crops beside clean originals removes them while it enlarges.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# quantisation tables for luma and chroma at quality 50 (ITU-T T.81, tables K.1 and K.2)
+_LUMA = [
+    [16, 11, 10, 16, 24, 40, 51, 61],
+    [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56],
+    [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77],
+    [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101],
+    [72, 92, 95, 98, 112, 100, 103, 99],
+]
+_CHROMA = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]  # the rest is 99
+# to luma and colour differences (JFIF; full range), and back
+_TO_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+_FROM_YCC = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
+_CELL = 16  # pixels that a block of subsampled colour covers
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """Blur, then noise, then JPEG, each as strong for every crop as chance will have it.
+
+    Attributes:
+        share: of the crops that are degraded; the others stay as they are.
+        blur: least and greatest standard deviation of a Gaussian, in pixels of the low-resolution picture.
+        noise: least and greatest standard deviation, in grey levels.
+        jpeg: least and greatest quality (1 to 100, as libjpeg and Pillow count), None: no JPEG. Three in four have
+            colour of half the resolution (4:2:0).
+    """
+
+    share: float = 1.0
+    blur: tuple[float, float] = (0.0, 0.0)
+    noise: tuple[float, float] = (0.0, 0.0)
+    jpeg: tuple[int, int] | None = None
+
+    NUMBERS = 7  # that chance has to give for every crop
+
+    def __call__(self, low: Tensor, chance: Tensor) -> Tensor:
+        """Degrades a batch.
+
+        Args:
+            low: (B, 3, H, W) in [0, 1], on any device.
+            chance: (7, B) in [0, 1), on the CPU. The noise itself comes from torch's generator of the device.
+
+        Returns:
+            (B, 3, H, W) of whole grey levels in [0, 1], channels-last; crops outside the share are as they were.
+        """
+        chance = chance.float()
+        strength = [
+            low_end + (high_end - low_end) * c for (low_end, high_end), c in zip((self.blur, self.noise), chance[1:])
+        ]
+        sigma, deviation = (one.to(low.device, non_blocking=True)[:, None, None, None] for one in strength)
+        x = low
+        if self.blur[1] > 0:
+            x = _blurred(x, sigma, math.ceil(3 * self.blur[1]))
+        if self.noise[1] > 0:
+            x = x + torch.randn_like(x) * (deviation / 255)
+        x = x.mul(255).add(0.5).floor().clamp(0, 255)
+        if self.jpeg:
+            quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).floor().to(low.device)
+            shift = (chance[4:6, 0] * _CELL).long().tolist()
+            x = _jpeg_of_part(x, quality, (chance[6] < 0.75).to(low.device), shift)
+        degraded = (chance[0] < self.share).to(low.device)[:, None, None, None]
+        return torch.where(degraded, x / 255, low).contiguous(memory_format=torch.channels_last)
+
+
+def _blurred(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Gaussians of the standard deviations `sigma` (B, 1, 1, 1); edges are repeated."""
+    count, channels, height, _ = x.shape
+    places = torch.arange(-radius, radius + 1, device=x.device)
+    kernel = torch.exp(-0.5 * (places / sigma.flatten()[:, None].clamp(min=1e-3)).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (BC, 1, K)
+    planes = F.pad(x, (radius, radius, radius, radius), "replicate").reshape(
+        1, count * channels, height + 2 * radius, -1
+    )
+    planes = F.conv2d(planes, kernel[..., None], groups=count * channels)
+    return F.conv2d(planes, kernel[..., None, :], groups=count * channels).reshape(x.shape)
+
+
+def _jpeg_of_part(x: Tensor, quality: Tensor, halved: Tensor, shift: list[int]) -> Tensor:
+    """As `jpeg`, for crops of a larger picture: its blocks begin `shift` (rows, columns) before them."""
+    height, width = x.shape[2:]
+    rows, columns = (_grown(size, before).to(x.device) for size, before in zip((height, width), shift))
+    grown = jpeg(x[:, :, rows][..., columns], quality, halved)
+    return grown[..., shift[0] : shift[0] + height, shift[1] : shift[1] + width]
+
+
+def _grown(size: int, before: int) -> Tensor:
+    """Where samples come from when [0, size) is grown to whole cells: mirrored at the edges, as often as it takes."""
+    places = torch.arange(-before, size + -(size + before) % _CELL)
+    period = max(1, 2 * size - 2)
+    places = places.remainder(period)
+    return torch.minimum(places, period - places) if size > 1 else torch.zeros_like(places)
+
+
+def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
+    """Pictures as they come out of baseline JPEG (ITU-T T.81, JFIF); libjpeg rounds a little otherwise.
+
+    Args:
+        x: (B, 3, H, W) whole grey levels in [0, 255]; H and W are multiples of 16.
+        quality: (B,) from 1 to 100.
+        halved: (B,) bool: colour of half the resolution (4:2:0), enlarged again by the triangle filter.
+
+    Returns:
+        (B, 3, H, W) whole grey levels in [0, 255].
+    """
+    ycc = _mixed(x, _TO_YCC).round()
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
+    chroma = torch.full((8, 8), 99.0)
+    chroma[:4, :4] = torch.tensor(_CHROMA, dtype=torch.float32)
+    tables = torch.stack((torch.tensor(_LUMA, dtype=torch.float32), chroma)).to(x.device)
+    luma_table, chroma_table = (((t * scale + 50) / 100).floor().clamp(1, 255) for t in tables)
+    luma = _quantised(ycc[:, :1] - 128, luma_table) + 128
+    whole = _quantised(ycc[:, 1:], chroma_table)
+    half = _quantised(F.avg_pool2d(ycc[:, 1:], 2).round(), chroma_table)
+    half = F.interpolate(half, scale_factor=2, mode="bilinear", align_corners=False)
+    colour = torch.where(halved[:, None, None, None], half, whole)
+    return _mixed(torch.cat((luma, colour), 1), _FROM_YCC).round().clamp(0, 255)
+
+
+def _mixed(x: Tensor, matrix: list[list[float]]) -> Tensor:
+    return torch.einsum("oc,bchw->bohw", torch.tensor(matrix, device=x.device), x)
+
+
+def _quantised(x: Tensor, table: Tensor) -> Tensor:
+    """(B, C, H, W) through the cosine transform of blocks, rounded to multiples of `table` (B, 8, 8), and back."""
+    count, channels, height, width = x.shape
+    places = torch.arange(8, device=x.device)
+    cosines = torch.cos((2 * places + 1) * places[:, None] * (math.pi / 16)) / 2  # (frequency, place)
+    cosines[0] /= math.sqrt(2)
+    basis = torch.kron(cosines, cosines)  # (64 frequencies, 64 places): one product for all blocks
+    blocks = x.reshape(count, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    step = table.reshape(count, 1, 1, 64)
+    frequencies = (blocks.reshape(count, channels, -1, 64) @ basis.T / step).round() * step
+    blocks = (frequencies @ basis).reshape(blocks.shape).transpose(3, 4)
+    return blocks.reshape(x.shape).round().clamp(-128, 127)
