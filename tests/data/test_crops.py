@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from finescale.data.crops import Crops
+from finescale.data.degradations import Degradation
 from finescale.data.store import Store
 from finescale.errors import FinescaleError
 
@@ -68,6 +69,20 @@ def test_goes_on_where_it_was(tiny_store: Path) -> None:
     first.batch(4)
     second.generator.set_state(first.generator.get_state())
     assert torch.equal(first.batch(4)[1], second.batch(4)[1])
+
+
+def test_degraded_crops_are_those_of_clean_runs_beside_clean_originals(tiny_store: Path) -> None:
+    low, high = crops(tiny_store, patch=16).batch(1)
+    made = crops(tiny_store, patch=16)
+    made.degradation = Degradation(jpeg=(30, 30))
+    worse, same = made.batch(1)
+    assert torch.equal(high, same)
+    assert 0 < (worse - low).abs().mean() < 0.2
+    parts = [crops(tiny_store, patch=16, share=(i, 2)) for i in range(2)]
+    for part in (made, *parts):
+        part.generator.manual_seed(1)
+        part.degradation = Degradation(0.5, jpeg=(20, 90))
+    torch.testing.assert_close(made.batch(6)[1], torch.cat([part.batch(6)[1] for part in parts]))
 
 
 def test_too_large_a_crop(tiny_store: Path) -> None:

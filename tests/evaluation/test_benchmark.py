@@ -1,3 +1,4 @@
+import io
 import math
 from pathlib import Path
 
@@ -8,12 +9,13 @@ from PIL import Image
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
-from finescale.evaluation.arrays import to_tensor
+from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.benchmark import run, score_picture
 from finescale.evaluation.contenders import Contender, check_names, contender, labels
+from finescale.evaluation.metrics import psnr_y
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure, measure_apart
-from finescale.images.resize import Border
+from finescale.images.resize import Border, resize
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
 
@@ -78,6 +80,24 @@ def test_the_other_border_moves_the_third_digit(shared_data: Path) -> None:
         assert result.settings["border"] == border
         figures.append(means(result.rows[0].scores["Set5"])["psnr"])
     assert 0 < abs(figures[0] - figures[1]) < 0.003
+
+
+def test_small_pictures_that_have_been_jpegs(shared_data: Path) -> None:
+    """The same as by hand; under another name, so that nothing published stands beside it."""
+    found = sets.find("Set5", shared_data)
+    result = run(["bicubic"], [found], 4, timed_size=None, jpeg=40)
+    assert list(result.sets) == ["Set5-jpeg40"]
+    assert result.settings["jpeg"] == 40
+    assert result.as_json()["published"] == []
+    scores = {score.name: score.psnr for score in result.rows[0].scores["Set5-jpeg40"]}
+    for path in found.pictures:
+        high = sets.mod_crop(sets.read_rgb(path), 4)
+        file = io.BytesIO()
+        Image.fromarray(to_pixels(downscale(high, 4))).save(file, "JPEG", quality=40)
+        low = to_tensor(np.asarray(Image.open(file)))
+        assert scores[path.stem] == pytest.approx(psnr_y(to_pixels(resize(low, scale=4)), high, 4), abs=1e-9)
+    with pytest.raises(UsageError, match="'bicubic-y' is for clean pictures"):
+        run(["bicubic-y"], [found], 4, timed_size=None, jpeg=40)
 
 
 def test_networks_references_and_missing_weights(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from finescale.data.degradations import Degradation
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.metrics import psnr_y, ssim_y
 from finescale.evaluation.sets import find, mod_crop, read_rgb
@@ -30,6 +31,18 @@ def test_figures_are_the_means_over_the_pictures(pictures: Path) -> None:
     quick = validation(network)
     assert quick[0] == psnr
     assert math.isnan(quick[1]), "it was not asked for"
+
+
+def test_degraded_alike_every_time(pictures: Path) -> None:
+    network = build("bicubic", scale=4).eval()
+    clean = Validation(str(pictures), 4, CPU)(network)[0]
+    degradation = Degradation(noise=(2, 2), jpeg=(20, 40))
+    torch.manual_seed(7)
+    first = Validation(str(pictures), 4, CPU, degradation=degradation)(network)[0]
+    after = torch.rand(1)
+    assert first == Validation(str(pictures), 4, CPU, degradation=degradation)(network)[0] < clean
+    torch.manual_seed(7)
+    assert torch.equal(after, torch.rand(1)), "the run's own chance is left alone"
 
 
 def test_pictures_too_small_for_ssim_still_have_a_psnr(tmp_path: Path) -> None:

@@ -20,6 +20,20 @@ def window(text: str) -> int | None:
     return None if text == "global" else positive(text)
 
 
+def quality(text: str) -> int:
+    """A JPEG quality."""
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a quality from 1 to 100, not '{text}'")
+    return int(text)
+
+
+def add_jpeg(parser: argparse.ArgumentParser) -> None:
+    """Adds `--jpeg`, shared with `figure`."""
+    parser.add_argument(
+        "--jpeg", type=quality, metavar="QUALITY", help="the small pictures have been JPEGs of this quality (1 to 100)"
+    )
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds how networks are applied, shared with `figure`."""
     group = parser.add_argument_group("how networks are applied")
@@ -64,6 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="replicate",
         help="how shrinking goes over the edge: as RCAN's files were made (default), or as present-day MATLAB does",
     )
+    add_jpeg(parser)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the folder that holds the sets")
     parser.add_argument("--report", type=Path, metavar="DIR", help="write tables and plots into this folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here; -: print JSON, no table")
@@ -90,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
     contenders.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
     if args.report:
-        report.check(args.report, args.scale, [one.name for one in chosen], overwrite=args.overwrite)
+        called = [benchmark.set_name(one.name, args.jpeg) for one in chosen]
+        report.check(args.report, args.scale, called, overwrite=args.overwrite)
     with tables.bar(len(args.networks) * sum(len(one.pictures) for one in chosen)) as progress:
         result = benchmark.run(
             args.networks,
@@ -100,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
             judges=judges(args),
             timed_size=None if args.no_timing else speed.SIZE,
             border=args.border,
+            jpeg=args.jpeg,
             repeats=args.repeats,
             command=["finescale", *sys.argv[1:]],
             progress=progress,

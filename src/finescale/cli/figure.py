@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from finescale.cli.bench import add_settings, names, settings
+from finescale.cli.bench import add_jpeg, add_settings, names, settings
 from finescale.cli.score import positive
 
 
@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=int, choices=(2, 3, 4), default=4)
     add("--hr", type=Path, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
     add("--real", action="store_true", help="PICTURE is a photograph to enlarge as it is; there is no original")
+    add_jpeg(parser)
     add("-o", "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .pdf, .svg or .webp")
     add("--overwrite", action="store_true", help="replace an existing figure")
     add_settings(parser)
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("say what to show: --box X,Y,W,H, or --auto N")
     if args.real and args.hr:
         raise UsageError("--real says that there is no original, --hr names one")
+    if args.jpeg and (args.real or args.hr):
+        raise UsageError("--jpeg is for pictures that are shrunk here, so neither for --hr nor for --real")
     check_target(args.output, args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = settings(args)
@@ -56,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         contenders.contender(name, args.scale, settings=chosen, label=label)
         for name, label in zip(args.networks, contenders.labels(args.networks))
     ]
-    scene = figure.scene(args.picture, entrants, args.scale, high=args.hr, real=args.real)
+    scene = figure.scene(args.picture, entrants, args.scale, high=args.hr, real=args.real, jpeg=args.jpeg)
     boxes = [figure.Box(*given) for given in args.box or []]
     if args.auto:
         boxes += figure.telling_boxes(scene, args.auto, size)

@@ -4,7 +4,7 @@ import logging
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,10 @@ def score_picture(
     judges: Judges = (),
     border: Border = "replicate",
     *,
+    jpeg: int | None = None,
     timed: bool = True,
 ) -> Score:
-    """Shrinks, enlarges and scores one original; `border` is that of the shrinking, `timed` tells the seconds too.
+    """Shrinks, enlarges and scores one original; for `border` and `jpeg` see `run`, `timed` tells the seconds too.
 
     Raises:
         FinescaleError: the picture cannot be read or is too small.
@@ -107,13 +108,18 @@ def score_picture(
         if entrant.name == PAPERS_BICUBIC:
             planes = [shave(plane, scale) for plane in papers_bicubic(high, scale)]
             return Score(path.stem, psnr(*planes), ssim(*planes))
-        low = downscale(high, scale, border)
+        low = downscale(high, scale, border, jpeg)
         start = time.perf_counter()
         enlarged = to_pixels(entrant.enlarge(low))
         seconds = time.perf_counter() - start if timed else None
         return score_pixels(path.stem, enlarged, high, scale, judges=judges, seconds=seconds)
     except UsageError as error:
         raise FinescaleError(f"{path}: {error}") from error
+
+
+def set_name(name: str, jpeg: int | None) -> str:
+    """What a set is called in results, "Set5-jpeg40" where its small pictures have been JPEGs."""
+    return name if jpeg is None else f"{name}-jpeg{jpeg}"
 
 
 def run(
@@ -126,6 +132,7 @@ def run(
     timed_size: tuple[int, int] | None = SIZE,
     repeats: int = 3,
     border: Border = "replicate",
+    jpeg: int | None = None,
     command: Sequence[str] = (),
     progress: Callable[[str, str], None] | None = None,
 ) -> Run:
@@ -140,15 +147,20 @@ def run(
         timed_size: low-resolution size (width, height) to time, None for no timing.
         repeats: timed runs, of which the median counts.
         border: what stands for samples over the edge when the originals are shrunk.
+        jpeg: quality (1 to 100) of the JPEG that the shrunk pictures have been; the sets are called so too. None: none.
         command: the command line, recorded.
         progress: called before each picture with the contender's name and the picture's.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name; bicubic-y, which knows no pixels, with `jpeg`.
         FinescaleError: none of the networks has weights, or a picture cannot be read.
     """
     check_names(names, scale)
     settings = settings or {}
+    if jpeg is not None:
+        if PAPERS_BICUBIC in names:
+            raise UsageError(f"'{PAPERS_BICUBIC}' is for clean pictures; use 'bicubic'")
+        picture_sets = [replace(one, name=set_name(one.name, jpeg)) for one in picture_sets]
     for one in picture_sets:
         if sum(other.name == one.name for other in picture_sets) > 1:
             raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
@@ -173,7 +185,7 @@ def run(
                 if progress:
                     progress(entrant.name, path.stem)
                 scores[one.name].append(
-                    score_picture(entrant, path, scale, judges, border, timed=timed_size is not None)
+                    score_picture(entrant, path, scale, judges, border, jpeg=jpeg, timed=timed_size is not None)
                 )
         timed = None
         if timed_size and entrant.name != PAPERS_BICUBIC:
@@ -199,7 +211,7 @@ def run(
         [one.name for one in picture_sets],
         rows,
         judges,
-        {**settings, "border": border},
+        {**settings, "border": border, **({} if jpeg is None else {"jpeg": jpeg})},
         shlex.join(command),
         machine(device),
         timed_size,

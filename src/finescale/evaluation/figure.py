@@ -91,7 +91,13 @@ class Scene:
 
 
 def scene(
-    picture: Path, contenders: Sequence[Contender], scale: int, *, high: Path | None = None, real: bool = False
+    picture: Path,
+    contenders: Sequence[Contender],
+    scale: int,
+    *,
+    high: Path | None = None,
+    real: bool = False,
+    jpeg: int | None = None,
 ) -> Scene:
     """Enlarges a picture with every contender.
 
@@ -101,6 +107,7 @@ def scene(
         scale: 2, 3 or 4.
         high: the original of a low-resolution `picture`.
         real: enlarge `picture` itself, which has no original.
+        jpeg: quality (1 to 100) of the JPEG that the shrunk picture has been; None: none.
 
     Raises:
         FinescaleError: a picture cannot be read, or its size is not the scale times that of the other.
@@ -124,7 +131,7 @@ def scene(
             )
         low = to_tensor(small)
     else:
-        low = downscale(original, scale)
+        low = downscale(original, scale, jpeg=jpeg)
     enlarged = {entrant.name: to_pixels(entrant.enlarge(low)) for entrant in contenders}
     return Scene((high or picture).stem, scale, original, enlarged)
 
