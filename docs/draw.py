@@ -819,7 +819,17 @@ def draw(name: str) -> str:
 
 def drawings() -> dict[Path, str]:
     """All files and what should be in them."""
-    return {FOLDER / f"{name}.svg": draw(name) for name, entry in NETWORKS.items() if entry.trained}
+    return {FOLDER / f"{name}.svg": draw(name) for name in drawn()}
+
+
+def drawn() -> list[str]:
+    """The networks with a drawing: those with weights, each architecture once."""
+    found: list[str] = []
+    for name, entry in NETWORKS.items():
+        alike = (NETWORKS[other] for other in found)
+        if entry.trained and all((e.architecture, e.arguments) != (entry.architecture, entry.arguments) for e in alike):
+            found.append(name)
+    return found
 
 
 if __name__ == "__main__":

@@ -11,18 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# quantisation tables for luma and chroma at quality 50 (ITU-T T.81, tables K.1 and K.2)
-_LUMA = [
-    [16, 11, 10, 16, 24, 40, 51, 61],
-    [12, 12, 14, 19, 26, 58, 60, 55],
-    [14, 13, 16, 24, 40, 57, 69, 56],
-    [14, 17, 22, 29, 51, 87, 80, 62],
-    [18, 22, 37, 56, 68, 109, 103, 77],
-    [24, 35, 55, 64, 81, 104, 113, 92],
-    [49, 64, 78, 87, 103, 121, 120, 101],
-    [72, 92, 95, 98, 112, 100, 103, 99],
-]
-_CHROMA = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]  # the rest is 99
+from finescale.images.jpeg import CHROMA, LUMA
+
 # to luma and colour differences (JFIF; full range), and back
 _TO_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
 _FROM_YCC = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
@@ -119,10 +109,8 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
     """
     ycc = _mixed(x, _TO_YCC).round()
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
-    chroma = torch.full((8, 8), 99.0)
-    chroma[:4, :4] = torch.tensor(_CHROMA, dtype=torch.float32)
-    tables = torch.stack((torch.tensor(_LUMA, dtype=torch.float32), chroma)).to(x.device)
-    luma_table, chroma_table = (((t * scale + 50) / 100).floor().clamp(1, 255) for t in tables)
+    tables = (torch.tensor(table, dtype=torch.float32, device=x.device) for table in (LUMA, CHROMA))
+    luma_table, chroma_table = (((table * scale + 50) / 100).floor().clamp(1, 255) for table in tables)
     luma = _quantised(ycc[:, :1] - 128, luma_table) + 128
     whole = _quantised(ycc[:, 1:], chroma_table)
     half = _quantised(F.avg_pool2d(ycc[:, 1:], 2).round(), chroma_table)

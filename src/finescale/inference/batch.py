@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from finescale.errors import UsageError
-from finescale.images import files
+from finescale.images import files, jpeg
 from finescale.inference.flow import Flow, Job
 from finescale.inference.size import RESULT, Target
 from finescale.inference.upscale import Networks
+from finescale.networks import FOR_JPEG
+from finescale.weights import places
+
+STRONG = 75  # JPEGs below this quality are spoken of
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
                 f"{left} left out: by their names earlier results of others (name one alone to enlarge it)",
                 file=sys.stderr,
             )
-        for remark in _remarks(flow, len(todo)):
+        for remark in (*_remarks(flow, len(todo)), *_compressed(flow, options)):
             print(remark, file=sys.stderr)
     if flow.failures:
         if not alone:
@@ -217,6 +221,18 @@ def _remarks(flow: Flow, count: int) -> Iterator[str]:
     for upscaler in flow.networks.ready:
         if upscaler.remark:
             yield upscaler.remark
+
+
+def _compressed(flow: Flow, options: Options) -> Iterator[str]:
+    """That the default network takes the traces of JPEG for detail, where there are any to speak of."""
+    if options.network is not None or places.present(FOR_JPEG, 4) is None:
+        return
+    found = {job.source: quality for job in flow.written if (quality := jpeg.quality(job.source) or 100) < STRONG}
+    if len(found) == 1:
+        (source, quality), *_ = found.items()
+        yield f"{source}: a JPEG of quality {quality}; --network {FOR_JPEG} takes its traces away"
+    elif found:
+        yield f"{len(found)} of them are JPEGs of low quality; --network {FOR_JPEG} takes their traces away"
 
 
 def _naming(job: Job, error: Exception) -> str:

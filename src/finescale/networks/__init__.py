@@ -5,7 +5,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-DEFAULT = "sa-rcan-light"  # here, not in the catalogue, for those who want the name without importing torch
+# here, not in the catalogue, for those who want the names without importing torch
+DEFAULT = "sa-rcan-light"
+FOR_JPEG = "sa-rcan-light-jpeg"
 
 
 def __getattr__(name: str) -> ModuleType:

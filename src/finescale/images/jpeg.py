@@ -1,0 +1,35 @@
+"""How strongly a JPEG was compressed."""
+
+import os
+
+# quantisation tables for luma and chroma at quality 50 (ITU-T T.81, tables K.1 and K.2), which libjpeg scales
+LUMA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+CHROMA = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
+)
+
+
+def quality(path: str | os.PathLike[str]) -> int | None:
+    """The quality (1 to 100, as libjpeg counts) whose luma table is nearest to a JPEG's; None for any other file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["JPEG"]) as picture:
+            table = picture.quantization[0]  # type: ignore[attr-defined]
+    except (OSError, ValueError, SyntaxError, LookupError, AttributeError, Image.DecompressionBombError):
+        return None
+    scale = 100 * sum(table) / sum(map(sum, LUMA))
+    return max(1, min(100, round(5000 / scale if scale > 100 else (200 - scale) / 2)))
