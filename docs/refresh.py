@@ -34,6 +34,7 @@ WEIGHTS = ROOT / "src" / "finescale" / "weights" / "files"
 SETS = ("Set5", "Set14", "B100", "Urban20")
 # published networks worth a line beside ours: the plainest, a small one, a large one
 BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN")
+JPEG = "-jpeg40"  # what the names of sets end in whose small pictures have been JPEGs of quality 40
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 
@@ -57,9 +58,17 @@ def shipped(folder: Path = WEIGHTS) -> list[Shipped]:
     return sorted(found, key=lambda file: (file.header.scale, file.parameters, file.path.name))
 
 
-def names(weights: Sequence[Shipped], scale: int) -> list[str]:
-    """The networks that are shipped for a scale."""
-    return [file.header.name for file in weights if file.header.scale == scale]
+def names(weights: Sequence[Shipped], scale: int, suffix: str = "") -> list[str]:
+    """The networks to show for a scale: those measured on clean pictures, or with `JPEG` all that are shipped."""
+    here = [file for file in weights if file.header.scale == scale]
+    if suffix == JPEG:
+        return [file.header.name for file in here] if any(_sets(file, JPEG) for file in here) else []
+    return [file.header.name for file in here if _sets(file)]
+
+
+def _sets(file: Shipped, suffix: str = "") -> list[str]:
+    """The sets, called so in results, that a file's own figures are of."""
+    return [name for name in SETS if f"{name}{suffix}" in _figures(file)]
 
 
 def finescale(*arguments: str) -> None:
@@ -89,6 +98,7 @@ VARIANTS = (
     Variant(
         "-global", ["--window", "global", "--no-timing"], SETS[:2], "statistics over the whole picture, as in papers"
     ),
+    Variant(JPEG, ["--jpeg", "40", "--no-timing"], SETS, "small pictures that have been JPEGs of quality 40"),
 )
 
 
@@ -97,7 +107,10 @@ def results(weights: Sequence[Shipped], sets: Sequence[str]) -> None:
     for scale in sorted({file.header.scale for file in weights}):
         for variant in VARIANTS:
             chosen = [name for name in sets if name in variant.sets]
-            entrants = ["bicubic", "bicubic-y", *names(weights, scale)] if not variant.suffix else names(weights, scale)
+            entrants = names(weights, scale, variant.suffix)
+            if not entrants:
+                continue
+            entrants = [*{"": ["bicubic", "bicubic-y"], JPEG: ["bicubic"]}.get(variant.suffix, []), *entrants]
             options = ["--networks", ",".join(entrants), "--sets", ",".join(chosen), "--scale", str(scale)]
             where = f"docs/results/x{scale}{variant.suffix}"
             finescale("bench", *options, *variant.options, "--report", where, "--overwrite")
@@ -160,12 +173,16 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture of the gallery, where it comes from, and what to show of it (nothing: chosen by the networks)."""
+    """A picture of the gallery, where it comes from, and what to show of it (nothing: chosen by the networks).
+
+    With `jpeg` the small picture has been a JPEG of quality 40.
+    """
 
     file: str
     title: str
     source: str
     boxes: Sequence[str] = ()
+    jpeg: bool = False
 
 
 GALLERY = (
@@ -186,18 +203,24 @@ GALLERY = (
         "Thin lines",
         "A Falcon 9 before its start, photographed by SpaceX; public domain. From scikit-image.",
     ),
+    Photograph(
+        "gallery/rocket.jpg",
+        "The same, from a JPEG of quality 40",
+        "The small picture was written and read as a strongly compressed JPEG, as pictures of the web often were.",
+        jpeg=True,
+    ),
 )
 HERO = Photograph("hopper.jpg", "", "", ["172,0,136,102", "150,170,136,102"])
 
 
 def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 4) -> None:
     """Draws the figures and writes the page."""
-    entrants = names(weights, scale)
     (out / "images" / "gallery").mkdir(parents=True, exist_ok=True)
-    networks = ",".join(["bicubic", *entrants])
 
     def figure(picture: Photograph, target: Path) -> str:
         chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
+        networks = ",".join(["bicubic", *names(weights, scale, JPEG if picture.jpeg else "")])
+        chosen += ["--jpeg", "40"] if picture.jpeg else []
         arguments = [f"docs/images/{picture.file}", "--networks", networks, "--scale", str(scale), *chosen]
         shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
         finescale("figure", *arguments, "-o", str(shown), "--overwrite")
@@ -212,10 +235,13 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
         "SSIM are of the box. No box was chosen by hand: `--auto 2` takes the two where the results differ most.",
     ]
     for picture in GALLERY:
-        target = out / "images" / "gallery" / f"{Path(picture.file).stem}-x{scale}.webp"
+        if picture.jpeg and not names(weights, scale, JPEG):
+            continue
+        target = out / "images" / "gallery" / f"{Path(picture.file).stem}{JPEG * picture.jpeg}-x{scale}.webp"
         commands.append(figure(picture, target))
         link = f"images/gallery/{target.name}"
-        alternative = f"{picture.title}: a box of the original, by bicubic interpolation and by {', '.join(entrants)}"
+        shown = ", ".join(names(weights, scale, JPEG if picture.jpeg else ""))
+        alternative = f"{picture.title}: a box of the original, by bicubic interpolation and by {shown}"
         parts += [
             f"## {picture.title}",
             f"![{alternative}]({link})",
@@ -237,19 +263,23 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
 def block(weights: Sequence[Shipped]) -> str:
     """The README's tables: shipped networks by the notes in their weight files, published ones beside them."""
     parts = []
-    for scale in sorted({file.header.scale for file in weights}):
-        ours = [file for file in weights if file.header.scale == scale]
-        sets = [name for name in SETS if any(name in _figures(file) for file in ours)]
+    scales = sorted({file.header.scale for file in weights})
+    for suffix, scale in ((suffix, scale) for suffix in ("", JPEG) for scale in scales):
+        ours = [file for file in weights if file.header.scale == scale and _sets(file, suffix)]
+        if not ours:
+            continue
+        sets = [name for name in SETS if any(name in _sets(file, suffix) for file in ours)]
         rows = [["network", "parameters", "GMAC", *sets, "weights, SHA-256"]]
-        for row in published.rows(scale, measured=False):
+        for row in () if suffix else published.rows(scale, measured=False):
             if row.network in BESIDE:
                 figures = [published.pair(row, name) or "-" for name in sets]
                 rows.append([f"{row.network} (published)", count(row.parameters), "-", *figures, "-"])
         for file in ours:
-            figures = [_pair(_figures(file).get(name)) for name in sets]
+            figures = [_pair(_figures(file).get(f"{name}{suffix}")) for name in sets]
             price = [count(file.parameters), f"{file.macs / 1e9:.2f}"]
             rows.append([f"**{file.header.name}**", *price, *figures, f"`{file.sha256[:16]}`"])
-        parts += [f"**x{scale}**", _table(rows)]
+        of = ", small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md))"
+        parts += [f"**x{scale}**{of if suffix else ''}", _table(rows)]
     times = [f"{file.header.name} x{file.header.scale} {told}" for file in weights if (told := _training(file))]
     text = (
         "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where shipped files lie")
     parser.add_argument("--data", type=Path, help="the folder that holds the benchmark sets")
     parser.add_argument("--sets", default="Set5,Set14,B100,Urban20")
+    parser.add_argument("--jpeg", type=int, metavar="QUALITY", help="measure on small pictures that have been JPEGs")
     parser.add_argument("--notes", type=json.loads, default={}, metavar="JSON", help="added to the file's notes")
     args = parser.parse_args()
 
@@ -40,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:  # beside the index a new file would be taken for a damaged old one
         rounded = Path(folder) / target.name
         files.save(network, rounded, dtype=torch.float16)
-        run = benchmark.run([str(rounded)], chosen, header.scale, command=["recipes/ship.py"], timed_size=None)
+        run = benchmark.run([str(rounded)], chosen, header.scale, jpeg=args.jpeg, timed_size=None)
     for name, scores in run.rows[0].scores.items():
         count = len(scores)
         figures[name] = {

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -57,6 +58,25 @@ def test_beside_the_picture() -> None:
     assert upscale("photo.jpg") == 0
     assert listing() == ["photo.jpg", "photo_x4.png"]
     assert read("photo_x4.png").size == (120, 80)
+
+
+def test_strongly_compressed_pictures_are_told_of_the_network_for_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_weights, "weights")
+    for file in Path("weights").glob("*.safetensors"):
+        shutil.copy(file, file.with_name(file.name.replace("-x", "-jpeg-x")))
+    monkeypatch.setenv("FINESCALE_WEIGHTS", "weights")
+    for name, quality in (("a.jpg", 40), ("many/b.jpg", 30), ("many/c.jpg", 74), ("many/d.jpg", 95)):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture(20, 30)).save(name, quality=quality)
+    said = {}
+    for given in (["a.jpg"], ["many"], ["many/d.jpg"], ["a.jpg", "--network", "bicubic"], ["a.jpg", "--quiet"]):
+        assert upscale(*given, "--scale", "2", "-o", f"out{len(said)}/") == 0
+        said[" ".join(given)] = capsys.readouterr().err
+    assert said.pop("a.jpg") == "a.jpg: a JPEG of quality 40; --network sa-rcan-light-jpeg takes its traces away\n"
+    assert "2 of them are JPEGs of low quality; --network sa-rcan-light-jpeg" in said.pop("many")
+    assert not any("JPEG" in text for text in said.values())
 
 
 @pytest.mark.parametrize(

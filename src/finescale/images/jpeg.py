@@ -1,6 +1,7 @@
 """How strongly a JPEG was compressed."""
 
 import os
+from functools import cache
 
 # quantisation tables for luma and chroma at quality 50 (ITU-T T.81, tables K.1 and K.2), which libjpeg scales
 LUMA = (
@@ -23,7 +24,7 @@ CHROMA = (
 
 
 def quality(path: str | os.PathLike[str]) -> int | None:
-    """The quality (1 to 100, as libjpeg counts) whose luma table is nearest to a JPEG's; None for any other file."""
+    """The quality (1 to 100, as libjpeg counts) whose luma table is nearest to a JPEG's; None for other files."""
     from PIL import Image
 
     try:
@@ -31,5 +32,11 @@ def quality(path: str | os.PathLike[str]) -> int | None:
             table = picture.quantization[0]  # type: ignore[attr-defined]
     except (OSError, ValueError, SyntaxError, LookupError, AttributeError, Image.DecompressionBombError):
         return None
-    scale = 100 * sum(table) / sum(map(sum, LUMA))
-    return max(1, min(100, round(5000 / scale if scale > 100 else (200 - scale) / 2)))
+    return min(range(1, 101), key=lambda q: abs(sum(table) - sum(_luma_table(q))))
+
+
+@cache
+def _luma_table(quality: int) -> tuple[int, ...]:
+    """libjpeg's table for luma, row by row."""
+    scale = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return tuple(min(255, max(1, (step * scale + 50) // 100)) for row in LUMA for step in row)
