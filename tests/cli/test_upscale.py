@@ -70,7 +70,7 @@ def test_strongly_compressed_pictures_are_told_of_the_network_for_them(
     for name, quality in (("a.jpg", 40), ("many/b.jpg", 30), ("many/c.jpg", 74), ("many/d.jpg", 95)):
         Path(name).parent.mkdir(exist_ok=True)
         Image.fromarray(picture(20, 30)).save(name, quality=quality)
-    said = {}
+    said: dict[str, str] = {}
     for given in (["a.jpg"], ["many"], ["many/d.jpg"], ["a.jpg", "--network", "bicubic"], ["a.jpg", "--quiet"]):
         assert upscale(*given, "--scale", "2", "-o", f"out{len(said)}/") == 0
         said[" ".join(given)] = capsys.readouterr().err

@@ -108,7 +108,7 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
         (B, 3, H, W) whole grey levels in [0, 255].
     """
     ycc = _mixed(x, _TO_YCC).round()
-    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
+    scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)[:, None, None]
     tables = (torch.tensor(table, dtype=torch.float32, device=x.device) for table in (LUMA, CHROMA))
     luma_table, chroma_table = (((table * scale + 50) / 100).floor().clamp(1, 255) for table in tables)
     luma = _quantised(ycc[:, :1] - 128, luma_table) + 128
