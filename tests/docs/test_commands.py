@@ -55,6 +55,7 @@ def desk(tmp_path: Path) -> Path:
     """A folder with the files that the documentation speaks of, small."""
     photo = Image.open(ROOT / "docs" / "images" / "small.png").convert("RGB").crop((30, 10, 94, 66))
     photo.save(tmp_path / "photo.jpg")
+    photo.save(tmp_path / "old.jpg", quality=30)
     for folder in ("photos", "hr"):
         (tmp_path / folder).mkdir()
         photo.save(tmp_path / folder / "one.png")
