@@ -58,12 +58,9 @@ def shipped(folder: Path = WEIGHTS) -> list[Shipped]:
     return sorted(found, key=lambda file: (file.header.scale, file.parameters, file.path.name))
 
 
-def names(weights: Sequence[Shipped], scale: int, suffix: str = "") -> list[str]:
-    """The networks to show for a scale: those measured on clean pictures, or with `JPEG` all that are shipped."""
-    here = [file for file in weights if file.header.scale == scale]
-    if suffix == JPEG:
-        return [file.header.name for file in here] if any(_sets(file, JPEG) for file in here) else []
-    return [file.header.name for file in here if _sets(file)]
+def names(weights: Sequence[Shipped], scale: int) -> list[str]:
+    """The networks that are shipped for a scale and for clean pictures."""
+    return [file.header.name for file in weights if file.header.scale == scale and _sets(file)]
 
 
 def _sets(file: Shipped, suffix: str = "") -> list[str]:
@@ -98,7 +95,6 @@ VARIANTS = (
     Variant(
         "-global", ["--window", "global", "--no-timing"], SETS[:2], "statistics over the whole picture, as in papers"
     ),
-    Variant(JPEG, ["--jpeg", "40", "--no-timing"], SETS, "small pictures that have been JPEGs of quality 40"),
 )
 
 
@@ -107,10 +103,7 @@ def results(weights: Sequence[Shipped], sets: Sequence[str]) -> None:
     for scale in sorted({file.header.scale for file in weights}):
         for variant in VARIANTS:
             chosen = [name for name in sets if name in variant.sets]
-            entrants = names(weights, scale, variant.suffix)
-            if not entrants:
-                continue
-            entrants = [*{"": ["bicubic", "bicubic-y"], JPEG: ["bicubic"]}.get(variant.suffix, []), *entrants]
+            entrants = ["bicubic", "bicubic-y", *names(weights, scale)] if not variant.suffix else names(weights, scale)
             options = ["--networks", ",".join(entrants), "--sets", ",".join(chosen), "--scale", str(scale)]
             where = f"docs/results/x{scale}{variant.suffix}"
             finescale("bench", *options, *variant.options, "--report", where, "--overwrite")
@@ -217,9 +210,12 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     """Draws the figures and writes the page."""
     (out / "images" / "gallery").mkdir(parents=True, exist_ok=True)
 
+    def shown(picture: Photograph) -> list[str]:
+        return [f.header.name for f in weights if f.header.scale == scale and (picture.jpeg or _sets(f))]
+
     def figure(picture: Photograph, target: Path) -> str:
         chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
-        networks = ",".join(["bicubic", *names(weights, scale, JPEG if picture.jpeg else "")])
+        networks = ",".join(["bicubic", *shown(picture)])
         chosen += ["--jpeg", "40"] if picture.jpeg else []
         arguments = [f"docs/images/{picture.file}", "--networks", networks, "--scale", str(scale), *chosen]
         shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
@@ -235,13 +231,12 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
         "SSIM are of the box. No box was chosen by hand: `--auto 2` takes the two where the results differ most.",
     ]
     for picture in GALLERY:
-        if picture.jpeg and not names(weights, scale, JPEG):
-            continue
         target = out / "images" / "gallery" / f"{Path(picture.file).stem}{JPEG * picture.jpeg}-x{scale}.webp"
         commands.append(figure(picture, target))
         link = f"images/gallery/{target.name}"
-        shown = ", ".join(names(weights, scale, JPEG if picture.jpeg else ""))
-        alternative = f"{picture.title}: a box of the original, by bicubic interpolation and by {shown}"
+        alternative = (
+            f"{picture.title}: a box of the original, by bicubic interpolation and by {', '.join(shown(picture))}"
+        )
         parts += [
             f"## {picture.title}",
             f"![{alternative}]({link})",

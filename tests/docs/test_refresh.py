@@ -95,15 +95,11 @@ def test_the_benchmark_commands_are_commands(monkeypatch: pytest.MonkeyPatch) ->
     scales = {file.header.scale for file in weights}
     read = [parser().parse_args(arguments) for arguments in asked]
     assert {(args.scale, args.report.name) for args in read} == {
-        (scale, f"x{scale}{variant.suffix}")
-        for scale in scales
-        for variant in script["VARIANTS"]
-        if variant.suffix != script["JPEG"] or scale != 3  # the network for JPEGs is of x2 and x4
+        (scale, f"x{scale}{variant.suffix}") for scale in scales for variant in script["VARIANTS"]
     }
     for args in read:
-        shown = set(args.networks) - {"bicubic", "bicubic-y"}
-        assert shown == {"sa-rcan-light", "sa-rcan-light-jpeg"} if args.jpeg else {"sa-rcan-light"}
-        assert args.sets == (["Set5"] if args.no_timing and not args.jpeg else ["Set5", "B100"])
+        assert set(args.networks) - {"bicubic", "bicubic-y"} == set(script["names"](weights, args.scale))
+        assert args.sets == (["Set5"] if args.no_timing else ["Set5", "B100"])
         assert args.overwrite
 
 

@@ -109,6 +109,18 @@ def test_sizes_and_formats(client: httpx.Client, fields: dict[str, str], size: t
     client.delete(f"/api/jobs/{job['id']}")
 
 
+def test_a_strongly_compressed_picture_is_told_of_the_network_for_it(client: httpx.Client) -> None:
+    told = {}
+    for quality in (40, 90):
+        file = io.BytesIO()
+        Image.new("RGB", (12, 10), "teal").save(file, "JPEG", quality=quality)
+        job = finished(client, submit(client, file.getvalue(), "cat.jpg"))
+        told[quality] = job["warnings"]
+        client.delete(f"/api/jobs/{job['id']}")
+    sentence = "cat.jpg: a JPEG of quality 40; the network sa-rcan-light-jpeg takes its traces away"
+    assert told == {40: [sentence], 90: []}
+
+
 def test_progress_is_told_in_rising_steps(client: httpx.Client) -> None:
     told = list(events(client, slow(client)["id"]))
     steps = [job["progress"] for job in told]

@@ -187,7 +187,7 @@ class Opened:
         if max_pixels is not None and width * height > max_pixels:
             raise self.error(f"holds {width} x {height} pixels, more than the limit of {max_pixels}")
         if self.frames > 1:
-            _warn(f"{self.name}: has several frames or pages; only the first is read")
+            warn(f"{self.name}: has several frames or pages; only the first is read")
 
     def metadata(self) -> dict[str, Any]:
         """icc, exif and resolution, for a Picture or a Layout."""
@@ -263,7 +263,8 @@ def warnings_to(listener: Callable[[str], object]) -> Iterator[None]:
         _listener.reset(token)
 
 
-def _warn(sentence: str) -> None:
+def warn(sentence: str) -> None:
+    """Tells a warning about a picture to the listener of `warnings_to`, or to the log."""
     listener = _listener.get()
     if listener:
         listener(sentence)
@@ -402,11 +403,11 @@ def write(
 def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     """The picture as a JPEG, WebP or BMP file."""
     if picture.bits == 16:
-        _warn(f"{name}: {kind.upper()} holds 8 bits a sample; 16 are rounded (PNG and TIFF keep them)")
+        warn(f"{name}: {kind.upper()} holds 8 bits a sample; 16 are rounded (PNG and TIFF keep them)")
     pixels, alpha = to_8_bit(picture.pixels), None if picture.alpha is None else to_8_bit(picture.alpha)
     if kind != "webp" and alpha is not None:
         if alpha.min() < 255:
-            _warn(f"{name}: {kind.upper()} holds no transparency; the picture is laid on white")
+            warn(f"{name}: {kind.upper()} holds no transparency; the picture is laid on white")
         weight = alpha[..., None].astype(np.uint32)
         pixels, alpha = ((pixels * weight + (255 - weight) * 255 + 127) // 255).astype(np.uint8), None
     image = to_pil(replace(picture, pixels=pixels, alpha=alpha))
@@ -416,7 +417,7 @@ def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     if kind == "jpeg":
         options |= {"quality": quality, "subsampling": 0}
         if picture.exif and len(picture.exif) > 65533:
-            _warn(f"{name}: its EXIF block is too large for JPEG and is left out")
+            warn(f"{name}: its EXIF block is too large for JPEG and is left out")
             del options["exif"]
     elif kind == "webp":
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}

@@ -23,6 +23,9 @@ CHROMA = (
 )
 
 
+STRONG = 75  # below this quality blocks and ringing are plain to see, above all when enlarged
+
+
 def quality(path: str | os.PathLike[str]) -> int | None:
     """The quality (1 to 100, as libjpeg counts) whose luma table is nearest to a JPEG's; None for other files."""
     from PIL import Image

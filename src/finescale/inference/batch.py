@@ -18,8 +18,6 @@ from finescale.inference.upscale import Networks
 from finescale.networks import FOR_JPEG
 from finescale.weights import places
 
-STRONG = 75  # JPEGs below this quality are spoken of
-
 
 @dataclass(frozen=True)
 class Options:
@@ -227,7 +225,7 @@ def _compressed(flow: Flow, options: Options) -> Iterator[str]:
     """That the default network takes the traces of JPEG for detail, where there are any to speak of."""
     if options.network is not None or places.present(FOR_JPEG, 4) is None:
         return
-    found = {job.source: quality for job in flow.written if (quality := jpeg.quality(job.source) or 100) < STRONG}
+    found = {job.source: quality for job in flow.written if (quality := jpeg.quality(job.source) or 100) < jpeg.STRONG}
     if len(found) == 1:
         (source, quality), *_ = found.items()
         yield f"{source}: a JPEG of quality {quality}; --network {FOR_JPEG} takes its traces away"
