@@ -210,12 +210,12 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     """Draws the figures and writes the page."""
     (out / "images" / "gallery").mkdir(parents=True, exist_ok=True)
 
-    def shown(picture: Photograph) -> list[str]:
+    def entrants(picture: Photograph) -> list[str]:
         return [f.header.name for f in weights if f.header.scale == scale and (picture.jpeg or _sets(f))]
 
     def figure(picture: Photograph, target: Path) -> str:
         chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
-        networks = ",".join(["bicubic", *shown(picture)])
+        networks = ",".join(["bicubic", *entrants(picture)])
         chosen += ["--jpeg", "40"] if picture.jpeg else []
         arguments = [f"docs/images/{picture.file}", "--networks", networks, "--scale", str(scale), *chosen]
         shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
@@ -235,7 +235,7 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
         commands.append(figure(picture, target))
         link = f"images/gallery/{target.name}"
         alternative = (
-            f"{picture.title}: a box of the original, by bicubic interpolation and by {', '.join(shown(picture))}"
+            f"{picture.title}: a box of the original, by bicubic interpolation and by {', '.join(entrants(picture))}"
         )
         parts += [
             f"## {picture.title}",
