@@ -20,7 +20,7 @@ LIGHT = Row(
     "sa-rcan-light-x4.safetensors",
     "ab" * 32,
     {"Set5": [Score("baby", 33.5, 0.91, 0.2, 0.1, 0.25), Score("bird", 35.5, 0.93, 0.1, 0.1, 0.75)]},
-    Speed(0.51, 612.4, (320, 180), 3),
+    Speed(0.51, 612.4),
 )
 BICUBIC = Row("bicubic", scores={"Set5": [Score("baby", 31.78, 0.8575), Score("bird", 30.18, 0.8730)]})
 MISSING = Row("rcan", missing="there are no trained weights for rcan x4")

@@ -63,7 +63,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
     def apart(name: str, scale: int, settings: dict[str, str], size: tuple[int, int], *, repeats: int) -> Speed:
         if settings["precision"] not in seconds:
             raise FinescaleError(f"{name}: could not be timed (killed)")
-        return Speed(seconds[settings["precision"]], 100.0, size, repeats)
+        return Speed(seconds[settings["precision"]], 100.0)
 
     monkeypatch.setattr(speed, "measure_apart", apart)
     monkeypatch.setattr(

@@ -7,7 +7,7 @@ another) and for every scale `xS.bin` with the exact-bicubic low-resolution pict
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -153,7 +153,6 @@ def prepare(
     folder: Path,
     scales: Sequence[int],
     *,
-    read: Callable[[Path], NDArray[np.uint8]] = read_rgb,
     workers: int = 1,
     licence: str = "",
     overwrite: bool = False,
@@ -167,7 +166,6 @@ def prepare(
         pictures: names and files, see `find_pictures`.
         folder: the store to make.
         scales: scales to make low-resolution pictures for, of 2, 3 and 4.
-        read: gives (H, W, 3) uint8; raises FinescaleError for a bad file.
         workers: processes that decode and shrink.
         licence: of the pictures; told in every weight file trained on them.
         overwrite: replace a store that is there.
@@ -183,21 +181,20 @@ def prepare(
         raise UsageError(f"{folder}: is already there (--overwrite replaces it)")
     if folder.exists() and not (folder / INDEX).is_file():
         raise UsageError(f"{folder}: is there and is not a packed store, so it is not replaced")
-    return _pack(pictures, folder, wanted, read, workers, licence)
+    return _pack(pictures, folder, wanted, workers, licence)
 
 
 def _pack(
     pictures: Sequence[tuple[str, Path]],
     folder: Path,
     scales: Sequence[int],
-    read: Callable[[Path], NDArray[np.uint8]],
     workers: int,
     licence: str,
 ) -> Iterator[Packed]:
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     items: list[Item] = []
     offset = 0
-    work = partial(_shrink, scales=scales, read=read)
+    work = partial(_shrink, scales=scales)
     try:
         part.mkdir(parents=True)
         with ExitStack() as stack:
@@ -235,12 +232,10 @@ def _pack(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _shrink(
-    path: Path, scales: Sequence[int], read: Callable[[Path], NDArray[np.uint8]]
-) -> tuple[list[NDArray[np.uint8]], str | None]:
+def _shrink(path: Path, scales: Sequence[int]) -> tuple[list[NDArray[np.uint8]], str | None]:
     """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
     try:
-        pixels = read(path)
+        pixels = read_rgb(path)
     except FinescaleError as error:
         return [], str(error)
     height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])

@@ -28,12 +28,10 @@ SIZE = (320, 180)  # width, height of the picture that the published timings enl
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds for one picture of `size` (median) and peak memory in MiB (None where it cannot be told)."""
+    """Seconds for one picture (median) and peak memory in MiB (None where it cannot be told)."""
 
     seconds: float
     memory: float | None
-    size: tuple[int, int]
-    repeats: int
 
 
 def measure_apart(
@@ -55,8 +53,7 @@ def measure_apart(
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise FinescaleError(f"{name}: could not be timed ({reason[0]})")
-    found = json.loads(done.stdout)
-    return Speed(found["seconds"], found["memory"], size, repeats)
+    return Speed(**json.loads(done.stdout))
 
 
 def _main(task: dict[str, Any]) -> None:
@@ -85,7 +82,7 @@ def measure(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return Speed(statistics.median(seconds[1:]), peak(device), size, repeats)
+    return Speed(statistics.median(seconds[1:]), peak(device))
 
 
 def reset_peak(device: torch.device) -> None:

@@ -1,7 +1,6 @@
 """PSNR-Y and SSIM-Y of a network in training, by the published protocol, on pictures it does not see."""
 
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +34,11 @@ class Validation:
         limit: int | None = None,
         degradation: Degradation | None = None,
     ) -> None:
-        found = sets.find(name)
-        files = found.pictures
+        files = sets.find(name).pictures
         if limit is not None and limit < len(files):
             files = tuple(files[i * len(files) // limit] for i in range(limit))
-        self.name, self.scale = found.name, scale
-        self.high = [sets.mod_crop(sets.read_rgb(Path(file)), scale) for file in files]
+        self.scale = scale
+        self.high = [sets.mod_crop(sets.read_rgb(file), scale) for file in files]
         self.low = [downscale(high, scale) for high in self.high]
         if degradation:
             with torch.random.fork_rng(devices=[]):

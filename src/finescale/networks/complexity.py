@@ -22,18 +22,19 @@ class Cost:
 
     Attributes:
         parameters: that are trained.
-        macs: multiply-accumulates of convolutions, linear layers and attention products for one picture of `size`;
-            norms, activations and the fixed bicubic enlargement are not counted, as is usual.
-        size: (height, width) of that picture.
+        macs: multiply-accumulates of convolutions, linear layers and attention products for one picture; norms,
+            activations and the fixed bicubic enlargement are not counted, as is usual.
     """
 
     parameters: int
     macs: int
-    size: tuple[int, int]
 
 
 def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
-    """Counts exactly, from the shapes met in one forward pass of a picture; on the meta device nothing is computed."""
+    """Counts exactly, from the shapes met in one forward pass of a picture of `size` (height, width).
+
+    On the meta device nothing is computed.
+    """
     total: int = 0
 
     def convolution(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -75,7 +76,7 @@ def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
         network.train(training)
         for handle in handles:
             handle.remove()
-    return Cost(sum(p.numel() for p in network.parameters()), total, size)
+    return Cost(sum(p.numel() for p in network.parameters()), total)
 
 
 def measured(name: str, *, scale: int = 4, size: tuple[int, int] = (48, 48)) -> Cost:
@@ -99,7 +100,7 @@ def cost(name: str, *, scale: int = 4) -> Cost:
         UsageError: unknown name or scale.
     """
     entry = _table().get(f"{resolve(name)}-x{scale}")
-    return Cost(entry[0], entry[1], (48, 48)) if entry else measured(name, scale=scale)
+    return Cost(*entry) if entry else measured(name, scale=scale)
 
 
 @cache

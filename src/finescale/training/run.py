@@ -51,12 +51,10 @@ class Outcome:
     Attributes:
         progress: where it is.
         weights: the weight file, if the budget is spent.
-        out: the run's folder.
     """
 
     progress: Progress
     weights: Path | None
-    out: Path
 
 
 def train(
@@ -194,7 +192,7 @@ def _train(
         if world.first:
             out.mkdir(parents=True, exist_ok=True)
             files.save(network, weights, notes=_notes(recipe, training.progress, facts), state=state)
-    return Outcome(training.progress, weights, out)
+    return Outcome(training.progress, weights)
 
 
 def describe(recipe: Recipe, device: str = "auto") -> str:
