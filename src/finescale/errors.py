@@ -1,7 +1,7 @@
 """The errors a person is meant to read: each message is one sentence that names the thing and the reason."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -21,13 +21,23 @@ class FinescaleWarning(UserWarning):
     """Something a person should know although the work goes on."""
 
 
-def nearest(name: object, known: object) -> str:
+def nearest(name: object, known: Iterable[object]) -> str:
     """A hint such as ``; did you mean 'rcan'?`` for a misspelt `name`, or an empty string."""
     import difflib
 
-    by_lower = {str(k).lower(): str(k) for k in known}  # type: ignore[attr-defined]
+    by_lower = {str(k).lower(): str(k) for k in known}
     match = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[match[0]]}'?" if match else ""
+
+
+def check_known(what: str, name: object, known: Collection[object]) -> None:
+    """Refuses a name that is not among those that are known.
+
+    Raises:
+        UsageError: it is not, naming the nearest one.
+    """
+    if name not in known:
+        raise UsageError(f"there is no {what} '{name}'{nearest(name, known)}")
 
 
 def told(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:

@@ -23,7 +23,7 @@ from finescale.backbones.resnet import resnet
 from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
 from finescale.cache import cache_folder
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, check_known
 from finescale.fetch import fetch
 
 _TORCHVISION = "https://download.pytorch.org/models/"
@@ -80,8 +80,7 @@ BACKBONES: Mapping[str, Backbone] = {
 
 
 def _entry(name: str) -> Backbone:
-    if name not in BACKBONES:
-        raise UsageError(f"there is no backbone '{name}'{nearest(name, BACKBONES)}")
+    check_known("backbone", name, BACKBONES)
     return BACKBONES[name]
 
 

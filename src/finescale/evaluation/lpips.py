@@ -20,7 +20,7 @@ from finescale.backbones import catalogue
 from finescale.backbones.alexnet import AlexNet
 from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, UsageError, check_known
 from finescale.evaluation import metric_files
 from finescale.evaluation.arrays import to_tensor
 from finescale.evaluation.metrics import Pixels
@@ -125,8 +125,7 @@ def load(variant: str = "auto") -> PictureDistance:
     if variant == "auto":
         complete = [name for name in _VARIANTS if _linear_file(name) and _backbone_file(name)]
         variant = complete[0] if complete else "squeeze"
-    if variant not in _VARIANTS:
-        raise UsageError(f"there is no LPIPS by '{variant}'{nearest(variant, _VARIANTS)}")
+    check_known("LPIPS variant", variant, _VARIANTS)
     file = _linear_file(variant)
     if file is None:
         raise FinescaleError(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finescale.errors import UsageError, nearest
+from finescale.errors import UsageError, check_known
 
 
 def swish(x: Tensor, beta: float = 1.25) -> Tensor:
@@ -259,8 +259,7 @@ def known(name: str) -> str:
     Raises:
         UsageError: none has.
     """
-    if name not in ACTIVATIONS:
-        raise UsageError(f"there is no activation '{name}'{nearest(name, ACTIVATIONS)}")
+    check_known("activation", name, ACTIVATIONS)
     return name
 
 

@@ -1,16 +1,16 @@
 """How weights start."""
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from finescale.errors import UsageError, nearest
+from finescale.errors import check_known
 
-INITIALISATIONS = ("kaiming-uniform", "kaiming-normal", "xavier-uniform", "xavier-normal", "normal", "default")
 Initialisation = Literal["kaiming-uniform", "kaiming-normal", "xavier-uniform", "xavier-normal", "normal", "default"]
+INITIALISATIONS = get_args(Initialisation)
 _NORMAL_DEVIATION = 0.02  # of "normal", as in arXiv 1511.06434
 _SETTLING = 15  # power iterations after which a spectral norm is known well enough
 
@@ -48,8 +48,7 @@ def initialise(module: nn.Module, name: Initialisation, *, slope: float = 0.0) -
     Raises:
         UsageError: unknown name.
     """
-    if name not in INITIALISATIONS:
-        raise UsageError(f"there is no initialisation '{name}'{nearest(name, INITIALISATIONS)}")
+    check_known("initialisation", name, INITIALISATIONS)
     if name == "default":
         return
     for layer in module.modules():

@@ -1,16 +1,16 @@
 """Normalisation by name."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from finescale.errors import UsageError, nearest
+from finescale.errors import check_known
 from finescale.layers.statistics import StatisticsLayer, spread, window_means
 
-NORMS = ("batch", "instance", "spectral", "none")
 Norm = Literal["batch", "instance", "spectral", "none"]
+NORMS = get_args(Norm)
 
 
 class InstanceNorm(StatisticsLayer):
@@ -51,12 +51,11 @@ def normalised(convolution: nn.Conv2d, norm: Norm) -> list[nn.Module]:
     Raises:
         UsageError: unknown name.
     """
+    check_known("norm", norm, NORMS)
     if norm == "batch":
         return [convolution, nn.BatchNorm2d(convolution.out_channels)]
     if norm == "instance":
         return [convolution, InstanceNorm(convolution.out_channels)]
     if norm == "spectral":
         return [spectral_norm(convolution)]
-    if norm == "none":
-        return [convolution]
-    raise UsageError(f"there is no norm '{norm}'{nearest(norm, NORMS)}")
+    return [convolution]

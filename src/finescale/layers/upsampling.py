@@ -1,14 +1,14 @@
 """Learned upsampling by name."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
-from finescale.errors import UsageError, nearest
+from finescale.errors import check_known
 from finescale.layers.initialisation import PlainPixelShuffle, icnr_
 
-UPSAMPLINGS = ("sub-pixel", "sub-pixel-plain", "resize", "transposed")
 Upsampling = Literal["sub-pixel", "sub-pixel-plain", "resize", "transposed"]
+UPSAMPLINGS = get_args(Upsampling)
 
 
 def sub_pixel(c_in: int, c_out: int, scale: int, *, kernel: int = 3) -> list[nn.Module]:
@@ -49,13 +49,12 @@ def upsampling(name: Upsampling, c_in: int, c_out: int, scale: int) -> nn.Sequen
     Raises:
         UsageError: unknown name.
     """
+    check_known("upsampling", name, UPSAMPLINGS)
     if name == "sub-pixel":
         return nn.Sequential(*sub_pixel(c_in, c_out, scale, kernel=1))
     if name == "sub-pixel-plain":
         return nn.Sequential(nn.Conv2d(c_in, c_out * scale**2, 1), PlainPixelShuffle(scale))
     if name == "resize":
         return nn.Sequential(nn.Upsample(scale_factor=scale), nn.Conv2d(c_in, c_out, 3, padding=1))
-    if name == "transposed":
-        kernel, padding = (2 * scale, scale // 2) if scale % 2 == 0 else (3 * scale, scale)
-        return nn.Sequential(nn.ConvTranspose2d(c_in, c_out, kernel, stride=scale, padding=padding))
-    raise UsageError(f"there is no upsampling '{name}'{nearest(name, UPSAMPLINGS)}")
+    kernel, padding = (2 * scale, scale // 2) if scale % 2 == 0 else (3 * scale, scale)
+    return nn.Sequential(nn.ConvTranspose2d(c_in, c_out, kernel, stride=scale, padding=padding))

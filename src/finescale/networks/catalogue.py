@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from finescale.errors import UsageError, nearest
+from finescale.errors import UsageError, check_known
 from finescale.networks import DEFAULT as DEFAULT
 from finescale.networks.arguments import checked
 from finescale.networks.base import Config, Network
@@ -87,8 +87,7 @@ def resolve(name: str) -> str:
         UsageError: there is none, naming the nearest one.
     """
     name = ALIASES.get(name, name)
-    if name not in NETWORKS:
-        raise UsageError(f"there is no network '{name}'{nearest(name, [*NETWORKS, *ALIASES])}")
+    check_known("network", name, [*NETWORKS, *ALIASES])
     return name
 
 

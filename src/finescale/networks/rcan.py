@@ -5,6 +5,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from finescale.errors import check_known
 from finescale.layers.activation import activation as make_activation
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import icnr_
@@ -88,10 +89,8 @@ class RCAN(Network):
         value_range: Positive = 1.0,
     ) -> None:
         super().__init__(scale=scale)
-        if attention not in (None, "block", "group"):
-            raise ValueError(f"attention must be None, 'block' or 'group', not {attention!r}")
-        if tail not in ("classic", "direct"):
-            raise ValueError(f"tail must be 'classic' or 'direct', not {tail!r}")
+        check_known("attention", attention, (None, "block", "group"))
+        check_known("tail", tail, ("classic", "direct"))
         self.value_range = value_range
 
         def self_attention() -> SelfAttention:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from finescale.backbones import catalogue as backbones
 from finescale.backbones.features import Encoder, ImageNetNormalisation
 from finescale.backbones.resnet import ResNet, ResNetEncoder
-from finescale.errors import UsageError, nearest
+from finescale.errors import UsageError, check_known
 from finescale.layers.activation import activation as make_activation
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import Initialisation, initialise
@@ -26,9 +26,6 @@ from finescale.networks.base import Network
 EncoderName = Literal["plain", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "resnest50"]
 DecoderName = Literal["plain", "residual", "dense"]
 Attention = Literal["channel", "spatial", "both"]
-ENCODERS = ("plain", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "resnest50")
-DECODERS = ("plain", "residual", "dense")
-ATTENTIONS = ("channel", "spatial", "both")
 _CHANNEL, _SPATIAL = ("channel", "both"), ("spatial", "both")
 
 Unit = Callable[[int, int], nn.Sequential]  # (channels in, out) -> 3x3 convolution, norm, activation
@@ -242,9 +239,9 @@ class UNet(Network):
         global_residual: bool = True,
     ) -> None:
         super().__init__(scale=scale)
-        _check("encoder", encoder, ENCODERS)
-        _check("decoder", decoder, DECODERS)
-        _check("attention", attention, (None, *ATTENTIONS))
+        check_known("encoder", encoder, get_args(EncoderName))
+        check_known("decoder", decoder, get_args(DecoderName))
+        check_known("attention", attention, (None, *get_args(Attention)))
         if len(widths) != 5 or len(blocks) != 4 or len(attention_pools) != 4:
             raise UsageError("a U-Net has 5 widths, and blocks and attention pools for 4 stages")
         unit = partial(_unit, norm=norm, activation=activation)
@@ -328,8 +325,3 @@ def _damp(module: nn.Module, factor: float = 0.1) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
             layer.weight.mul_(factor)
-
-
-def _check(argument: str, value: object, known: Sequence[object]) -> None:
-    if value not in known:
-        raise UsageError(f"there is no {argument} '{value}'{nearest(str(value), known)}")

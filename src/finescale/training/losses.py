@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from finescale.backbones import catalogue as backbones
 from finescale.backbones.vgg import VGG, NormalisedVGG, PictureVGG
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, UsageError, check_known
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -89,9 +89,7 @@ def perception(network: str = "vgg16", path: Path | None = None, *, download: bo
         UsageError: unknown network.
         FinescaleError: there are no weights, or they do not fit.
     """
-    known = ("vgg16", "vgg19", "vgg19-normalised")
-    if network not in known:
-        raise UsageError(f"there is no perceptual network '{network}'{nearest(network, known)}")
+    check_known("perceptual network", network, ("vgg16", "vgg19", "vgg19-normalised"))
     if network == "vgg19-normalised":
         if path is None:
             raise FinescaleError("vgg19-normalised has no known address: name its weight file")
@@ -140,8 +138,7 @@ class Mix(nn.Module):
         if not weights:
             raise UsageError("a mix of losses needs at least one of them")
         for name in weights:
-            if name not in LOSSES:
-                raise UsageError(f"there is no loss '{name}'{nearest(name, LOSSES)}")
+            check_known("loss", name, LOSSES)
         self.weights = dict(weights)
         self.perception = perception if any(name in PERCEPTUAL for name in weights) else None
         if self.perception is None and any(name in PERCEPTUAL for name in weights):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finescale.data import degradations
-from finescale.errors import UsageError, nearest, told
+from finescale.errors import UsageError, check_known, nearest, told
 from finescale.training.amounts import AmountField, Moment, parse
 from finescale.training.losses import LOSSES
 
@@ -264,8 +264,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, schedule: str | None = No
         UsageError: the file is not there or not TOML, or a key or value is wrong; one sentence.
     """
     path = Path(path)
-    if schedule not in (None, *SCHEDULES):
-        raise UsageError(f"there is no schedule '{schedule}'{nearest(str(schedule), SCHEDULES)}")
+    if schedule is not None:
+        check_known("schedule", schedule, SCHEDULES)
     values, own = _read(path, (), schedule)
     if schedule and own is None:  # the recipe names none: this one is put beneath it
         values = _merge(_read(_HERE / "bases" / f"{schedule}.toml", (), None)[0], values)
