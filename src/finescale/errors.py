@@ -40,6 +40,11 @@ def check_known(what: str, name: object, known: Collection[object]) -> None:
         raise UsageError(f"there is no {what} '{name}'{nearest(name, known)}")
 
 
+def system_reason(error: OSError) -> str:
+    """What the operating system said, as part of a sentence."""
+    return (error.strerror or str(error)).lower()
+
+
 def told(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
     """A finding of pydantic as one sentence that names the key, and of names the nearest."""
     key, kind, given = ".".join(map(str, where)), finding["type"], finding["input"]

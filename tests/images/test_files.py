@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
+from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
-from finescale.images import files
 from finescale.images.files import probe, read, warnings_to, write
 from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
 
@@ -547,7 +547,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
 
 def test_a_file_that_appears_meanwhile_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with pytest.raises(FinescaleError, match="already exists"), files.new_file(path):
+    with pytest.raises(FinescaleError, match="already exists"), new_file(path):
         path.write_bytes(b"precious")
     assert path.read_bytes() == b"precious"
     assert names(tmp_path) == ["a.txt"]

@@ -1,5 +1,6 @@
 """Weight files explain themselves, and are whole or absent."""
 
+import errno
 import os
 import re
 import stat
@@ -36,14 +37,21 @@ def test_it_can_be_read_by_whom_the_system_lets(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == 0o644
 
 
-def test_an_existing_file_stays_whole_where_a_new_one_cannot_be_written(tmp_path: Path) -> None:
+def test_an_existing_file_stays_whole_where_a_new_one_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "w.safetensors"
     files.save(tiny_network(), path)
     before = path.read_bytes()
-    (tmp_path / ".w.safetensors.part").mkdir()  # where the new one would be written
+
+    def fail(number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(FinescaleError, match=r"w\.safetensors: cannot be written"):
         files.save(tiny_network(4), path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Enlarges, chooses and draws."""
+    from finescale.atomic import check_target
     from finescale.errors import UsageError
     from finescale.evaluation import contenders, figure
-    from finescale.images.files import check_target
     from finescale.images.sizes import parse_box
 
     size = None if args.size is None else parse_box(args.size)

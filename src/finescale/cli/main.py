@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from finescale import __version__
-from finescale.errors import FinescaleError, FinescaleWarning
+from finescale.errors import FinescaleError, FinescaleWarning, system_reason
 
 # verb -> what it does; each is a module finescale.cli.<verb> with configure(parser) and run(args) -> exit code.
 VERBS = {
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        print(f"finescale: {name}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        print(f"finescale: {name}{system_reason(error)}", file=sys.stderr)
         return 1
     except MemoryError:
         print("finescale: out of memory", file=sys.stderr)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.contenders import PAPERS_BICUBIC, REFERENCES, Contender
 from finescale.evaluation.metrics import WINDOW, Pixels, luma, psnr, ssim
 from finescale.evaluation.plots import require
-from finescale.images.files import new_file
 from finescale.images.resize import resize
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finescale.atomic import new_file
 from finescale.errors import FinescaleError
 from finescale.evaluation import published
 from finescale.evaluation.benchmark import Run
 from finescale.evaluation.contenders import REFERENCES
 from finescale.evaluation.scoring import means
 from finescale.evaluation.tables import count
-from finescale.images.files import new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,12 +5,12 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from finescale.atomic import check_free
 from finescale.errors import FinescaleError
 from finescale.evaluation import plots, published
 from finescale.evaluation.benchmark import Run
 from finescale.evaluation.scoring import FIGURES, Unavailable, means, write_json, write_text
 from finescale.evaluation.tables import cells, count, decibels, headings
-from finescale.images.files import check_free
 
 
 def check(folder: Path, scale: int, sets: Sequence[str], *, overwrite: bool = False) -> None:

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from finescale.atomic import check_target, new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation.metrics import Pixels, psnr_y, ssim_y
 from finescale.evaluation.sets import mod_crop, pictures, read_rgb
-from finescale.images.files import check_target, new_file
 
 STDOUT = Path("-")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation import speed
 from finescale.evaluation.plots import INK, OURS, THEIRS, require
 from finescale.evaluation.tables import console
-from finescale.images.files import new_file
 from finescale.inference.engines.pytorch import pick_device
 from finescale.networks.complexity import count
 from finescale.training.measure import measured_peak

@@ -7,7 +7,6 @@ Reading goes through libvips, which gives every format at its own depth; writing
 import io
 import logging
 import os
-import secrets
 import stat
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +20,8 @@ import numpy as np
 import pyvips
 from PIL import Image
 
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.atomic import new_file
+from finescale.errors import FinescaleError, UsageError, nearest, system_reason
 from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Layout
 from finescale.images.picture import (
@@ -112,7 +112,7 @@ class Opened:
         try:
             self.data, head = _contents(file)
         except OSError as error:
-            raise self.error(_reason(error)) from error
+            raise self.error(system_reason(error)) from error
         if not head:
             raise self.error("the file is empty")
         try:
@@ -313,7 +313,7 @@ def below(folder: Path) -> list[Path]:
 
     def refused(error: OSError) -> None:
         if Path(error.filename) == folder:
-            raise FinescaleError(f"{folder}: cannot be listed ({_reason(error)})") from error
+            raise FinescaleError(f"{folder}: cannot be listed ({system_reason(error)})") from error
         closed.append(Path(error.filename))
 
     walk = os.walk(folder, onerror=refused)
@@ -445,79 +445,6 @@ def _avif(picture: Picture, quality: int) -> bytes:
     return image.heifsave_buffer(compression="av1", effort=3, bitdepth=bits, keep=int(keep), **options)
 
 
-@contextmanager
-def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A file for writing that appears under its name when the block ends well, and leaves nothing when it does not.
-
-    Raises:
-        FinescaleError: the file exists and may not be overwritten, or cannot be written.
-    """
-    target = Path(path)
-    check_free(target, overwrite)
-    place = target.resolve() if overwrite else target  # a link may lead to another file system
-    part = place.with_name(f".{target.name[:32]}.{secrets.token_hex(4)}.part")
-    with writing(target):
-        try:
-            with open(part, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            publish(part, target, overwrite)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says against writing a file into one sentence.
-
-    Raises:
-        FinescaleError: it cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise FinescaleError(f"{path}: cannot be written ({_reason(error)})") from error
-
-
-def check_free(target: Path, overwrite: bool) -> None:
-    """Refuses a target.
-
-    Raises:
-        FinescaleError: it is a folder, or exists and may not be overwritten.
-    """
-    with writing(target):
-        if target.is_dir():
-            raise FinescaleError(f"{target}: is a folder")
-        if not overwrite and os.path.lexists(target):
-            raise FinescaleError(f"{target}: already exists (--overwrite replaces it)")
-
-
-def check_target(target: Path, overwrite: bool) -> None:
-    """Refuses, before the work, a file that could not be written after it.
-
-    Raises:
-        FinescaleError: as `check_free`, or its folder is not there.
-    """
-    check_free(target, overwrite)
-    if not target.parent.is_dir():
-        raise FinescaleError(f"{target}: cannot be written (there is no folder {target.parent})")
-
-
-def publish(part: Path, target: Path, overwrite: bool) -> None:
-    """Gives a finished file its name; without `overwrite` a file that appeared meanwhile is left alone."""
-    if overwrite:
-        os.replace(part, target.resolve())
-        return
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        check_free(target, overwrite)
-    except OSError:  # a file system without links: a short moment in which two writers could meet
-        check_free(target, overwrite)
-        part.rename(target)
-
-
 def _name(file: File) -> str:
     if isinstance(file, bytes):
         return "the picture"
@@ -536,11 +463,6 @@ def _contents(file: File) -> tuple[bytes | str, bytes]:
             return path, opened.read(1 << 16)
     data = file if isinstance(file, bytes) else file.read()
     return data, data[: 1 << 16]
-
-
-def _reason(error: OSError) -> str:
-    """What the system said, as part of a sentence."""
-    return (error.strerror or str(error)).lower()
 
 
 def _said(error: Exception) -> str:

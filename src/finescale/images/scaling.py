@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from finescale.atomic import check_target
 from finescale.errors import UsageError
-from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, check_target, read, write
+from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, read, write
 from finescale.images.picture import Picture
 from finescale.images.resize import Border, Piece, Resizing
 from finescale.images.sizes import Size, target_size

@@ -14,10 +14,11 @@ import numpy as np
 import pyvips
 
 from finescale import __version__
+from finescale.atomic import check_free, publish, writing
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
-from finescale.images.files import Opened, check_free, format_of, publish, writing
+from finescale.images.files import Opened, format_of
 from finescale.images.picture import Samples, fitting
 
 

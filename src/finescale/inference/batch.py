@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finescale.errors import UsageError
+from finescale.errors import UsageError, system_reason
 from finescale.images import files, jpeg
 from finescale.inference.flow import Flow, Job
 from finescale.inference.size import RESULT, Target
@@ -236,7 +236,7 @@ def _compressed(flow: Flow, options: Options) -> Iterator[str]:
 def _naming(job: Job, error: Exception) -> str:
     """The error's sentence, with the picture's name before it if it names no file."""
     if isinstance(error, OSError):
-        return f"{job.source}: {(error.strerror or str(error)).lower()}"
+        return f"{job.source}: {system_reason(error)}"
     text = str(error)
     return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finescale import __version__
+from finescale.atomic import check_free, check_target, new_file, publish, writing
 from finescale.errors import FinescaleError, UsageError, nearest
-from finescale.images.files import check_free, check_target, new_file, publish, writing
 from finescale.inference.engines import onnx, openvino
 from finescale.inference.prepare import WINDOW, for_inference
 from finescale.inference.tiling import Array

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from finescale.atomic import check_free, writing
 from finescale.errors import FinescaleError
 from finescale.images import files
 from finescale.images.picture import Picture
@@ -129,13 +130,13 @@ class Flow:
         """Reads a picture; None where it is to be skipped."""
         if self.skip and not self.overwrite and job.target.exists():
             return None
-        files.check_free(job.target, self.overwrite)
+        check_free(job.target, self.overwrite)
         kind = files.format_of(job.target, self.format)
         files.check_quality(self.quality)
         info = files.probe(job.source)
         small = info.width, info.height
         size = self.target.size(*small)
-        with files.writing(job.target):
+        with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
         large = size[0] * size[1] > strips.FROM_PIXELS and kind in strips.FORMATS
         return _Task(job, kind, small, size, None if large else files.read(job.source))

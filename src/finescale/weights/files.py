@@ -5,9 +5,7 @@ Nothing is guessed from shapes and nothing is unpickled.
 """
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from finescale.atomic import new_file
 from finescale.errors import FinescaleError
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ARCHITECTURES, construct
@@ -55,19 +54,8 @@ def save(
         "arguments": json.dumps(config.arguments),
         "notes": json.dumps(notes or {}),
     }
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(serialise(tensors, metadata=metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise FinescaleError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with new_file(path, overwrite=True) as file:
+        file.write(serialise(tensors, metadata=metadata))
 
 
 def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:

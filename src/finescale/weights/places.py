@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from finescale.atomic import new_file
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
 from finescale.weights.header import sha256
@@ -52,13 +53,12 @@ def verify(path: Path) -> bool:
 def list_file(path: Path, digest: str) -> None:
     """Adds a file with its SHA-256 to the index of its folder, so that it is held to it from now on."""
     index = path.parent / INDEX
-    part = index.with_name(f".{INDEX}.{os.getpid()}.part")
     try:
         listed = json.loads(index.read_text())
     except (OSError, ValueError):
         listed = {}
-    part.write_text(json.dumps({**listed, path.name: {"sha256": digest}}, indent=1))
-    os.replace(part, index)
+    with new_file(index, overwrite=True) as file:
+        file.write(json.dumps({**listed, path.name: {"sha256": digest}}, indent=1).encode())
 
 
 def present(name: str, scale: int) -> Path | None:

@@ -1,0 +1,83 @@
+"""Files that appear whole under their name, or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from finescale.errors import FinescaleError, system_reason
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A file for writing that appears under its name when the block ends well, and leaves nothing when it does not.
+
+    Raises:
+        FinescaleError: the file exists and may not be overwritten, or cannot be written.
+    """
+    target = Path(path)
+    check_free(target, overwrite)
+    place = target.resolve() if overwrite else target  # a link may lead to another file system
+    part = place.with_name(f".{target.name[:32]}.{secrets.token_hex(4)}.part")
+    with writing(target):
+        try:
+            with open(part, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            publish(part, target, overwrite)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says against writing a file into one sentence.
+
+    Raises:
+        FinescaleError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FinescaleError(f"{path}: cannot be written ({system_reason(error)})") from error
+
+
+def check_free(target: Path, overwrite: bool) -> None:
+    """Refuses a target.
+
+    Raises:
+        FinescaleError: it is a folder, or exists and may not be overwritten.
+    """
+    with writing(target):
+        if target.is_dir():
+            raise FinescaleError(f"{target}: is a folder")
+        if not overwrite and os.path.lexists(target):
+            raise FinescaleError(f"{target}: already exists (--overwrite replaces it)")
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuses, before the work, a file that could not be written after it.
+
+    Raises:
+        FinescaleError: as `check_free`, or its folder is not there.
+    """
+    check_free(target, overwrite)
+    if not target.parent.is_dir():
+        raise FinescaleError(f"{target}: cannot be written (there is no folder {target.parent})")
+
+
+def publish(part: Path, target: Path, overwrite: bool) -> None:
+    """Gives a finished file its name; without `overwrite` a file that appeared meanwhile is left alone."""
+    if overwrite:
+        os.replace(part, target.resolve())
+        return
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        check_free(target, overwrite)
+    except OSError:  # a file system without links: a short moment in which two writers could meet
+        check_free(target, overwrite)
+        part.rename(target)
