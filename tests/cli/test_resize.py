@@ -1,5 +1,6 @@
 """`finescale resize` as it is typed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 
 from finescale.cli.main import main
 from finescale.images.files import read, write
-from finescale.images.picture import Picture
-from finescale.images.scaling import mod_crop, resize_picture
+from finescale.images.picture import Picture, mod_crop
+from finescale.images.scaling import resize_picture
 
 
 def photo(path: Path, size: tuple[int, int] = (43, 30)) -> Picture:
@@ -26,11 +27,14 @@ def test_scales_exactly(tmp_path: Path) -> None:
 
 
 def test_mod_crop_and_border(tmp_path: Path) -> None:
-    picture = photo(tmp_path / "a.png")
+    opaque = photo(tmp_path / "a.png")
+    picture = replace(opaque, alpha=opaque.pixels[..., 0])
+    write(picture, tmp_path / "a.png", overwrite=True)
     options = ["--scale", "1/4", "--mod-crop", "--border", "mirror"]
     assert main(["resize", str(tmp_path / "a.png"), str(tmp_path / "b.tif"), *options]) == 0
-    expected = resize_picture(mod_crop(picture, 4), scale=0.25, border="mirror")
-    np.testing.assert_array_equal(read(tmp_path / "b.tif").pixels, expected.pixels)
+    cropped = Picture(mod_crop(picture.pixels, 4), mod_crop(opaque.pixels[..., 0], 4))
+    expected, found = resize_picture(cropped, scale=0.25, border="mirror"), read(tmp_path / "b.tif")
+    np.testing.assert_array_equal(found.samples, expected.samples)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 from finescale.data import store
 from finescale.data.store import Store
 from finescale.errors import FinescaleError, UsageError
+from finescale.images.files import read
 from finescale.images.resize import resize
 
 
@@ -97,13 +98,13 @@ def test_a_scale_it_lacks(tiny_store: Path, pictures: Path, tmp_path: Path) -> N
 def test_reads_grey_sixteen_bit_turned_and_transparent_pictures(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
     Image.fromarray(ramp).save(tmp_path / "grey16.png")
-    grey = store.read_rgb(tmp_path / "grey16.png")
+    grey = read(tmp_path / "grey16.png").rgb
     assert grey.shape == (6, 8, 3)
     assert np.abs(grey[..., 0] - ramp / 257).max() <= 0.5
     turned = Image.new("RGB", (8, 6))
     exif = turned.getexif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif)
-    assert store.read_rgb(tmp_path / "turned.jpg").shape == (8, 6, 3)
+    assert read(tmp_path / "turned.jpg").rgb.shape == (8, 6, 3)
     Image.new("RGBA", (8, 6), (10, 20, 30, 0)).save(tmp_path / "clear.png")
-    assert store.read_rgb(tmp_path / "clear.png")[0, 0].tolist() == [10, 20, 30]
+    assert read(tmp_path / "clear.png").rgb[0, 0].tolist() == [10, 20, 30]

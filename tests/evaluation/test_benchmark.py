@@ -15,6 +15,7 @@ from finescale.evaluation.contenders import Contender, check_names, contender, l
 from finescale.evaluation.metrics import psnr_y
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure, measure_apart
+from finescale.images.picture import mod_crop
 from finescale.images.resize import Border, resize
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
@@ -91,7 +92,7 @@ def test_small_pictures_that_have_been_jpegs(shared_data: Path) -> None:
     assert result.as_json()["published"] == []
     scores = {score.name: score.psnr for score in result.rows[0].scores["Set5-jpeg40"]}
     for path in found.pictures:
-        high = sets.mod_crop(sets.read_rgb(path), 4)
+        high = mod_crop(sets.read_rgb(path), 4)
         file = io.BytesIO()
         Image.fromarray(to_pixels(downscale(high, 4))).save(file, "JPEG", quality=40)
         low = to_tensor(np.asarray(Image.open(file)))
@@ -140,7 +141,7 @@ def test_nothing_to_run_is_an_error(folder: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_a_perfect_network_scores_infinity(folder: Path) -> None:
-    high = sets.mod_crop(sets.read_rgb(folder / "2.png"), 2)
+    high = mod_crop(sets.read_rgb(folder / "2.png"), 2)
     score = score_picture(Contender("oracle", lambda _: to_tensor(high)), folder / "2.png", 2)
     assert score.psnr == math.inf
     assert score.picture_seconds is not None

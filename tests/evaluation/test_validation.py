@@ -10,8 +10,9 @@ from PIL import Image
 from finescale.data.degradations import Degradation
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.metrics import psnr_y, ssim_y
-from finescale.evaluation.sets import find, mod_crop, read_rgb
+from finescale.evaluation.sets import find, read_rgb
 from finescale.evaluation.validation import Validation
+from finescale.images.picture import mod_crop
 from finescale.networks.catalogue import build
 
 CPU = torch.device("cpu")

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from finescale.data.store import find_pictures, read_rgb
+from finescale.data.store import find_pictures
 from finescale.errors import FinescaleError
 from finescale.fetch import Report, fetch
+from finescale.images.files import read
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def remarks(source: Source, place: Path) -> list[str]:
 
 def content_hash(pictures: list[Path]) -> str:
     """See `Source.content`."""
-    hashes = sorted(hashlib.sha256(read_rgb(path).tobytes()).hexdigest() for path in pictures)
+    hashes = sorted(hashlib.sha256(read(path).rgb.tobytes()).hexdigest() for path in pictures)
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 

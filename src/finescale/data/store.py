@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError
-from finescale.images.files import below
-from finescale.images.files import read as read_picture
-from finescale.images.picture import to_8_bit
+from finescale.images.files import below, read
 from finescale.images.resize import resize
 
 MULTIPLE = 12  # every picture is cropped to multiples of 12, so that x2, x3 and x4 share one high-resolution file
@@ -138,16 +136,6 @@ def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
     return list(found.items())
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """A picture file as (H, W, 3) uint8: upright, grey in three equal channels, 16 bit rounded to 8, no alpha.
-
-    Raises:
-        FinescaleError: it cannot be read.
-    """
-    pixels = to_8_bit(read_picture(path).pixels)
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-
-
 def prepare(
     pictures: Sequence[tuple[str, Path]],
     folder: Path,
@@ -235,7 +223,7 @@ def _pack(
 def _shrink(path: Path, scales: Sequence[int]) -> tuple[list[NDArray[np.uint8]], str | None]:
     """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
     try:
-        pixels = read_rgb(path)
+        pixels = read(path).rgb
     except FinescaleError as error:
         return [], str(error)
     height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])

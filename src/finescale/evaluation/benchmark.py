@@ -20,6 +20,7 @@ from finescale.evaluation.metrics import WINDOW, Pixels, Plane, luma, psnr, shav
 from finescale.evaluation.scoring import Judges, Score, as_json, judges_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
 from finescale.images.files import probe
+from finescale.images.picture import mod_crop
 from finescale.images.resize import Border, resize
 from finescale.inference.engines.pytorch import pick_device
 
@@ -104,7 +105,7 @@ def score_picture(
     """
     high = sets.read_rgb(path)
     try:
-        high = sets.mod_crop(high, scale)
+        high = mod_crop(high, scale)
         if entrant.name == PAPERS_BICUBIC:
             planes = [shave(plane, scale) for plane in papers_bicubic(high, scale)]
             return Score(path.stem, psnr(*planes), ssim(*planes))

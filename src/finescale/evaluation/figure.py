@@ -16,6 +16,7 @@ from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.contenders import PAPERS_BICUBIC, REFERENCES, Contender
 from finescale.evaluation.metrics import WINDOW, Pixels, luma, psnr, ssim
 from finescale.evaluation.plots import require
+from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def scene(
         enlarged = {entrant.name: to_pixels(entrant.enlarge(low)) for entrant in contenders}
         return Scene(picture.stem, scale, to_pixels(resize(low, scale=scale)), enlarged, real=True)
     try:
-        original = sets.mod_crop(sets.read_rgb(high or picture), scale)
+        original = mod_crop(sets.read_rgb(high or picture), scale)
     except UsageError as error:
         raise FinescaleError(f"{high or picture}: {error}") from error
     if high:

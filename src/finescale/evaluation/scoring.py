@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from finescale.atomic import check_target, new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation.metrics import Pixels, psnr_y, ssim_y
-from finescale.evaluation.sets import mod_crop, pictures, read_rgb
+from finescale.evaluation.sets import pictures, read_rgb
+from finescale.images.picture import mod_crop
 
 STDOUT = Path("-")
 

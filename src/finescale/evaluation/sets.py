@@ -13,7 +13,6 @@ import numpy as np
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation.metrics import Pixels
 from finescale.images.files import READABLE, read
-from finescale.images.picture import to_8_bit
 
 log = logging.getLogger("finescale")
 
@@ -106,9 +105,9 @@ def _read(name: str, folder: Path) -> PictureSet:
 
 
 def read_rgb(path: Path) -> Pixels:
-    """Reads a picture as (H, W, 3) uint8: grey becomes three equal channels, 16 bit is rounded to 8, alpha dropped.
+    """Reads a picture as `Picture.rgb`, (H, W, 3) uint8.
 
-    The log "finescale" has a warning where that drops something.
+    The log "finescale" has a warning where that drops transparency.
 
     Raises:
         FinescaleError: it cannot be read.
@@ -116,17 +115,4 @@ def read_rgb(path: Path) -> Pixels:
     picture = read(path)
     if picture.alpha is not None and picture.alpha.min() < np.iinfo(picture.alpha.dtype).max:
         log.warning("%s: its transparency is left out; what it hides is compared too", path)
-    pixels = to_8_bit(picture.pixels)
-    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
-
-
-def mod_crop(pixels: Pixels, multiple: int) -> Pixels:
-    """Crops (H, W, C) at the bottom and right to multiples of `multiple`.
-
-    Raises:
-        UsageError: the picture is smaller than that.
-    """
-    height, width = pixels.shape[:2]
-    if min(height, width) < multiple:
-        raise UsageError(f"a picture of {width} x {height} cannot be cropped to a multiple of {multiple}")
-    return pixels[: height - height % multiple, : width - width % multiple]
+    return picture.rgb

@@ -9,6 +9,7 @@ from finescale.data.degradations import Degradation
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.metrics import WINDOW, psnr_y, ssim_y
+from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
 
 _SAMPLES = 3
@@ -38,7 +39,7 @@ class Validation:
         if limit is not None and limit < len(files):
             files = tuple(files[i * len(files) // limit] for i in range(limit))
         self.scale = scale
-        self.high = [sets.mod_crop(sets.read_rgb(file), scale) for file in files]
+        self.high = [mod_crop(sets.read_rgb(file), scale) for file in files]
         self.low = [downscale(high, scale) for high in self.high]
         if degradation:
             with torch.random.fork_rng(devices=[]):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, UsageError
 from finescale.images import exif as exif_blocks
 
 Samples = NDArray[Any]  # uint8 or uint16
@@ -62,12 +62,30 @@ class Picture:
         """(H, W, 1 to 4): the pixels and, last, the alpha where there is one."""
         return self.pixels if self.alpha is None else np.dstack((self.pixels, self.alpha))
 
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8: grey in three equal channels, 16 bits rounded to 8, no alpha."""
+        pixels = to_8_bit(self.pixels)
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
 
 def split(samples: Samples) -> tuple[Samples, Samples | None]:
     """Pixels and alpha of interleaved samples (H, W, 1 to 4): two and four channels end with alpha."""
     if samples.shape[2] % 2:
         return samples, None
     return np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
+
+
+def mod_crop(samples: Samples, multiple: int) -> Samples:
+    """Crops (H, W, ...) at the bottom and right to multiples of `multiple`, as benchmarks do.
+
+    Raises:
+        UsageError: nothing would be left.
+    """
+    height, width = samples.shape[:2]
+    if min(height, width) < multiple:
+        raise UsageError(f"a picture of {width} x {height} cannot be cropped to a multiple of {multiple}")
+    return samples[: height - height % multiple, : width - width % multiple]
 
 
 def fitting(icc: bytes | None, channels: int) -> bytes | None:

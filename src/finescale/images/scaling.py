@@ -12,7 +12,7 @@ import numpy as np
 from finescale.atomic import check_target
 from finescale.errors import UsageError
 from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, read, write
-from finescale.images.picture import Picture
+from finescale.images.picture import Picture, mod_crop
 from finescale.images.resize import Border, Piece, Resizing
 from finescale.images.sizes import Size, target_size
 
@@ -60,19 +60,6 @@ def resize_picture(
     return replace(picture, pixels=colours, alpha=cover)
 
 
-def mod_crop(picture: Picture, multiple: int) -> Picture:
-    """The picture without what its right and bottom have beyond a multiple of some pixels, as benchmarks crop it.
-
-    Raises:
-        UsageError: nothing would be left.
-    """
-    width, height = (side - side % multiple for side in picture.size)
-    if not width or not height:
-        raise UsageError(f"a picture of {picture.size[0]} x {picture.size[1]} holds no multiple of {multiple} pixels")
-    alpha = None if picture.alpha is None else picture.alpha[:height, :width]
-    return replace(picture, pixels=picture.pixels[:height, :width], alpha=alpha)
-
-
 def resize_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
@@ -106,7 +93,8 @@ def resize_file(
     if crop:
         if scale is None or scale.numerator != 1:
             raise UsageError("mod-crop needs a scale of 1/s")
-        picture = mod_crop(picture, scale.denominator)
+        alpha = None if picture.alpha is None else mod_crop(picture.alpha, scale.denominator)
+        picture = replace(picture, pixels=mod_crop(picture.pixels, scale.denominator), alpha=alpha)
     if scale is not None:
         across, down = (math.ceil(scale * side) for side in picture.size)
     else:
