@@ -1,5 +1,6 @@
 """From what a person asks for (a factor, a width, a box) to the size of the result."""
 
+import math
 import re
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -83,14 +84,7 @@ def passes(factor: float, scales: list[int]) -> list[int]:
     """
     best: list[list[int]] = [[]]
     while True:
-        reached = [chain for chain in best if _product(chain) >= factor - 1e-9]
+        reached = [chain for chain in best if math.prod(chain) >= factor - 1e-9]
         if reached:
-            return min(reached, key=lambda chain: (_product(chain), chain[::-1]))
+            return min(reached, key=lambda chain: (math.prod(chain), chain[::-1]))
         best = [[*chain, scale] for chain in best for scale in sorted(scales)]
-
-
-def _product(chain: list[int]) -> int:
-    result = 1
-    for scale in chain:
-        result *= scale
-    return result

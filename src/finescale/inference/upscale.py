@@ -1,9 +1,11 @@
 """Pictures enlarged: any size, any factor, with transparency, 16 bits, profile and EXIF kept."""
 
 import math
+import operator
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -375,9 +377,6 @@ def share_of(progress: Progress | None, start: float, part: float) -> Callable[[
 
 def _running(works: list[float]) -> list[tuple[float, float]]:
     """(start, share) of every pass, each of which works on the result of the one before."""
-    costs, pixels = [], 1.0
-    for work in works:
-        costs.append(pixels * work)
-        pixels *= work
-    total = sum(costs) or 1.0
+    costs = list(accumulate(works, operator.mul))
+    total = sum(costs)
     return [(sum(costs[:i]) / total, cost / total) for i, cost in enumerate(costs)]

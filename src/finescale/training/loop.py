@@ -62,6 +62,11 @@ class Progress:
     per_second: float = math.nan
     spent: float = 0.0
 
+    @property
+    def left(self) -> float:
+        """Seconds to the end of the budget, at the pace so far; infinity before the first step."""
+        return self.seconds * (1 / self.spent - 1) if self.spent > 0 else math.inf
+
 
 class Observer(Protocol):
     """Somebody who is told how a run goes; only in the first process."""
@@ -174,8 +179,7 @@ class Training:
         recipe, now = self.recipe, self._moment()
         if groups.freeze(self.members, now):
             self.spread.renew()
-        late = recipe.data.late_patch is not None and now.spent >= recipe.data.late_from
-        patch = recipe.data.late_patch if late and recipe.data.late_patch else recipe.data.patch
+        patch = recipe.data.patch_at(now.spent)
         if patch != self.crops.patch:
             self.crops.set_patch(patch)
         self.progress.rate = recipe.optimiser.rate * schedule.factor(recipe.schedule, now)
@@ -246,8 +250,7 @@ class Training:
         progress.per_second = pace if math.isnan(progress.per_second) else 0.8 * progress.per_second + 0.2 * pace
         progress.seconds, self._tick_step = seconds, progress.step
         progress.spent = self._moment().spent
-        left = seconds * (1 / progress.spent - 1) if progress.spent > 0 else math.inf
-        self._tick_length = max(1, min(200, int(min(_TICK, left / 2) * progress.per_second)))
+        self._tick_length = max(1, min(200, int(min(_TICK, progress.left / 2) * progress.per_second)))
         if count:
             mean = self.world.mean(torch.tensor(total / count))
             weight = 1.0 if math.isnan(progress.loss) else 1 - 0.99**steps

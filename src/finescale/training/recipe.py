@@ -57,6 +57,10 @@ class Data(_Strict):
     late_patch: int | None = Field(default=None, ge=8)
     late_from: float = Field(default=0.7, ge=0, le=1)
 
+    def patch_at(self, spent: float) -> int:
+        """The side of the crops when this share of the budget is spent."""
+        return self.late_patch if self.late_patch is not None and spent >= self.late_from else self.patch
+
 
 class Degradation(_Strict):
     """What is done to the low-resolution crops, see `finescale.data.degradations`; by default nothing.

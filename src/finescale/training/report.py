@@ -17,7 +17,7 @@ class Speed:
 
     Args:
         recipe: of the run.
-        crop_flops: floating-point operations of one crop of 48 x 48's step, over all processes.
+        crop_flops: floating-point operations of one crop's step, at the recipe's first size of crops.
         peak: FLOP/s that the devices reach in matrix products.
     """
 
@@ -31,19 +31,12 @@ class Speed:
     def flops(self, progress: Progress) -> float:
         """Floating-point operations per second."""
         data = self.recipe.data
-        late = data.late_patch is not None and progress.spent >= data.late_from
-        area = ((data.late_patch if late and data.late_patch else data.patch) / data.patch) ** 2
-        return self.crops(progress) * self.crop_flops * area
+        return self.crops(progress) * self.crop_flops * (data.patch_at(progress.spent) / data.patch) ** 2
 
     def text(self, progress: Progress) -> str:
         """Such as "812 crops/s, 0.31 TFLOP/s (62 % of peak)"."""
         flops = self.flops(progress)
         return f"{self.crops(progress):.0f} crops/s, {flops / 1e12:.3g} TFLOP/s ({flops / self.peak:.0%} of peak)"
-
-
-def time_left(progress: Progress) -> float:
-    """Seconds, from the share of the budget that is spent and the time it took."""
-    return progress.seconds * (1 / progress.spent - 1) if progress.spent > 0 else math.nan
 
 
 def clock(seconds: float) -> str:
@@ -104,7 +97,7 @@ class Screen:
         psnr = f", {progress.psnr:.3f} dB" if math.isfinite(progress.psnr) else ""
         return (
             f"{progress.spent:.1%}, step {progress.step}, loss {progress.loss:.5f}{psnr}, "
-            f"{self.speed.text(progress)}, {clock(time_left(progress))} left"
+            f"{self.speed.text(progress)}, {clock(progress.left)} left"
         )
 
 
