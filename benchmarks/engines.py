@@ -31,8 +31,8 @@ from finescale.inference.export import export
 from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array, from_unit, to_unit
 from finescale.inference.upscale import Upscaler
+from finescale.networks import DEFAULT
 from finescale.networks.base import Network
-from finescale.networks.catalogue import DEFAULT
 from finescale.networks.complexity import count
 from finescale.training.measure import measured_peak
 from finescale.weights import store

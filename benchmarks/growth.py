@@ -26,7 +26,7 @@ from finescale.evaluation.plots import OURS, require
 from finescale.evaluation.speed import machine
 from finescale.images.files import probe
 from finescale.inference.size import Target
-from finescale.networks.catalogue import DEFAULT
+from finescale.networks import DEFAULT
 
 PHOTOGRAPH = Path(__file__).resolve().parents[1] / "docs" / "images" / "hopper.jpg"
 

@@ -17,7 +17,7 @@ from finescale.errors import FinescaleError
 from finescale.evaluation.speed import machine, measure_apart
 from finescale.evaluation.throughput import WAYS
 from finescale.inference.engines import choose
-from finescale.networks.catalogue import DEFAULT
+from finescale.networks import DEFAULT
 from finescale.weights import store
 
 

@@ -23,7 +23,7 @@ from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.images.scaling import resize_picture
 from finescale.inference.upscale import Upscaler
-from finescale.networks.catalogue import DEFAULT
+from finescale.networks import DEFAULT
 from finescale.weights import store
 
 # as the command imports them

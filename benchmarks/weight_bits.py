@@ -17,6 +17,7 @@ from finescale.evaluation import benchmark, sets
 from finescale.evaluation.scoring import means
 from finescale.networks.base import Network
 from finescale.weights import files
+from finescale.weights.header import read_header, sha256
 
 
 def to_eight_bits(network: Network) -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         "| file | SHA-256 | set | as it is | float16 | 8 bits | 8 bits - float16 |\n|---|---|---|---:|---:|---:|---:|"
     )
     for file in args.files:
-        header, network = files.read_header(file), files.load(file)
+        header, network = read_header(file), files.load(file)
         with tempfile.TemporaryDirectory() as name:
             half, eight = Path(name) / "half.safetensors", Path(name) / "eight.safetensors"
             files.save(network, half, notes={}, dtype=torch.float16)
@@ -49,7 +50,7 @@ def main() -> None:
         for one in run.sets:
             psnr = [means(row.scores[one])["psnr"] for row in run.rows]
             values = " | ".join(f"{value:.4f}" for value in psnr)
-            label = f"{header.name} x{header.scale} | `{files.sha256(file)[:16]}`"
+            label = f"{header.name} x{header.scale} | `{sha256(file)[:16]}`"
             print(f"| {label} | {one} | {values} | {psnr[2] - psnr[1]:+.4f} |", flush=True)
 
 

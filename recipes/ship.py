@@ -16,6 +16,7 @@ import torch
 
 from finescale.evaluation import benchmark, sets
 from finescale.weights import files
+from finescale.weights.header import read_header, sha256
 from finescale.weights.places import INDEX, file_name
 
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--notes", type=json.loads, default={}, metavar="JSON", help="added to the file's notes")
     args = parser.parse_args()
 
-    header = files.read_header(args.file)
+    header = read_header(args.file)
     network = files.load(args.file)
     target = args.folder / file_name(header.name, header.scale)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def main() -> None:
 
     index_file = args.folder / INDEX
     index = json.loads(index_file.read_text()) if index_file.is_file() else {}
-    index[target.name] = {"sha256": files.sha256(target), "size": target.stat().st_size, **notes, "figures": figures}
+    index[target.name] = {"sha256": sha256(target), "size": target.stat().st_size, **notes, "figures": figures}
     index_file.write_text(json.dumps(dict(sorted(index.items())), indent=1) + "\n")
     print(json.dumps({target.name: index[target.name]}, indent=1))
 

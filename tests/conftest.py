@@ -58,7 +58,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with random weights of a tiny default network for x2 and x4, as `$FINESCALE_WEIGHTS` takes it."""
     import torch
 
-    from finescale.networks.catalogue import DEFAULT
+    from finescale.networks import DEFAULT
     from finescale.weights.files import save
 
     folder = tmp_path_factory.mktemp("weights")
@@ -72,7 +72,8 @@ def tiny_network(scale: int = 2, **overrides: object) -> "Network":
     import torch
 
     from finescale.layers.attention import SelfAttention
-    from finescale.networks.catalogue import DEFAULT, build
+    from finescale.networks import DEFAULT
+    from finescale.networks.catalogue import build
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

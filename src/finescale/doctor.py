@@ -146,14 +146,14 @@ def _formats(problems: list[str]) -> dict[str, list[str]]:
 
 
 def _weights(problems: list[str]) -> dict[str, Any]:
-    from finescale.weights import store
-    from finescale.weights.files import read_header, sha256
+    from finescale.weights import places, store
+    from finescale.weights.header import read_header, sha256
 
     found = []
     for name, scale, path in store.present():
         entry: dict[str, Any] = {"network": name, "scale": scale, "file": str(path), "works": True}
         try:
-            entry["verified"] = store.verify(path)
+            entry["verified"] = places.verify(path)
             entry["sha256"] = sha256(path)
             entry["notes"] = dict(read_header(path).notes)
         except FinescaleError as error:
@@ -162,7 +162,7 @@ def _weights(problems: list[str]) -> dict[str, Any]:
         found.append(entry)
     if not any(entry["works"] for entry in found):
         problems.append("there are no trained weights in any of the folders that are searched")
-    searched = [{"folder": str(folder), "exists": folder.is_dir()} for folder in store.candidates()]
+    searched = [{"folder": str(folder), "exists": folder.is_dir()} for folder in places.candidates()]
     return {"searched": searched, "download": os.environ.get("FINESCALE_WEIGHTS_URL"), "found": found}
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 from finescale.cli.main import main
 from finescale.training import checkpoints
 from finescale.weights import files
+from finescale.weights.header import read_header
 
 RECIPE = """
 extends = "fast"
@@ -95,7 +96,7 @@ def test_trains_and_writes_a_file_that_explains_itself(
     shown = capsys.readouterr()
     assert re.search(r"sa-rcan-x2\.safetensors: trained in 8 steps", shown.out)
     assert re.search(r"step 8: validation \d\d\.\d+ dB \(the best so far\)", shown.err)
-    header = files.read_header(out / "sa-rcan-x2.safetensors")
+    header = read_header(out / "sa-rcan-x2.safetensors")
     assert header.notes["steps"] == 8
     assert header.notes["data"]["pictures"] == 4
     assert header.notes["recipe"]["optimiser"]["rate"] == 5e-4
@@ -141,16 +142,16 @@ def test_scores_of_other_pictures_do_not_count(recipe: Path, pictures: Path, tmp
     out = tmp_path / "run"
     words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board"]
     assert main([*words, "--validation", str(pictures)]) == 0
-    first = files.read_header(out / "sa-rcan-x2.safetensors").notes["validation"]
+    first = read_header(out / "sa-rcan-x2.safetensors").notes["validation"]
     noise = tmp_path / "noise"
     noise.mkdir()
     Image.effect_noise((64, 64), 100).save(noise / "a.png")
     assert main([*words, "--resume", "--budget", "10", "--validation", str(noise)]) == 0
-    second = files.read_header(out / "best.safetensors").notes  # though worse than what other pictures gave
+    second = read_header(out / "best.safetensors").notes  # though worse than what other pictures gave
     assert (second["steps"], second["validation"]["set"]) == (10, "noise")
     assert second["validation"]["psnr_y"] < first["psnr_y"]
     assert main([*words, "--resume", "--budget", "12", "--validation", ""]) == 0
-    assert "validation" not in files.read_header(out / "sa-rcan-x2.safetensors").notes
+    assert "validation" not in read_header(out / "sa-rcan-x2.safetensors").notes
 
 
 def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from finescale.cli.main import parser
+from finescale.networks import DEFAULT
 from finescale.networks.arguments import checked
-from finescale.networks.catalogue import DEFAULT
 from finescale.networks.unet import UNet
 from finescale.weights import store
 

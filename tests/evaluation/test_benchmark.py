@@ -16,7 +16,8 @@ from finescale.evaluation.metrics import psnr_y
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure, measure_apart
 from finescale.images.picture import mod_crop
-from finescale.images.resize import Border, resize
+from finescale.images.resize import resize
+from finescale.layers.resampling import Border
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from finescale.images import resize as module
 from finescale.images.files import read
 from finescale.images.picture import Picture, mod_crop
-from finescale.images.resize import Border, Resizing, contributions, resample, resize
+from finescale.images.resize import Resizing, resize
 from finescale.images.scaling import resize_picture
+from finescale.layers.resampling import Border, contributions, resample
 
 PAIRS = {"Set5": 5, "Set14": 14}
 

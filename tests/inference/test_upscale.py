@@ -15,8 +15,9 @@ import finescale
 from finescale.errors import FinescaleError, UsageError
 from finescale.images.picture import Picture
 from finescale.inference.size import Target, passes
+from finescale.inference.tiling import Cancelled
 from finescale.inference.transparency import bleed, within_neighbours
-from finescale.inference.upscale import Cancelled, Upscaler
+from finescale.inference.upscale import Upscaler
 
 
 def upscaler(scale: int = 2, **settings: object) -> Upscaler:

@@ -10,7 +10,7 @@ from tests.inference.test_tiling import picture
 from finescale.cli.main import main
 from finescale.images.files import write
 from finescale.images.picture import Picture
-from finescale.networks.catalogue import DEFAULT
+from finescale.networks import DEFAULT
 from finescale.web.jobs import Limits, Order
 from finescale.web.studio import Studio
 from finescale.weights.files import save

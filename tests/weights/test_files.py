@@ -11,8 +11,10 @@ import torch
 from tests.conftest import tiny_network
 
 from finescale.errors import FinescaleError
-from finescale.networks.catalogue import DEFAULT, build
+from finescale.networks import DEFAULT
+from finescale.networks.catalogue import build
 from finescale.weights import files
+from finescale.weights.header import read_header
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 0.0), (torch.float16, 2e-3)])
@@ -20,7 +22,7 @@ def test_a_network_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype, tole
     network = tiny_network(3)
     path = tmp_path / "w.safetensors"
     files.save(network, path, notes={"budget": "1m", "figures": {"Set5": {"psnr": 30.5}}}, dtype=dtype)
-    header = files.read_header(path)
+    header = read_header(path)
     assert (header.name, header.scale, header.architecture) == (DEFAULT, 3, "RCAN")
     assert header.notes["figures"]["Set5"]["psnr"] == 30.5
     x = torch.rand(1, 3, 20, 17)
@@ -94,7 +96,7 @@ def test_the_manifest_tells_of_the_pictures_that_the_shipped_files_mean() -> Non
     page = (folder / "MANIFEST.md").read_text("utf-8")
     counts = {name: int(count) for name, count in re.findall(r"^\| \[(.+?)\]\(\S+\) \| (\d+) \|", page, re.MULTILINE)}
     for path in folder.glob("*.safetensors"):
-        data = files.read_header(path).notes["data"]
+        data = read_header(path).notes["data"]
         assert "see MANIFEST" in data["licence"]
         assert sum(counts.values()) == data["pictures"]
     for title, section in re.findall(r"^### (.+)\n\n((?:\*\*.+\n(?:.+\n)*\n?)+)", page, re.MULTILINE):

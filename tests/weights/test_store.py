@@ -14,9 +14,11 @@ import torch
 
 from finescale.cli import main as cli
 from finescale.errors import FinescaleError, UsageError
+from finescale.networks import DEFAULT
 from finescale.networks.base import Network
-from finescale.networks.catalogue import DEFAULT, build
+from finescale.networks.catalogue import build
 from finescale.weights import files, store
+from finescale.weights.header import sha256
 from finescale.weights.places import INDEX, file_name
 
 NAME = file_name(DEFAULT, 3)
@@ -33,7 +35,7 @@ def put(folder: Path, seed: int = 0, *, listed: bool = True) -> Path:
     path = folder / NAME
     files.save(tiny(seed), path, dtype=torch.float32)
     if listed:
-        (folder / INDEX).write_text(json.dumps({NAME: {"sha256": files.sha256(path)}}))
+        (folder / INDEX).write_text(json.dumps({NAME: {"sha256": sha256(path)}}))
     return path
 
 

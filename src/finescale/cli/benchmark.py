@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures, prints and writes; 1 if nothing could be measured."""
     from finescale.evaluation import plots, scoring, tables, throughput
     from finescale.images.sizes import parse_box
-    from finescale.networks.catalogue import DEFAULT
+    from finescale.networks import DEFAULT
 
     scoring.check_outputs((args.json, args.plot), overwrite=args.overwrite)
     if args.plot:

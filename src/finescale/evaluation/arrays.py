@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from finescale.evaluation.metrics import Pixels
-from finescale.images.resize import Border, resize
+from finescale.images.resize import resize
+from finescale.layers.resampling import Border
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

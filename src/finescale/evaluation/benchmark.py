@@ -21,8 +21,9 @@ from finescale.evaluation.scoring import Judges, Score, as_json, judges_json, sc
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
 from finescale.images.files import probe
 from finescale.images.picture import mod_crop
-from finescale.images.resize import Border, resize
+from finescale.images.resize import resize
 from finescale.inference.engines.pytorch import pick_device
+from finescale.layers.resampling import Border
 
 
 @dataclass(frozen=True)

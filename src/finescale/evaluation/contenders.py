@@ -13,7 +13,7 @@ from finescale.inference.upscale import Upscaler
 from finescale.networks.catalogue import ALIASES, NETWORKS
 from finescale.networks.complexity import count
 from finescale.weights import store
-from finescale.weights.files import read_header, sha256
+from finescale.weights.header import read_header, sha256
 
 PAPERS_BICUBIC = "bicubic-y"
 # References that are not networks.

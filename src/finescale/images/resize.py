@@ -21,8 +21,6 @@ from torch import Tensor
 
 from finescale.layers.resampling import Border, contributions, resample
 
-__all__ = ["Border", "Piece", "Resizing", "contributions", "resample", "resize"]
-
 SIDE = 256  # of a piece: samples along an axis, of the input or of the output, whichever are more
 
 

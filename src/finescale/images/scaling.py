@@ -13,8 +13,9 @@ from finescale.atomic import check_target
 from finescale.errors import UsageError
 from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, read, write
 from finescale.images.picture import Picture, mod_crop
-from finescale.images.resize import Border, Piece, Resizing
+from finescale.images.resize import Piece, Resizing
 from finescale.images.sizes import Size, target_size
+from finescale.layers.resampling import Border
 
 
 def resize_picture(

@@ -17,7 +17,7 @@ from finescale.inference import tiling
 from finescale.inference.engines import choose
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.size import Target, passes
-from finescale.inference.tiling import Array, Cancelled, Progress
+from finescale.inference.tiling import Array, Progress
 from finescale.inference.transparency import bleed, within_neighbours
 from finescale.networks import DEFAULT
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from finescale.images.files import File
     from finescale.networks.base import Network
-
-__all__ = ["Cancelled", "Upscaler", "enlarge_picture", "upscale"]
 
 
 class Upscaler:

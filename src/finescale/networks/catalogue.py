@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finescale.errors import UsageError, check_known
-from finescale.networks import DEFAULT as DEFAULT
 from finescale.networks.arguments import checked
 from finescale.networks.base import Config, Network
 from finescale.networks.baselines import EDSR, SRCNN, Bicubic

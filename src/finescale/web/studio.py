@@ -63,7 +63,8 @@ class Offer:
 
 def networks() -> dict[str, Offer]:
     """What can be asked for, by name; the default first. Imports torch, which takes two seconds the first time."""
-    from finescale.networks.catalogue import DEFAULT, NETWORKS
+    from finescale.networks import DEFAULT
+    from finescale.networks.catalogue import NETWORKS
     from finescale.weights import store
 
     found: dict[str, Offer] = {}

@@ -18,9 +18,7 @@ from finescale.atomic import new_file
 from finescale.errors import FinescaleError
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ARCHITECTURES, construct
-from finescale.weights.header import FORMAT, Header, read_header, sha256
-
-__all__ = ["Header", "load", "read_header", "save", "sha256"]
+from finescale.weights.header import FORMAT, read_header
 
 
 def save(

@@ -16,14 +16,13 @@ from urllib.request import urlopen
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.fetch import fetch
+from finescale.networks import DEFAULT
 from finescale.networks.base import Network
-from finescale.networks.catalogue import ALIASES, DEFAULT, NETWORKS, build, resolve
+from finescale.networks.catalogue import ALIASES, NETWORKS, build, resolve
 from finescale.weights import places
 from finescale.weights.files import load as load_file
 from finescale.weights.header import Header, read_header
-from finescale.weights.places import INDEX, candidates, file_name, folders, locate, verify
-
-__all__ = ["Found", "available", "candidates", "find", "folders", "load", "present", "scales", "verify"]
+from finescale.weights.places import INDEX, file_name, folders, locate, verify
 
 
 @dataclass(frozen=True)
