@@ -11,6 +11,7 @@ from typing import Any
 
 from finescale import __version__
 from finescale.errors import FinescaleError
+from finescale.inference.machine import meminfo, processor
 
 PACKAGES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "pydantic", "rich")
 PURPOSES = {
@@ -37,7 +38,7 @@ def report() -> dict[str, Any]:
     found: dict[str, Any] = {
         "finescale": __version__,
         "python": platform.python_version(),
-        "system": {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "system": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
         "memory": _memory(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
@@ -65,29 +66,13 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _memory() -> dict[str, float | None]:
     """Total and available main memory in GiB, as far as the system says."""
-    sizes: dict[str, float | None] = {"total_gib": None, "available_gib": None}
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            key = {"MemTotal": "total_gib", "MemAvailable": "available_gib"}.get(name)
-            if key:
-                sizes[key] = round(int(value.split()[0]) * 1024 / GIB, 1)
-    except OSError:
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            sizes["total_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
-    return sizes
+    found = meminfo()
+    if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found = {"MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+    keys = {"total_gib": "MemTotal", "available_gib": "MemAvailable"}
+    return {key: round(found[name] / GIB, 1) if name in found else None for key, name in keys.items()}
 
 
 def _devices(problems: list[str]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from finescale.errors import FinescaleError
 from finescale.evaluation.contenders import contender
 from finescale.inference.engines.pytorch import pick_device
+from finescale.inference.machine import processor
 
 SIZE = (320, 180)  # width, height of the picture that the published timings enlarge, to 1280 x 720 at x4
 
@@ -107,23 +108,13 @@ def peak(device: torch.device) -> float | None:
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on: processor or GPU, threads, versions."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 if __name__ == "__main__":

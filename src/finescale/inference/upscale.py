@@ -120,7 +120,7 @@ class Upscaler:
         if self.tile is None and self.window is not None:
             sums = 24 * self.scale**2 if self.ensemble else 0  # bytes for a pixel: the turns so far, and one more
             share = engine.bytes_per_pixel / (engine.bytes_per_pixel + sums)
-            tile = fitting_tile(engine, engine.room() * share, *x.shape[:2])
+            tile = fitting_tile(engine, engine.tile_budget() * share, *x.shape[:2])
         return tiling.enlarge(
             x,
             engine,

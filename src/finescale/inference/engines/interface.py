@@ -3,6 +3,7 @@
 import math
 from typing import Protocol
 
+from finescale.inference.machine import tile_budget
 from finescale.inference.tiling import GRID, Array
 
 
@@ -23,7 +24,7 @@ class Engine(Protocol):
     scale: int
     bytes_per_pixel: float
     margin: int
-    closeness: float | None
+    closeness: float | None = None
 
     def run(self, x: Array) -> Array:
         """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
@@ -31,11 +32,11 @@ class Engine(Protocol):
 
     def exact(self) -> "Engine | None":
         """The same network in float32, or None where this one is already."""
-        ...
+        return None
 
-    def room(self) -> float:
-        """Bytes that the features of one tile may take now, see `finescale.inference.memory`."""
-        ...
+    def tile_budget(self) -> float:
+        """Bytes that the features of one tile may take now, see `finescale.inference.machine`; here, on a CPU."""
+        return tile_budget()
 
 
 def fitting_tile(engine: Engine, budget: float, height: int, width: int) -> tuple[int, int]:

@@ -11,8 +11,8 @@ import numpy as np
 from finescale.errors import UsageError
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement
+from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
-from finescale.inference.memory import room
 from finescale.inference.tiling import Array
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ OPSET = 18
 MEMORY = 2.5  # as much as PyTorch's features need: the most of three networks, by benchmarks/memory.py
 
 
-class ONNXEngine:
+class ONNXEngine(Engine):
     """A network run by ONNX Runtime on the CPU, in float32.
 
     Args:
@@ -36,7 +36,6 @@ class ONNXEngine:
 
     name = "onnx"
     precision = "float32"
-    closeness: float | None = None
 
     def __init__(self, source: Source, precision: str = "auto") -> None:
         try:
@@ -53,14 +52,6 @@ class ONNXEngine:
     def run(self, x: Array) -> Array:
         """See `Engine`."""
         return self._run(x)
-
-    def exact(self) -> None:
-        """It is float32 already."""
-        return None
-
-    def room(self) -> float:
-        """See `Engine`."""
-        return room()
 
     @staticmethod
     def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:

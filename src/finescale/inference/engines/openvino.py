@@ -9,8 +9,8 @@ import numpy as np
 from finescale.errors import UsageError
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
+from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
-from finescale.inference.memory import room
 from finescale.inference.tiling import Array, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MEMORY = {"float32": 1.8, "bfloat16": 1.1, "int8": 1.1}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class OpenVINOEngine:
+class OpenVINOEngine(Engine):
     """A network run by OpenVINO on the CPU.
 
     Args:
@@ -57,7 +57,7 @@ class OpenVINOEngine:
         name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
         notes, model = self._stored(name) or self._compile(name)
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
-        self.closeness: float | None = notes["agreement"] if precision == "int8" else None
+        self.closeness = notes["agreement"] if precision == "int8" else None
         self._multiple: int = notes["multiple"]
         self._model = model
         self._requests = threading.local()
@@ -74,10 +74,6 @@ class OpenVINOEngine:
     def exact(self) -> "OpenVINOEngine | None":
         """The same network in float32."""
         return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
-
-    def room(self) -> float:
-        """See `Engine`."""
-        return room()
 
     def _stored(self, name: str) -> tuple[dict[str, Any], Any] | None:
         """The notes and the model that were compiled before; None where there are none, or they cannot be read."""

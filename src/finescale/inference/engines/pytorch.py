@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from finescale.errors import FinescaleWarning, UsageError
-from finescale.inference.memory import room
+from finescale.inference.engines.interface import Engine
+from finescale.inference.machine import tile_budget
 from finescale.inference.prepare import bytes_per_pixel
 from finescale.inference.tiling import Array
 from finescale.networks.base import Network
@@ -39,7 +40,7 @@ def fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """A network run by PyTorch, eagerly, in channels-last layout.
 
     bfloat16 goes through autocast: convolutions and products are bfloat16, sums with the input picture float32.
@@ -51,7 +52,6 @@ class TorchEngine:
     """
 
     name = "torch"
-    closeness: float | None = None
 
     def __init__(self, network: Network, device: torch.device, precision: str = "auto") -> None:
         if precision == "auto":
@@ -76,6 +76,6 @@ class TorchEngine:
         """The same network in float32."""
         return None if self.precision == "float32" else TorchEngine(self.network, self.device, "float32")
 
-    def room(self) -> float:
+    def tile_budget(self) -> float:
         """See `Engine`."""
-        return room(self.device)
+        return tile_budget(self.device)

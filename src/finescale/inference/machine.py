@@ -1,5 +1,6 @@
-"""How much memory a tile may take."""
+"""What this machine has: its processor, its memory, and how much of that a tile may take; needs no torch."""
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,14 +8,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-BUDGET = 5 << 28
+MAX_BUDGET = 5 << 28
 """Bytes for the features of one tile on a CPU: the most, which keeps a default run under 2 GiB."""
-LEAST = 1 << 27
+MIN_BUDGET = 1 << 27
 """And the least: smaller tiles are all margin, and what is free is no more than a hint."""
 
 
-def room(device: "torch.device | None" = None) -> float:
-    """Bytes for the features of one tile now: half of what is free, and on a CPU between `LEAST` and `BUDGET`.
+def processor() -> str:
+    """The processor's model, as far as the system tells."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def meminfo(proc: Path = Path("/proc")) -> dict[str, int]:
+    """Linux's figures of the main memory ("MemTotal", "MemAvailable", ...) in bytes; none elsewhere."""
+    try:
+        entries = [line.partition(":") for line in (proc / "meminfo").read_text().splitlines()]
+    except OSError:
+        return {}
+    return {name: int(value.split()[0]) * 1024 for name, _, value in entries if value.endswith("kB")}
+
+
+def tile_budget(device: "torch.device | None" = None) -> float:
+    """Bytes for the features of one tile now: half of what is free, and on a CPU between `MIN_BUDGET` and `MAX_BUDGET`.
 
     Args:
         device: None: the CPU.
@@ -24,16 +45,14 @@ def room(device: "torch.device | None" = None) -> float:
 
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # freed tensors of torch
         return (torch.cuda.mem_get_info(device)[0] + kept) / 2
-    return max(LEAST, min([BUDGET, *(free / 2 for free in available())]))
+    return max(MIN_BUDGET, min([MAX_BUDGET, *(free / 2 for free in available())]))
 
 
 def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
     """Bytes that the machine and the control groups of this process have left; nothing outside Linux."""
+    if (free := meminfo(proc).get("MemAvailable")) is not None:
+        yield free
     try:
-        for line in (proc / "meminfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemAvailable":
-                yield int(value.split()[0]) * 1024
         own = [line.split(":", 2) for line in (proc / "self" / "cgroup").read_text().splitlines()]
     except OSError:
         return

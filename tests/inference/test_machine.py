@@ -7,7 +7,7 @@ import torch
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
-from finescale.inference import memory
+from finescale.inference import machine
 from finescale.inference.tiling import Array
 from finescale.inference.upscale import Upscaler
 
@@ -29,11 +29,11 @@ def system(folder: Path, free: int, groups: dict[str, tuple[str, int, int]], own
 
 def test_every_group_above_counts(tmp_path: Path) -> None:
     groups = {"a": ("1000", 900, 300), "a/b": ("max", 50, 0), "a/b/c": ("200", 250, 0)}
-    assert list(memory.available(*system(tmp_path, 7, groups, "/a/b/c"))) == [7 * 1024, 0, 400]
+    assert list(machine.available(*system(tmp_path, 7, groups, "/a/b/c"))) == [7 * 1024, 0, 400]
 
 
 def test_a_container_sees_its_own_group_as_the_root(tmp_path: Path) -> None:
-    assert list(memory.available(*system(tmp_path, 7, {".": ("5000", 1000, 0)}, "/"))) == [7 * 1024, 4000]
+    assert list(machine.available(*system(tmp_path, 7, {".": ("5000", 1000, 0)}, "/"))) == [7 * 1024, 4000]
 
 
 def test_groups_of_version_1(tmp_path: Path) -> None:
@@ -43,12 +43,12 @@ def test_groups_of_version_1(tmp_path: Path) -> None:
     (root / "memory" / "memory.limit_in_bytes").write_text("5000\n")
     (root / "memory" / "memory.usage_in_bytes").write_text("3000\n")
     (root / "memory" / "memory.stat").write_text("active_file 9\ntotal_active_file 300\ntotal_inactive_file 700\n")
-    assert list(memory.available(proc, root)) == [7 * 1024, 3000]
+    assert list(machine.available(proc, root)) == [7 * 1024, 3000]
 
 
 def test_systems_that_do_not_tell(tmp_path: Path) -> None:
-    assert list(memory.available(tmp_path / "proc", tmp_path / "cgroup")) == []
-    assert list(memory.available(*system(tmp_path, 7, {}, "/gone"))) == [7 * 1024]
+    assert list(machine.available(tmp_path / "proc", tmp_path / "cgroup")) == []
+    assert list(machine.available(*system(tmp_path, 7, {}, "/gone"))) == [7 * 1024]
 
 
 def test_little_memory_makes_small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,10 +62,10 @@ def test_little_memory_makes_small_tiles(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(upscaler.engine, "run", noting)
     x = picture(300, 300)
-    monkeypatch.setattr(memory, "LEAST", 0)
+    monkeypatch.setattr(machine, "MIN_BUDGET", 0)
     for share in (2.1, 1.1):  # of what the whole picture needs
         pixels = share * 300 * 300
-        monkeypatch.setattr(memory, "available", lambda: iter([pixels * upscaler.engine.bytes_per_pixel]))  # noqa: B023
+        monkeypatch.setattr(machine, "available", lambda: iter([pixels * upscaler.engine.bytes_per_pixel]))  # noqa: B023
         shapes.clear()
         upscaler.pixels(x)
         assert (shapes == [(300, 300)]) == (share > 2)
@@ -73,9 +73,9 @@ def test_little_memory_makes_small_tiles(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_never_more_than_the_budget_and_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda: iter([1e15, 6e8]))
-    assert memory.room() == memory.room(torch.device("cpu")) == 3e8
-    monkeypatch.setattr(memory, "available", lambda: iter([1e15, 10]))
-    assert memory.room() == memory.LEAST
-    monkeypatch.setattr(memory, "available", lambda: iter([]))
-    assert memory.room() == memory.BUDGET
+    monkeypatch.setattr(machine, "available", lambda: iter([1e15, 6e8]))
+    assert machine.tile_budget() == machine.tile_budget(torch.device("cpu")) == 3e8
+    monkeypatch.setattr(machine, "available", lambda: iter([1e15, 10]))
+    assert machine.tile_budget() == machine.MIN_BUDGET
+    monkeypatch.setattr(machine, "available", lambda: iter([]))
+    assert machine.tile_budget() == machine.MAX_BUDGET
