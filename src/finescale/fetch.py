@@ -50,58 +50,56 @@ def fetch(
     target.parent.mkdir(parents=True, exist_ok=True)
     before = _state(target)
     with _alone(part):
-        if _state(target) == before:  # else another process has brought it meanwhile
-            _fetch(address, part, size, sha256, progress, attempts, pause)
-            os.replace(part, target)
+        if _state(target) != before:
+            return  # another process has brought it meanwhile
+        fruitless, most = 0, _size(part)
+        while (problem := _attempt(address, part, size, progress)) is not None:
+            have = _size(part)
+            fruitless = 0 if have > most else fruitless + 1  # a server without ranges may break off now here, now there
+            most = max(most, have)
+            if fruitless >= attempts:
+                kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
+                raise FinescaleError(f"{address}: could not be downloaded ({problem}){kept}")
+            time.sleep(pause * 2 ** (fruitless - 1) if fruitless else 0)
+        if sha256 is not None:
+            _verify(address, part, sha256)
+        os.replace(part, target)
 
 
-def _fetch(
-    address: str,
-    part: Path,
-    size: int | None,
-    sha256: str | None,
-    progress: Report | None,
-    attempts: int,
-    pause: float,
-) -> None:
-    """As `fetch`, but for the last step: `part` is whole and right then."""
-    fruitless, most = 0, _size(part)
-    while True:
-        before = _size(part)
-        try:
-            whole = _transfer(address, part, size, progress)
-        except HTTPError as error:
-            if error.code == 416 and before:  # there is nothing behind what has come, which may be of another file
-                os.truncate(part, 0)
-            elif error.code < 500 and error.code != 429:
-                raise FinescaleError(f"{address}: the server says {error.code} {error.reason}") from error
-            problem = f"the server says {error.code} {error.reason}"
-        except (InvalidURL, ValueError) as error:
-            raise FinescaleError(f"{address}: not an address ({error})") from error
-        except (URLError, HTTPException, OSError) as error:
-            if isinstance(error, OSError) and error.errno == 28:
-                raise FinescaleError(f"{part}: the disk is full") from error
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, socket.gaierror) and not before:
-                raise FinescaleError(f"{address}: the server was not found (is this machine offline?)") from error
-            problem = str(reason or type(error).__name__)
-        else:
-            if whole:
-                break
-            problem = "the connection broke off"
-        have = _size(part)
-        fruitless = 0 if have > most else fruitless + 1  # a server without ranges may break off now here, now there
-        most = max(most, have)
-        if fruitless >= attempts:
-            kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
-            raise FinescaleError(f"{address}: could not be downloaded ({problem}){kept}")
-        time.sleep(pause * 2 ** (fruitless - 1) if fruitless else 0)
-    if sha256 is not None:
-        with open(part, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if not digest.startswith(sha256):
+def _attempt(address: str, part: Path, size: int | None, progress: Report | None) -> str | None:
+    """One connection; None if the file is whole after it, else what went wrong, where another may get on.
+
+    Raises:
+        FinescaleError: no other would.
+    """
+    before = _size(part)
+    try:
+        return None if _transfer(address, part, size, progress) else "the connection broke off"
+    except HTTPError as error:
+        problem = f"the server says {error.code} {error.reason}"
+        if error.code == 416 and before:  # there is nothing behind what has come, which may be of another file
             os.truncate(part, 0)
-            raise FinescaleError(f"{address}: what arrived is not what was published (SHA-256 {digest[:16]}...)")
+        elif error.code < 500 and error.code != 429:
+            raise FinescaleError(f"{address}: {problem}") from error
+        return problem
+    except (InvalidURL, ValueError) as error:
+        raise FinescaleError(f"{address}: not an address ({error})") from error
+    except (URLError, HTTPException, OSError) as error:
+        if isinstance(error, OSError) and error.errno == 28:
+            raise FinescaleError(f"{part}: the disk is full") from error
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, socket.gaierror) and not before:
+            raise FinescaleError(f"{address}: the server was not found (is this machine offline?)") from error
+        return str(reason) or type(error).__name__
+
+
+def _verify(address: str, part: Path, sha256: str) -> None:
+    """Refuses a file that is not the one that was published, and empties it."""
+    with open(part, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digest.startswith(sha256):
+        os.truncate(part, 0)
+        raise FinescaleError(f"{address}: what arrived is not what was published (SHA-256 {digest[:16]}...)")
 
 
 def _state(target: Path) -> tuple[int, int] | None:
