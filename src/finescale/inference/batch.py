@@ -86,34 +86,17 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
         FinescaleError: as `find`.
     """
     found = find(pictures)
-    if options.output == "":
-        raise UsageError("the name of the output is empty")
-    output = Path(options.output) if options.output else None
-    single = len(pictures) == 1 and Path(pictures[0]).is_file()
-    if options.output == "-":
-        raise UsageError("pictures are written to files, not to standard output; name a file or a folder")
-    if output and not output.is_dir() and not str(options.output).endswith(("/", os.sep)):
-        if output.suffix.lower() in files.FORMATS:
-            if not single:
-                raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
-            kind = files.format_of(output)
-            if files.format_of(output, options.format) != kind:
-                raise UsageError(
-                    f"{output}: its name says {kind}, and --format {options.format}; leave one of them out"
-                )
-            return [Job(found[0][0], output)], 0
-        if output.exists():
-            raise UsageError(f"{output}: is no folder, and its name has no extension of a picture")
-        if output.suffix and (single or output.suffix.lower() in files.READABLE):
-            known = ", ".join(files.FORMATS)
-            raise UsageError(f"{output}: a picture's name ends in one of {known}, a folder's in {os.sep}")
+    single = _single(pictures)
+    folder, file = _output(options, single)
+    if file:
+        return [Job(found[0][0], file)], 0
     folders = {_real(Path(text)) for text in pictures if Path(text).is_dir()}
-    if output and _real(output) not in folders and not folders.isdisjoint(_real(output).parents):
-        found = [(source, relative) for source, relative in found if _real(output) not in _real(source).parents]
+    if folder and _real(folder) not in folders and not folders.isdisjoint(_real(folder).parents):
+        found = [(source, relative) for source, relative in found if _real(folder) not in _real(source).parents]
 
     def target_of(source: Path, relative: Path, name: str) -> Path:
-        folder = output / relative.parent if output else source.parent
-        return folder / f"{name}{options.target.suffix}.{_extension(source, options.format)}"
+        place = folder / relative.parent if folder else source.parent
+        return place / f"{name}{options.target.suffix}.{_extension(source, options.format)}"
 
     earlier = set() if single else _results(found)
     found = [pair for pair in found if pair not in earlier]
@@ -129,6 +112,41 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
     made = {_real(target) for target in result}
     left = sum(_real(source) not in made for source, _ in earlier)
     return [job for job in result.values() if _real(job.source) not in made], left
+
+
+def _single(pictures: Sequence[str]) -> bool:
+    """Whether one file is named alone, not a folder or a pattern."""
+    return len(pictures) == 1 and Path(pictures[0]).is_file()
+
+
+def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
+    """The folder of the results, or the file of the only one; neither: beside the pictures.
+
+    Raises:
+        UsageError: it is neither, or not for these pictures.
+    """
+    if options.output is None:
+        return None, None
+    if options.output == "":
+        raise UsageError("the name of the output is empty")
+    if options.output == "-":
+        raise UsageError("pictures are written to files, not to standard output; name a file or a folder")
+    output = Path(options.output)
+    if output.is_dir() or options.output.endswith(("/", os.sep)):
+        return output, None
+    if output.suffix.lower() in files.FORMATS:
+        if not single:
+            raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
+        kind = files.format_of(output)
+        if files.format_of(output, options.format) != kind:
+            raise UsageError(f"{output}: its name says {kind}, and --format {options.format}; leave one of them out")
+        return None, output
+    if output.exists():
+        raise UsageError(f"{output}: is no folder, and its name has no extension of a picture")
+    if output.suffix and (single or output.suffix.lower() in files.READABLE):
+        known = ", ".join(files.FORMATS)
+        raise UsageError(f"{output}: a picture's name ends in one of {known}, a folder's in {os.sep}")
+    return output, None
 
 
 def _results(found: Sequence[tuple[Path, Path]]) -> set[tuple[Path, Path]]:
@@ -166,7 +184,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     kinds = {files.format_of(job.target, options.format) for job in todo}
     if options.quality is not None and kinds and kinds <= set(files.LOSSLESS):
         raise UsageError(f"{todo[0].target}: there is no quality to choose, its format keeps everything")
-    alone = len(pictures) == 1 and Path(pictures[0]).is_file()
+    alone = _single(pictures)
     networks = Networks(options.network, **options.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
     flow = Flow(
@@ -185,12 +203,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     if not quiet:
         if flow.written:
             print(_written(flow.written))
-        if left:
-            print(
-                f"{left} left out: by their names earlier results of others (name one alone to enlarge it)",
-                file=sys.stderr,
-            )
-        for remark in (*_remarks(flow, len(todo)), *_compressed(flow, options)):
+        for remark in (*_remarks(flow, len(todo), left), *_compressed(flow, options)):
             print(remark, file=sys.stderr)
     if flow.failures:
         if not alone:
@@ -212,8 +225,10 @@ def _written(written: Mapping[Job, tuple[int, int]]) -> str:
     return f"{len(written)} pictures written to {common or '.'}"
 
 
-def _remarks(flow: Flow, count: int) -> Iterator[str]:
+def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
     """What a person should know although nothing failed."""
+    if left:
+        yield f"{left} left out: by their names earlier results of others (name one alone to enlarge it)"
     if flow.skipped:
         yield f"{len(flow.skipped)} of {count} skipped: their results exist (--overwrite makes them again)"
     for upscaler in flow.networks.ready:
