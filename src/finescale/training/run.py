@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -101,52 +102,31 @@ def _train(
     screen: bool,
     board: bool,
 ) -> Outcome:
-    if not resume and (checkpoints.present(out) or (out / f"{recipe.name}.safetensors").exists()):
-        raise UsageError(f"{out}: already holds a run (--resume goes on with it, --out NAME starts another)")
-    if recipe.data.batch % world.size:
-        raise UsageError(f"data.batch: {recipe.data.batch} crops cannot be shared equally by {world.size} processes")
     recipe = with_precision(recipe, world.device)
-    saved = world.from_first(lambda: checkpoints.read_last(out)) if resume else None
-    if saved is not None:
-        _check_same(recipe, saved["recipe"], out)
+    saved = _saved(recipe, out, resume, world)
     torch.manual_seed(recipe.seed)
     if world.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     network, said = make_network(recipe, fresh=saved is None)
-    store = Store(recipe.data.train)
-    crops = Crops(
-        store,
-        scale=recipe.scale,
-        patch=recipe.data.patch,
-        device=world.device,
-        seed=recipe.seed,
-        where=recipe.data.where,
-        degradation=recipe.degradation.crops,
-        share=(world.rank, world.size),
-    )
-    if recipe.data.late_patch is not None:  # an impossible one is found now, not when its time comes
-        crops.set_patch(recipe.data.late_patch)
-        crops.set_patch(recipe.data.patch)
+    data = recipe.data
+    store = Store(data.train)
+    crops = _crops(recipe, store, world)
     validate = None
-    if recipe.data.validation and make_validation:
-        data = recipe.data
+    if data.validation and make_validation:
         validate = make_validation(
             data.validation, recipe.scale, world.device, data.validation_pictures, recipe.degradation.crops
         )
     speed = Speed(
         recipe,
-        measure.step_flops(network, recipe.data.patch),
+        measure.step_flops(network, data.patch),
         measure.measured_peak(world.device, recipe.precision) * world.size,
     )
     observers = _observers(recipe, out, speed, screen, board) if world.first else []
-    facts: dict[str, Any] = {"data": _data_facts(store), "device": _device_name(world), "torch": str(torch.__version__)}
-    facts |= {"finescale": __version__, "commit": _commit()}
-    if store.licence:
-        facts["licence"] = store.licence
+    facts = _facts(store, world)
 
-    def keep_best(progress: Progress, state: dict[str, Tensor]) -> None:
+    def keep(name: str, progress: Progress, state: dict[str, Tensor]) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        files.save(network, out / "best.safetensors", notes=_notes(recipe, progress, facts), state=state)
+        files.save(network, out / name, notes=_notes(recipe, progress, facts), state=state)
 
     training = Training(
         network.to(world.device),
@@ -158,17 +138,11 @@ def _train(
         validate=validate,
         observers=observers,
         notes=facts,
-        on_best=keep_best,
+        on_best=partial(keep, "best.safetensors"),
     )
     try:
         if saved is not None:
-            training.restore(saved)
-            if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _JUDGES):
-                progress = training.progress
-                progress.psnr, progress.ssim, progress.best = math.nan, math.nan, -math.inf  # of other pictures
-            said.append(
-                f"going on from step {training.progress.step}, {training.progress.spent:.1%} of {recipe.budget}"
-            )
+            said.append(_resume(training, saved))
         del saved
         for line in said:
             for observer in observers:
@@ -185,14 +159,57 @@ def _train(
     finally:
         for observer in observers:
             observer.close()
-    weights = None
-    if finished:
-        weights = out / f"{recipe.name}.safetensors"
-        state = training.averaged_state()
-        if world.first:
-            out.mkdir(parents=True, exist_ok=True)
-            files.save(network, weights, notes=_notes(recipe, training.progress, facts), state=state)
-    return Outcome(training.progress, weights)
+    if not finished:
+        return Outcome(training.progress, None)
+    name = f"{recipe.name}.safetensors"
+    state = training.averaged_state()
+    if world.first:
+        keep(name, training.progress, state)
+    return Outcome(training.progress, out / name)
+
+
+def _saved(recipe: Recipe, out: Path, resume: bool, world: World) -> dict[str, Any] | None:
+    """The checkpoint to go on from, if any, of a run that may be started or gone on with.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if not resume and (checkpoints.present(out) or (out / f"{recipe.name}.safetensors").exists()):
+        raise UsageError(f"{out}: already holds a run (--resume goes on with it, --out NAME starts another)")
+    if recipe.data.batch % world.size:
+        raise UsageError(f"data.batch: {recipe.data.batch} crops cannot be shared equally by {world.size} processes")
+    saved = world.from_first(lambda: checkpoints.read_last(out)) if resume else None
+    if saved is not None:
+        _check_same(recipe, saved["recipe"], out)
+    return saved
+
+
+def _crops(recipe: Recipe, store: Store, world: World) -> Crops:
+    """This process's crops of the store."""
+    data = recipe.data
+    crops = Crops(
+        store,
+        scale=recipe.scale,
+        patch=data.patch,
+        device=world.device,
+        seed=recipe.seed,
+        where=data.where,
+        degradation=recipe.degradation.crops,
+        share=(world.rank, world.size),
+    )
+    if data.late_patch is not None:  # an impossible one is found now, not when its time comes
+        crops.set_patch(data.late_patch)
+        crops.set_patch(data.patch)
+    return crops
+
+
+def _resume(training: Training, saved: dict[str, Any]) -> str:
+    """Goes on from a checkpoint; gives the sentence that says so."""
+    training.restore(saved)
+    progress, recipe = training.progress, training.recipe
+    if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _JUDGES):
+        progress.psnr, progress.ssim, progress.best = math.nan, math.nan, -math.inf  # of other pictures
+    return f"going on from step {progress.step}, {progress.spent:.1%} of {recipe.budget}"
 
 
 def describe(recipe: Recipe, device: str = "auto") -> str:
@@ -367,13 +384,22 @@ def _notes(recipe: Recipe, progress: Progress, facts: Mapping[str, Any]) -> dict
     return notes
 
 
-def _data_facts(store: Store) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "store": store.folder.resolve().name,
-        "pictures": len(store.items),
-        "megapixels": round(store.megapixels, 1),
+def _facts(store: Store, world: World) -> dict[str, Any]:
+    """What checkpoints and weight files say of the pictures, the machine and the code."""
+    licence = {"licence": store.licence} if store.licence else {}
+    return {
+        "data": {
+            "store": store.folder.resolve().name,
+            "pictures": len(store.items),
+            "megapixels": round(store.megapixels, 1),
+            **licence,
+        },
+        "device": _device_name(world),
+        "torch": str(torch.__version__),
+        "finescale": __version__,
+        "commit": _commit(),
+        **licence,
     }
-    return facts | ({"licence": store.licence} if store.licence else {})
 
 
 def _device_name(world: World) -> str:
