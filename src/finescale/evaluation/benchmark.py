@@ -124,6 +124,26 @@ def set_name(name: str, jpeg: int | None) -> str:
     return name if jpeg is None else f"{name}-jpeg{jpeg}"
 
 
+def _check_sets(picture_sets: Sequence[sets.PictureSet], scale: int) -> None:
+    """Refuses sets of one name and pictures that are too small, before any work is done."""
+    for one in picture_sets:
+        if sum(other.name == one.name for other in picture_sets) > 1:
+            raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
+        for path in one.pictures:
+            width, height = probe(path)[:2]
+            if min(side - side % scale for side in (width, height)) < 2 * scale + WINDOW:
+                raise FinescaleError(f"{path}: a picture of {width} x {height} is too small to score at x{scale}")
+
+
+def _timed(name: str, scale: int, settings: Mapping[str, Any], size: tuple[int, int], repeats: int) -> Speed | None:
+    """As `measure_apart`; None and a warning where that fails, so that the figures are not lost."""
+    try:
+        return measure_apart(name, scale, settings, size, repeats=repeats)
+    except FinescaleError as error:
+        logging.getLogger("finescale").warning("%s", error)
+        return None
+
+
 def run(
     names: Sequence[str],
     picture_sets: Sequence[sets.PictureSet],
@@ -163,13 +183,7 @@ def run(
         if PAPERS_BICUBIC in names:
             raise UsageError(f"'{PAPERS_BICUBIC}' is for clean pictures; use 'bicubic'")
         picture_sets = [replace(one, name=set_name(one.name, jpeg)) for one in picture_sets]
-    for one in picture_sets:
-        if sum(other.name == one.name for other in picture_sets) > 1:
-            raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
-        for path in one.pictures:  # now, not when all before it are computed
-            width, height = probe(path)[:2]
-            if min(side - side % scale for side in (width, height)) < 2 * scale + WINDOW:
-                raise FinescaleError(f"{path}: a picture of {width} x {height} is too small to score at x{scale}")
+    _check_sets(picture_sets, scale)
     device = pick_device(settings.get("device", "auto"))
     rows = []
     for name, label in zip(names, labels(names)):
@@ -191,10 +205,7 @@ def run(
                 )
         timed = None
         if timed_size and entrant.name != PAPERS_BICUBIC:
-            try:
-                timed = measure_apart(name, scale, settings, timed_size, repeats=repeats)
-            except FinescaleError as error:  # the figures are there; a missing timing must not lose them
-                logging.getLogger("finescale").warning("%s", error)
+            timed = _timed(name, scale, settings, timed_size, repeats)
         rows.append(
             Row(
                 entrant.name,
