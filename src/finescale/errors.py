@@ -45,7 +45,7 @@ def system_reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def told(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
+def explain(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
     """A finding of pydantic as one sentence that names the key, and of names the nearest."""
     key, kind, given = ".".join(map(str, where)), finding["type"], finding["input"]
     reason = str(finding["msg"]).removeprefix("Value error, ").removeprefix("Input ")

@@ -87,7 +87,7 @@ def test_boxes_where_the_networks_differ() -> None:
     one[60:70, 80:95] += 40
     other[10:14, 10:14] += 20
     made = Scene("s", 2, high, {"a": one, "b": other, "bicubic": picture(100, 120)})
-    first, second = figure.telling_boxes(made, 2, (20, 16))
+    first, second = figure.most_different_boxes(made, 2, (20, 16))
     assert first.left <= 80
     assert first.left + first.width >= 95
     assert first.top <= 60
@@ -101,14 +101,14 @@ def test_boxes_where_the_networks_differ() -> None:
 def test_chosen_boxes_lie_inside_and_apart(networks: int) -> None:
     high = picture(64, 90)
     made = Scene("s", 2, high, {str(i): picture(64, 90, i + 1) for i in range(networks)})
-    boxes = figure.telling_boxes(made, 50, (30, 20))
+    boxes = figure.most_different_boxes(made, 50, (30, 20))
     assert 4 <= len(boxes) <= 9
     for box in boxes:
         figure.check_box(box, high)
     assert apart(boxes, high)
-    assert figure.telling_boxes(made, 1)[0].height == 24
+    assert figure.most_different_boxes(made, 1)[0].height == 24
     with pytest.raises(UsageError, match="do not fit"):
-        figure.telling_boxes(made, 1, (91, 5))
+        figure.most_different_boxes(made, 1, (91, 5))
 
 
 def test_a_low_resolution_picture_with_its_original(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from finescale.errors import FinescaleError
 from finescale.images import files
 from finescale.images.picture import Picture
 from finescale.inference import flow
-from finescale.inference.ahead import Ahead
 from finescale.inference.flow import Flow, Job
+from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
 from finescale.inference.tiling import Array
 from finescale.inference.upscale import Networks, Upscaler
@@ -30,7 +30,7 @@ def test_is_made_ahead_and_no_further_than_allowed() -> None:
             raise FinescaleError("two")
         return bytes(10)
 
-    with Ahead(range(6), make, weight=len, limit=15) as items:
+    with Prefetcher(range(6), make, weight=len, limit=15) as items:
         for _ in range(200):
             time.sleep(0.005)
             if len(begun) == 3:
@@ -50,7 +50,7 @@ def test_is_made_ahead_and_no_further_than_allowed() -> None:
 
 def test_stops_when_it_is_left() -> None:
     before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), Ahead(range(10**9), lambda i: bytes(9), weight=len, limit=50):
+    with pytest.raises(KeyboardInterrupt), Prefetcher(range(10**9), lambda i: bytes(9), weight=len, limit=50):
         raise KeyboardInterrupt
     assert threading.active_count() == before
 

@@ -91,7 +91,7 @@ def test_learns_one_picture_by_heart(make_training: MakeTraining, kind: str) -> 
         data={"batch": 1, "patch": 18},
     )
     assert training.run()
-    with training.average.applied(), torch.no_grad():
+    with training.ema.applied(), torch.no_grad():
         error = float((training.network.eval()(crops.low) - crops.high).square().mean())
     assert 10 * math.log10(1 / error) > 33
     nearest = float((nn.functional.interpolate(crops.low, scale_factor=2) - crops.high).square().mean())
@@ -243,7 +243,7 @@ def test_running_statistics_do_not_take_in_what_is_not_finite(make_training: Mak
         assert torch.equal(training.network.get_buffer(name), value)
     training.crops.batch = batch  # type: ignore[method-assign]
     training.step()
-    assert all(torch.isfinite(mean).all() for mean in training.average.mean.values())
+    assert all(torch.isfinite(mean).all() for mean in training.ema.mean.values())
     assert not torch.equal(training.network.get_buffer(name), value)
 
 
@@ -263,7 +263,7 @@ def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -
 
     def validate(network: nn.Module, last: bool) -> tuple[float, float, Sequence[Tensor]]:
         ends.append(last)
-        mean = training.average.mean["head.0.weight"]  # the network's own weights, while they are exchanged
+        mean = training.ema.mean["head.0.weight"]  # the network's own weights, while they are exchanged
         seen.append(not network.training and not torch.equal(mean, network.get_parameter("head.0.weight")))
         return next(scores), 0.75 if last else math.nan, [torch.zeros(3, 4, 4)]
 

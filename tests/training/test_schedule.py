@@ -10,7 +10,7 @@ from torch import nn
 from finescale.errors import UsageError
 from finescale.training import groups, recipe
 from finescale.training.amounts import parse
-from finescale.training.average import Average
+from finescale.training.ema import EMA
 from finescale.training.recipe import Group, Optimiser, Schedule
 from finescale.training.schedule import Moment, factor
 
@@ -104,7 +104,7 @@ def test_a_group_that_matches_nothing_is_an_error() -> None:
 def test_the_average_of_weights_and_running_statistics() -> None:
     torch.manual_seed(0)
     network = Net().train()
-    average = Average(network, 0.5)
+    average = EMA(network, 0.5)
     expected = network.tail.weight.detach().clone()
     for n in range(1, 4):
         with torch.no_grad():
@@ -124,7 +124,7 @@ def test_the_average_of_weights_and_running_statistics() -> None:
 
 def test_spectral_norms_vectors_are_copied_not_averaged() -> None:
     network = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 4, 1))
-    average = Average(network, 0.9)
+    average = EMA(network, 0.9)
     for _ in range(3):
         network(torch.randn(1, 4, 2, 2))
         average.update()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Encoder(nn.Module):
@@ -28,21 +28,21 @@ class Encoder(nn.Module):
 
 
 class ImageNetNormalisation(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> the same with ImageNet's mean 0 and deviation 1; `inverse` undoes it."""
+    """(B, 3, H, W) in [0, 1] -> the same with ImageNet's mean 0 and standard deviation 1; `inverse` undoes it."""
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name, values in (("mean", IMAGENET_MEAN), ("deviation", IMAGENET_DEVIATION)):
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean.to(x.dtype)) / self.deviation.to(x.dtype)
+        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
-        return x * self.deviation.to(x.dtype) + self.mean.to(x.dtype)
+        return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
 
 
 def taps(layers: nn.Sequential, x: Tensor, indices: Sequence[int]) -> list[Tensor]:

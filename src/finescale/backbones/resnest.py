@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finescale.backbones.resnet import ResNet, convolution
-from finescale.layers.statistics import StatisticsLayer, spread, window_means
+from finescale.layers.statistics import StatisticsLayer, upsample_cells, window_means
 
 RADIX = 2
 
@@ -32,7 +32,7 @@ class SplitAttention(StatisticsLayer):
         shares = self.fc2(self.relu(self.bn1(self.fc1(means))))
         shares = shares.unflatten(1, (RADIX, -1)).softmax(1)
         if self.window is not None:
-            shares = spread(shares.flatten(1, 2), self.window, *x.shape[2:]).unflatten(1, (RADIX, -1))
+            shares = upsample_cells(shares.flatten(1, 2), self.window, *x.shape[2:]).unflatten(1, (RADIX, -1))
         return (splits * shares).sum(1)
 
 

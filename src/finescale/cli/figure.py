@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     scene = figure.scene(args.picture, entrants, args.scale, high=args.hr, real=args.real, jpeg=args.jpeg)
     boxes = [figure.Box(*given) for given in args.box or []]
     if args.auto:
-        boxes += figure.telling_boxes(scene, args.auto, size)
+        boxes += figure.most_different_boxes(scene, args.auto, size)
     figure.draw(scene, boxes, args.output, overwrite=args.overwrite)
     print(args.output, *(f"{b.left},{b.top},{b.width},{b.height}" for b in boxes))
     return 0

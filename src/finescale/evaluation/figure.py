@@ -151,7 +151,7 @@ def check_box(box: Box, high: Pixels) -> None:
         )
 
 
-def telling_boxes(made: Scene, count: int, size: tuple[int, int] | None = None) -> list[Box]:
+def most_different_boxes(made: Scene, count: int, size: tuple[int, int] | None = None) -> list[Box]:
     """The boxes where the networks differ most: the largest variance of luma among them, without overlaps.
 
     Bicubic and nearest count only if there are fewer than two networks besides them.

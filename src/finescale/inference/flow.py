@@ -14,7 +14,7 @@ from finescale.errors import FinescaleError
 from finescale.images import files
 from finescale.images.picture import Picture
 from finescale.inference import strips
-from finescale.inference.ahead import Ahead
+from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
 from finescale.inference.tiling import is_out_of_memory
 from finescale.inference.upscale import Networks, Upscaler
@@ -108,7 +108,7 @@ class Flow:
         before = 0
         with (
             ThreadPoolExecutor(1, "finescale writing") as writer,
-            Ahead(todo, self._look, weight=lambda task: task.bytes if task else 0, limit=_AHEAD) as tasks,
+            Prefetcher(todo, self._look, weight=lambda task: task.bytes if task else 0, limit=_AHEAD) as tasks,
         ):
             try:
                 while tasks.peek():
@@ -141,7 +141,7 @@ class Flow:
         large = size[0] * size[1] > strips.FROM_PIXELS and kind in strips.FORMATS
         return _Task(job, kind, small, size, None if large else files.read(job.source))
 
-    def _group(self, tasks: Ahead[Job, _Task | None]) -> Iterator[_Task]:
+    def _group(self, tasks: Prefetcher[Job, _Task | None]) -> Iterator[_Task]:
         """The next picture, with those after it that can be computed together; nothing where it failed."""
         job, task = tasks.pop()
         if task is None:

@@ -61,12 +61,12 @@ def bytes_per_pixel(network: Network) -> float:
         network: prepared by `for_inference`.
     """
     device = next(network.parameters(), torch.empty(0)).device
-    with torch.inference_mode(), _Alive() as alive:
+    with torch.inference_mode(), _PeakMemory() as alive:
         network(torch.zeros(1, 3, WINDOW, WINDOW, device=device))
     return alive.most / WINDOW**2
 
 
-class _Alive(TorchDispatchMode):
+class _PeakMemory(TorchDispatchMode):
     """Counts the bytes of the tensors that operations make, as long as somebody holds them.
 
     Attributes:

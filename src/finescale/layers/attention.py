@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from finescale.layers.statistics import StatisticsLayer, cell_means, crop, spread, window_means
+from finescale.layers.statistics import StatisticsLayer, cell_means, crop, upsample_cells, window_means
 
 
 class ChannelAttention(StatisticsLayer):
@@ -31,7 +31,7 @@ class ChannelAttention(StatisticsLayer):
         if self.window is None:
             return x * self.conv_du(x.mean((2, 3), keepdim=True))
         gate = self.conv_du(window_means(x, self.window))
-        return x * spread(gate, self.window, x.shape[2], x.shape[3])
+        return x * upsample_cells(gate, self.window, x.shape[2], x.shape[3])
 
 
 class SelfAttention(StatisticsLayer):

@@ -11,8 +11,8 @@ from finescale.errors import check_known
 
 Initialisation = Literal["kaiming-uniform", "kaiming-normal", "xavier-uniform", "xavier-normal", "normal", "default"]
 INITIALISATIONS = get_args(Initialisation)
-_NORMAL_DEVIATION = 0.02  # of "normal", as in arXiv 1511.06434
-_SETTLING = 15  # power iterations after which a spectral norm is known well enough
+_NORMAL_STD = 0.02  # of "normal", as in arXiv 1511.06434
+_POWER_ITERATIONS = 15  # after which a spectral norm is known well enough
 
 
 @torch.no_grad()
@@ -76,9 +76,9 @@ def _start(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, name: Initialisati
     elif name == "xavier-normal":
         nn.init.xavier_normal_(weight)
     else:
-        nn.init.normal_(weight, std=_NORMAL_DEVIATION)
+        nn.init.normal_(weight, std=_NORMAL_STD)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     if constrained:
-        for _ in range(_SETTLING if layer.training else 0):
+        for _ in range(_POWER_ITERATIONS if layer.training else 0):
             _ = layer.weight  # each look at it in training mode is one power iteration

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from finescale.errors import check_known
-from finescale.layers.statistics import StatisticsLayer, spread, window_means
+from finescale.layers.statistics import StatisticsLayer, upsample_cells, window_means
 
 Norm = Literal["batch", "instance", "spectral", "none"]
 NORMS = get_args(Norm)
@@ -35,7 +35,7 @@ class InstanceNorm(StatisticsLayer):
             size = x.shape[2:]
             mean = window_means(wide, self.window)
             variance = (window_means(wide.square(), self.window) - mean.square()).clamp(min=0)
-            mean, variance = spread(mean, self.window, *size), spread(variance, self.window, *size)
+            mean, variance = upsample_cells(mean, self.window, *size), upsample_cells(variance, self.window, *size)
         y = (wide - mean) * torch.rsqrt(variance + self.eps)
         return (y * self.weight.float()[:, None, None] + self.bias.float()[:, None, None]).to(x.dtype)
 

@@ -99,7 +99,7 @@ def _cells(x: Tensor, g: int) -> Tensor:
     return F.avg_pool2d(x, g)
 
 
-def spread(cells: Tensor, window: int, height: int, width: int) -> Tensor:
+def upsample_cells(cells: Tensor, window: int, height: int, width: int) -> Tensor:
     """Bilinear enlargement of a grid of `window_means` back to (B, C, height, width), aligned with it."""
     g = cell_size(window)
     if g > 1:

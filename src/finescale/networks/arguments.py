@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_type_hints
 import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from finescale.errors import UsageError, nearest, told
+from finescale.errors import UsageError, explain, nearest
 from finescale.layers.activation import known
 
 
@@ -48,5 +48,5 @@ def checked(architecture: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
             if not finding["loc"]:
                 finding = {**finding, "input": value}  # as it was given
             where = (key, *finding["loc"]) if key == "scale" else ("arguments", key, *finding["loc"])
-            raise UsageError(told(finding, where)) from error
+            raise UsageError(explain(finding, where)) from error
     return right

@@ -20,8 +20,8 @@ from finescale.data.crops import Crops
 from finescale.errors import FinescaleError
 from finescale.training import checkpoints, groups, parallel, schedule
 from finescale.training.amounts import Amount
-from finescale.training.average import Average
-from finescale.training.parallel import Spread, World
+from finescale.training.ema import EMA
+from finescale.training.parallel import Distributed, World
 from finescale.training.recipe import Recipe
 from finescale.training.schedule import Moment
 
@@ -129,11 +129,11 @@ class Training:
         self.members = groups.assign(self.network, recipe.active_groups)
         self.network.train()
         groups.freeze(self.members, self._moment())
-        self.spread = Spread(self.network, recipe.parallel, world)
-        if self.spread.sharded:  # the parameters are other objects now
+        self.distributed = Distributed(self.network, recipe.parallel, world)
+        if self.distributed.sharded:  # the parameters are other objects now
             self.members = groups.assign(self.network, recipe.active_groups)
         self.optimiser = groups.optimiser(self.members, recipe.optimiser)
-        self.average = Average(self.network, recipe.optimiser.average)
+        self.ema = EMA(self.network, recipe.optimiser.average)
         statistics = ("running_mean", "running_var")  # batch norms take them in before a step is found to be bad
         self._running = [tensor for name, tensor in self.network.named_buffers() if name.endswith(statistics)]
         self._running_before = [tensor.clone() for tensor in self._running]
@@ -178,7 +178,7 @@ class Training:
         """One step of training; counts itself."""
         recipe, now = self.recipe, self._moment()
         if groups.freeze(self.members, now):
-            self.spread.renew()
+            self.distributed.renew()
         patch = recipe.data.patch_at(now.spent)
         if patch != self.crops.patch:
             self.crops.set_patch(patch)
@@ -188,7 +188,7 @@ class Training:
 
         low, high = self.crops.batch(recipe.data.batch)
         with self.autocast():
-            output = self.spread.engine(low)
+            output = self.distributed.model(low)
         loss = self.objective(output.float(), high)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -200,7 +200,7 @@ class Training:
         parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
         norm = parallel.whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip or math.inf))
         bad = (~torch.isfinite(norm)).float()
-        if self.spread.sharded:
+        if self.distributed.sharded:
             if not bad:
                 self.optimiser.step()
         else:  # fused Adam leaves everything as it is where this is 1; it is how PyTorch's gradient scaler skips steps
@@ -208,7 +208,7 @@ class Training:
             self.optimiser.step()
         for running, before in zip(self._running, self._running_before):
             running.copy_(before.copy_(torch.where(bad > 0, before, running)))
-        self.average.update()
+        self.ema.update()
         self._skipped[0] += bad
         self._skipped[1] = (self._skipped[1] + bad) * bad
         self._losses += torch.stack((torch.where(bad > 0, 0, loss), 1 - bad))
@@ -244,7 +244,7 @@ class Training:
         progress = self.progress
         total, count = self._losses.tolist()  # waits for the device
         self._losses.zero_()
-        seconds, stop = self.world.agree(time.monotonic() - self._started, float(self.stop_requested))
+        seconds, stop = self.world.max(time.monotonic() - self._started, float(self.stop_requested))
         steps = progress.step - self._tick_step
         pace = steps / max(seconds - progress.seconds, 1e-9)
         progress.per_second = pace if math.isnan(progress.per_second) else 0.8 * progress.per_second + 0.2 * pace
@@ -281,9 +281,9 @@ class Training:
         assert self.validate is not None
         started, progress = time.monotonic(), self.progress
         self.network.eval()
-        with self.average.applied(), torch.no_grad(), self.autocast():
+        with self.ema.applied(), torch.no_grad(), self.autocast():
             psnr, ssim, samples = self.validate(self.network, self.finished)
-        progress.psnr, progress.ssim = self.world.agree(psnr, ssim)
+        progress.psnr, progress.ssim = self.world.max(psnr, ssim)
         better = progress.psnr > progress.best
         if better:
             progress.best = progress.psnr
@@ -299,14 +299,14 @@ class Training:
 
     def _mark_time(self, what: str, started: float) -> None:
         """Time that is not steps: it counts in the budget and stays out of the speed."""
-        self._took[what], self.progress.seconds = self.world.agree(
+        self._took[what], self.progress.seconds = self.world.max(
             time.monotonic() - started, time.monotonic() - self._started
         )
 
     def averaged_state(self) -> dict[str, Tensor]:
         """A copy of the averaged weights, whole; a collective call."""
-        with self.average.applied():
-            return {name: value.clone() for name, value in self.spread.network_state().items()}
+        with self.ema.applied():
+            return {name: value.clone() for name, value in self.distributed.network_state().items()}
 
     def save(self, *, best: bool = False) -> None:
         """Writes a checkpoint of everything; a collective call, one writer."""
@@ -314,10 +314,10 @@ class Training:
         state = {
             "recipe": self.recipe.resolved(),
             "notes": self.notes,
-            "network": self.spread.network_state(),
+            "network": self.distributed.network_state(),
             "average": self.averaged_state(),
-            "updates": self.average.updates,
-            "optimiser": self.spread.optimiser_state(self.optimiser),
+            "updates": self.ema.updates,
+            "optimiser": self.distributed.optimiser_state(self.optimiser),
             "crops": self.crops.generator.get_state(),
             "generators": _generators(self.world.device),
             "progress": dict(vars(self.progress)),
@@ -329,23 +329,23 @@ class Training:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from what `save` wrote, exactly."""
-        self.spread.load_network(state["average"])
-        self.average.updates = state["updates"]
-        for name, mean in self.average.mean.items():
-            mean.copy_(self.average.live[name])
-        self.spread.load_network(state["network"])
+        self.distributed.load_network(state["average"])
+        self.ema.updates = state["updates"]
+        for name, mean in self.ema.mean.items():
+            mean.copy_(self.ema.live[name])
+        self.distributed.load_network(state["network"])
         for running, before in zip(self._running, self._running_before):
             before.copy_(running)
         self.progress = Progress(**state["progress"])
         self._tick_step = self.progress.step
         groups.freeze(self.members, self._moment())
-        self.spread.load_optimiser(self.optimiser, state["optimiser"])
+        self.distributed.load_optimiser(self.optimiser, state["optimiser"])
         self.crops.generator.set_state(state["crops"])
         _set_generators(state["generators"], self.world.device)
         self._skipped[0], self._skipped[1] = self.progress.skipped, state["skipped_in_a_row"]
         # a longer budget brings the run back to an earlier share
         self.progress.spent = self._moment().spent
-        self.spread.renew()
+        self.distributed.renew()
 
     def request_stop(self) -> None:
         """Saves and ends at the next tick; safe to call from a signal handler."""

@@ -48,7 +48,7 @@ class World:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def agree(self, *values: float) -> list[float]:
+    def max(self, *values: float) -> list[float]:
         """The largest of all processes' values, place by place."""
         if self.size == 1:
             return list(values)
@@ -120,7 +120,7 @@ def join(device: str) -> World:
     return World(0, 1, chosen)
 
 
-class Spread:
+class Distributed:
     """A network over the processes of a world: what to call in training, and its whole state.
 
     Args:
@@ -136,15 +136,15 @@ class Spread:
             for block in repeated_blocks(network):
                 fully_shard(block)
             fully_shard(network)
-        self.engine: nn.Module = network
+        self.model: nn.Module = network
         self.renew()
 
     def renew(self) -> None:
         """To be called when other parameters than before want gradients."""
         if self.world.size > 1 and not self.sharded:
-            self.engine = self.network  # lets go of the old hooks first
+            self.model = self.network  # lets go of the old hooks first
             ids = [self.world.device] if self.world.device.type == "cuda" else None
-            self.engine = DistributedDataParallel(self.network, device_ids=ids, gradient_as_bucket_view=True)
+            self.model = DistributedDataParallel(self.network, device_ids=ids, gradient_as_bucket_view=True)
 
     def network_state(self) -> dict[str, Any]:
         """All weights and buffers, whole, on the CPU where sharded; a collective call."""

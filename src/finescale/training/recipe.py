@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finescale.data import degradations
-from finescale.errors import UsageError, check_known, nearest, told
+from finescale.errors import UsageError, check_known, explain, nearest
 from finescale.training.amounts import AmountField, Moment, parse
 from finescale.training.losses import LOSSES
 
@@ -388,7 +388,7 @@ def _sentence(error: ValidationError) -> str:
         return f"there is no key '{key}'{nearest(where[-1], _fields(where[:-1]))}"
     if kind == "missing":
         return f"the key '{key}' is missing"
-    return told(finding, where)
+    return explain(finding, where)
 
 
 def _fields(where: Sequence[str]) -> list[str]:

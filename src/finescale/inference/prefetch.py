@@ -10,10 +10,10 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-class Ahead(Generic[Item, Made]):
+class Prefetcher(Generic[Item, Made]):
     """Makes something of every item, in their order, before it is asked for.
 
-    >>> with Ahead(paths, read, weight=len, limit=1 << 25) as pictures:  # doctest: +SKIP
+    >>> with Prefetcher(paths, read, weight=len, limit=1 << 25) as pictures:  # doctest: +SKIP
     ...     while (first := pictures.peek()) is not None:
     ...         item, made = pictures.pop()
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 
-class Average:
+class EMA:
     """Exponential moving average of the parameters and running statistics; other buffers are copied.
 
     The decay warms up as (1 + n) / (10 + n), so that the random start is soon forgotten. On sharded networks every
