@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from finescale.cli.score import add_perceptual, judges, positive
+from finescale.cli.score import add_perceptual, chosen_metrics, positive
 
 
 def names(text: str) -> list[str]:
@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
             chosen,
             args.scale,
             settings=settings(args),
-            judges=judges(args),
+            metrics=chosen_metrics(args),
             timed_size=None if args.no_timing else speed.SIZE,
             border=args.border,
             jpeg=args.jpeg,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from finescale.evaluation.scoring import Judge, Judges, Unavailable
+    from finescale.evaluation.scoring import Metric, Metrics, Unavailable
 
 
 def positive(text: str) -> int:
@@ -29,9 +29,9 @@ def add_perceptual(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def judges(args: argparse.Namespace) -> "Judges":
+def chosen_metrics(args: argparse.Namespace) -> "Metrics":
     """The perceptual measures that were asked for, or what stands for those whose files are missing."""
-    chosen: list[Judge | Unavailable] = []
+    chosen: list[Metric | Unavailable] = []
     if args.perceptual:
         from finescale.evaluation import lpips  # torch takes two seconds
 
@@ -65,10 +65,10 @@ def run(args: argparse.Namespace) -> int:
 
     scoring.check_outputs((args.json,), overwrite=args.overwrite)
     pairs = scoring.match(args.hr, args.sr, args.scale)
-    perceptual = judges(args)
+    perceptual = chosen_metrics(args)
     scores = [scoring.score_pair(pair, args.scale, perceptual) for pair in tables.tracked(pairs, "scoring")]
     if args.json:
-        content = {"scale": args.scale, **scoring.judges_json(perceptual), **scoring.as_json(scores)}
+        content = {"scale": args.scale, **scoring.metrics_json(perceptual), **scoring.as_json(scores)}
         scoring.write_json(args.json, content, overwrite=args.overwrite)
     if args.json != scoring.STDOUT:
         tables.show_scores(scores, args.scale, perceptual)

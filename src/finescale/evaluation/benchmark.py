@@ -17,7 +17,7 @@ from finescale.evaluation import published, sets
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
 from finescale.evaluation.metrics import WINDOW, Pixels, Plane, luma, psnr, shave, ssim
-from finescale.evaluation.scoring import Judges, Score, as_json, judges_json, score_pixels
+from finescale.evaluation.scoring import Metrics, Score, as_json, metrics_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
 from finescale.images.files import probe
 from finescale.images.picture import mod_crop
@@ -55,7 +55,7 @@ class Run:
     scale: int
     sets: Sequence[str]
     rows: Sequence[Row]
-    judges: Judges
+    metrics: Metrics
     settings: Mapping[str, Any]
     command: str
     machine: Mapping[str, Any]
@@ -71,7 +71,7 @@ class Run:
             "machine": dict(self.machine),
             "settings": dict(self.settings),
             "scale": self.scale,
-            **judges_json(self.judges),
+            **metrics_json(self.metrics),
             "timed_size": self.timed_size,
             "networks": [row.as_json() for row in self.rows],
             "published": [published.as_json(row, self.sets) for row in published.beside(self.scale, self.sets)],
@@ -93,7 +93,7 @@ def score_picture(
     entrant: Contender,
     path: Path,
     scale: int,
-    judges: Judges = (),
+    metrics: Metrics = (),
     border: Border = "replicate",
     *,
     jpeg: int | None = None,
@@ -114,7 +114,7 @@ def score_picture(
         start = time.perf_counter()
         enlarged = to_pixels(entrant.enlarge(low))
         seconds = time.perf_counter() - start if timed else None
-        return score_pixels(path.stem, enlarged, high, scale, judges=judges, seconds=seconds)
+        return score_pixels(path.stem, enlarged, high, scale, metrics=metrics, seconds=seconds)
     except UsageError as error:
         raise FinescaleError(f"{path}: {error}") from error
 
@@ -150,7 +150,7 @@ def run(
     scale: int,
     *,
     settings: Mapping[str, Any] | None = None,
-    judges: Judges = (),
+    metrics: Metrics = (),
     timed_size: tuple[int, int] | None = SIZE,
     repeats: int = 3,
     border: Border = "replicate",
@@ -165,7 +165,7 @@ def run(
         picture_sets: of originals.
         scale: 2, 3 or 4.
         settings: see `contender`.
-        judges: perceptual measures to add.
+        metrics: perceptual measures to add.
         timed_size: low-resolution size (width, height) to time, None for no timing.
         repeats: timed runs, of which the median counts.
         border: what stands for samples over the edge when the originals are shrunk.
@@ -201,7 +201,7 @@ def run(
                 if progress:
                     progress(entrant.name, path.stem)
                 scores[one.name].append(
-                    score_picture(entrant, path, scale, judges, border, jpeg=jpeg, timed=timed_size is not None)
+                    score_picture(entrant, path, scale, metrics, border, jpeg=jpeg, timed=timed_size is not None)
                 )
         timed = None
         if timed_size and entrant.name != PAPERS_BICUBIC:
@@ -223,7 +223,7 @@ def run(
         scale,
         [one.name for one in picture_sets],
         rows,
-        judges,
+        metrics,
         {**settings, "border": border, **({} if jpeg is None else {"jpeg": jpeg})},
         shlex.join(command),
         machine(device),

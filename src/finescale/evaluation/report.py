@@ -87,7 +87,7 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
     missing = [f"- {row.missing.partition(' (')[0]}" for row in run.rows if row.missing]  # without local folders
     if missing:
         parts += ["Left out:", "\n".join(missing)]
-    parts += [f"{judge.reason}." for judge in run.judges if isinstance(judge, Unavailable)]
+    parts += [f"{metric.reason}." for metric in run.metrics if isinstance(metric, Unavailable)]
     parts += [f"![{_alternative(image, run)}]({image})" for image in images]
     parts += _published(run)
     facts = ", ".join(f"{key} {value}" for key, value in run.machine.items())

@@ -22,7 +22,7 @@ _SUFFIX = re.compile(
 )
 
 
-class Judge(Protocol):
+class Metric(Protocol):
     """A perceptual measure of an enlarged picture, lower is better; with or without a look at the original."""
 
     @property
@@ -39,14 +39,14 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Stands for a judge whose files or package are not here; `reason` says how to get them."""
+    """Stands for a metric whose files or package are not here; `reason` says how to get them."""
 
     key: str
     label: str
     reason: str
 
 
-Judges = Sequence[Judge | Unavailable]
+Metrics = Sequence[Metric | Unavailable]
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def as_json(scores: Sequence[Score]) -> dict[str, Any]:
     return {**{key: _number(value) for key, value in means(scores).items()}, "pictures": rows}
 
 
-def judges_json(judges: Judges) -> dict[str, str]:
+def metrics_json(metrics: Metrics) -> dict[str, str]:
     """What the perceptual figures are, `distance_by`, or why there are none, `distance_missing`; likewise `brisque`."""
     return {
-        f"{judge.key}_missing" if isinstance(judge, Unavailable) else f"{judge.key}_by": (
-            judge.reason if isinstance(judge, Unavailable) else judge.label
+        f"{metric.key}_missing" if isinstance(metric, Unavailable) else f"{metric.key}_by": (
+            metric.reason if isinstance(metric, Unavailable) else metric.label
         )
-        for judge in judges
+        for metric in metrics
     }
 
 
@@ -145,16 +145,16 @@ def score_pixels(
     high: Pixels,
     scale: int,
     *,
-    judges: Judges = (),
+    metrics: Metrics = (),
     seconds: float | None = None,
 ) -> Score:
     """Scores an enlarged picture (sH, sW, 3) uint8 against the original, cropped to the same size."""
-    perceptual = {judge.key: judge(enlarged, high) for judge in judges if not isinstance(judge, Unavailable)}
+    perceptual = {metric.key: metric(enlarged, high) for metric in metrics if not isinstance(metric, Unavailable)}
     psnr, ssim = psnr_y(enlarged, high, scale), ssim_y(enlarged, high, scale)
     return Score(name, psnr, ssim, picture_seconds=seconds, **perceptual)
 
 
-def score_pair(pair: Pair, scale: int, judges: Judges = ()) -> Score:
+def score_pair(pair: Pair, scale: int, metrics: Metrics = ()) -> Score:
     """Reads and scores a pair by the protocol.
 
     The original is cropped at the bottom and right to a multiple of the scale. The enlarged picture may have the
@@ -179,7 +179,7 @@ def score_pair(pair: Pair, scale: int, judges: Judges = ()) -> Score:
                 f"cropped to a multiple of {scale} that is "
                 f"{high.shape[1] // scale * scale} x {high.shape[0] // scale * scale}"
             )
-        return score_pixels(pair.name, enlarged, high, scale, judges=judges)
+        return score_pixels(pair.name, enlarged, high, scale, metrics=metrics)
     except UsageError as error:
         raise FinescaleError(f"{pair.enlarged}: {error}") from error
 

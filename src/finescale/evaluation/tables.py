@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from finescale.evaluation import published
-from finescale.evaluation.scoring import Judge, Judges, Score, Unavailable, means
+from finescale.evaluation.scoring import Metric, Metrics, Score, Unavailable, means
 
 if TYPE_CHECKING:
     from finescale.evaluation.benchmark import Row, Run
@@ -73,38 +73,38 @@ def count(value: float | None) -> str:
     return f"{value:g}"
 
 
-def show_scores(scores: Sequence[Score], scale: int, judges: Judges) -> None:
+def show_scores(scores: Sequence[Score], scale: int, metrics: Metrics) -> None:
     """Prints every picture's figures and their means."""
     table = Table(title=f"PSNR and SSIM on luma, border {scale}", title_justify="left")
     table.add_column("picture")
     table.add_column("PSNR dB", justify="right")
     table.add_column("SSIM", justify="right")
-    for judge in judges:
-        table.add_column(judge.label, justify="right")
+    for metric in metrics:
+        table.add_column(metric.label, justify="right")
     for score in scores:
         cells = [score.name, decibels(score.psnr), f"{score.ssim:.4f}"]
-        table.add_row(*cells, *(judged(judge, getattr(score, judge.key)) for judge in judges))
+        table.add_row(*cells, *(metric_cell(metric, getattr(score, metric.key)) for metric in metrics))
     average = means(scores)
     table.add_section()
     label = f"mean of {len(scores)}"
     cells = [label, decibels(average["psnr"]), f"{average['ssim']:.4f}"]
-    table.add_row(*cells, *(judged(judge, average.get(judge.key)) for judge in judges), style="bold")
+    table.add_row(*cells, *(metric_cell(metric, average.get(metric.key)) for metric in metrics), style="bold")
     screen = console()
     screen.print(table)
-    _explain(screen, judges)
+    _explain(screen, metrics)
 
 
-def judged(judge: Judge | Unavailable, value: float | None) -> str:
+def metric_cell(metric: Metric | Unavailable, value: float | None) -> str:
     """The cell of a perceptual column: the figure, "missing" where its files are not here, "-" where it has none."""
-    if isinstance(judge, Unavailable):
+    if isinstance(metric, Unavailable):
         return "missing"
-    return "-" if value is None else f"{value:.{_DIGITS[judge.key]}f}"
+    return "-" if value is None else f"{value:.{_DIGITS[metric.key]}f}"
 
 
-def _explain(screen: Console, judges: Judges) -> None:
-    for judge in judges:
-        if isinstance(judge, Unavailable):
-            screen.print(f"{judge.label}: {judge.reason}", style="yellow", highlight=False)
+def _explain(screen: Console, metrics: Metrics) -> None:
+    for metric in metrics:
+        if isinstance(metric, Unavailable):
+            screen.print(f"{metric.label}: {metric.reason}", style="yellow", highlight=False)
 
 
 def show_run(run: "Run") -> None:
@@ -133,7 +133,7 @@ def show_run(run: "Run") -> None:
     for row in run.rows:
         if row.missing:
             screen.print(f"left out: {row.missing}", style="yellow", highlight=False)
-    _explain(screen, run.judges)
+    _explain(screen, run.metrics)
 
 
 def cells(row: "Row", run: "Run") -> list[str]:
@@ -141,7 +141,7 @@ def cells(row: "Row", run: "Run") -> list[str]:
     averages = [means(row.scores[name]) for name in run.sets]
     result = [row.name, count(row.parameters), count(row.macs)]
     result += [f"{decibels(average['psnr'])} / {average['ssim']:.4f}" for average in averages]
-    result += [judged(judge, average.get(judge.key)) for judge in run.judges for average in averages]
+    result += [metric_cell(metric, average.get(metric.key)) for metric in run.metrics for average in averages]
     if run.timed_size:
         seconds, memory = (row.speed.seconds, row.speed.memory) if row.speed else (None, None)
         result += ["-" if seconds is None else f"{seconds:.3g}", "-" if memory is None else f"{memory:.0f}"]
@@ -150,5 +150,5 @@ def cells(row: "Row", run: "Run") -> list[str]:
 
 def headings(run: "Run") -> list[str]:
     """The headings of `cells`."""
-    perceptual = [f"{judge.label} {name}" for judge in run.judges for name in run.sets]
+    perceptual = [f"{metric.label} {name}" for metric in run.metrics for name in run.sets]
     return ["network", "parameters", "MACs", *run.sets, *perceptual, *(["seconds", "MiB"] if run.timed_size else [])]

@@ -1,8 +1,9 @@
 """EXIF: the tags a camera wrote, as bytes that are carried along, and as TIFF directories to be read and rebuilt.
 
 An EXIF block is a small TIFF file (Exif 2.32, section 4.5): a byte order, a main directory, and two sub-directories
-for the camera (34665) and the place (34853). Blocks are kept byte for byte where possible; only the orientation is
-reset (the pixels have been turned) and the embedded thumbnail, which would not be turned, is unlinked.
+for the camera (the Exif IFD, 34665) and the place (the GPS IFD, 34853). Blocks are kept byte for byte where possible;
+only the orientation is reset (the pixels have been turned) and the embedded thumbnail, which would not be turned, is
+unlinked.
 """
 
 import struct
@@ -10,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 HEADER = b"Exif\0\0"
-ORIENTATION, WIDTH, HEIGHT, CAMERA, PLACE = 0x0112, 0xA002, 0xA003, 34665, 34853
+ORIENTATION, WIDTH, HEIGHT, EXIF_IFD, GPS_IFD = 0x0112, 0xA002, 0xA003, 34665, 34853
 # Tags that describe the pixels of one TIFF file or point into it; everything else is about the picture.
 LAYOUT = (
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, ORIENTATION, 277, 278, 279, 280, 281, 282, 283, 284}
     | {288, 289, 290, 291, 292, 293, 296, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336}
-    | {338, 339, 340, 341, 342, 347, 512, 513, 514, 529, 530, 531, 532, 34675, 37724, CAMERA, PLACE}
+    | {338, 339, 340, 341, 342, 347, 512, 513, 514, 529, 530, 531, 532, 34675, 37724, EXIF_IFD, GPS_IFD}
 )
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -32,8 +33,8 @@ class Tags:
 
     order: str = "<"
     main: Directory = field(default_factory=dict)
-    camera: Directory = field(default_factory=dict)
-    place: Directory = field(default_factory=dict)
+    exif: Directory = field(default_factory=dict)
+    gps: Directory = field(default_factory=dict)
 
 
 def read_directory(file: BinaryIO, start: int, order: str, big: bool) -> Directory:
@@ -78,8 +79,8 @@ def read_tags(file: BinaryIO) -> Tags:
             return read_directory(file, struct.unpack(order + ("I" if len(value) == 4 else "Q"), value)[0], order, big)
 
         kept = {tag: entry for tag, entry in main.items() if tag not in LAYOUT}
-        camera = {tag: entry for tag, entry in sub(CAMERA).items() if tag != _INTEROPERABILITY}
-        return Tags(order, kept, camera, sub(PLACE))
+        exif = {tag: entry for tag, entry in sub(EXIF_IFD).items() if tag != _INTEROPERABILITY}
+        return Tags(order, kept, exif, sub(GPS_IFD))
     except (struct.error, KeyError, OverflowError) as error:
         raise ValueError(f"not a TIFF structure ({error})") from error
 
@@ -88,11 +89,11 @@ def directories(tags: Tags, start: int, big: bool = False) -> bytes:
     """The main directory, ready to stand at offset `start` of a TIFF file, followed by the sub-directories."""
     main = dict(tags.main)
     tail = b""
-    for tag, sub in ((CAMERA, tags.camera), (PLACE, tags.place)):
+    for tag, sub in ((EXIF_IFD, tags.exif), (GPS_IFD, tags.gps)):
         if sub:
             main[tag] = (4, 1, bytes(4))  # the place is taken; the offset is known once the main directory is laid out
     size = len(_directory(main, tags.order, start, big))
-    for tag, sub in ((CAMERA, tags.camera), (PLACE, tags.place)):
+    for tag, sub in ((EXIF_IFD, tags.exif), (GPS_IFD, tags.gps)):
         if sub:
             place = start + size + len(tail)
             main[tag] = (16, 1, struct.pack(tags.order + "Q", place)) if big else _long(tags.order, place)
@@ -121,7 +122,7 @@ def _directory(entries: Directory, order: str, start: int, big: bool) -> bytes:
 
 def from_tags(tags: Tags) -> bytes | None:
     """An EXIF block with its header, or None where there are no tags."""
-    if not (tags.main or tags.camera or tags.place):
+    if not (tags.main or tags.exif or tags.gps):
         return None
     magic = b"II*\0" if tags.order == "<" else b"MM\0*"
     return HEADER + magic + struct.pack(tags.order + "I", 8) + directories(tags, 8)
@@ -141,19 +142,19 @@ def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes | None:
         order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
 
         def patch(start: int, main: bool) -> int:
-            """Sets the known tags of one directory, and of the camera's that `main` names; where its entries end."""
-            camera = None
+            """Sets the known tags of one directory, and of the Exif IFD that `main` names; where its entries end."""
+            exif = None
             (count,) = struct.unpack_from(order + "H", data, start)
             for place in range(start + 2, start + 2 + 12 * count, 12):
                 tag, kind = struct.unpack_from(order + "HH", data, place)
-                if tag == CAMERA:
-                    (camera,) = struct.unpack_from(order + "I", data, place + 8)
+                if tag == EXIF_IFD:
+                    (exif,) = struct.unpack_from(order + "I", data, place + 8)
                 elif tag in new and kind == 3 and new[tag] < 1 << 16:
                     struct.pack_into(order + "IHH", data, place + 4, 1, new[tag], 0)
                 elif tag in new:
                     struct.pack_into(order + "HII", data, place + 2, 4, 1, new[tag])
-            if main and camera is not None:
-                patch(camera, False)
+            if main and exif is not None:
+                patch(exif, False)
             return start + 2 + 12 * count
 
         end = patch(struct.unpack_from(order + "I", data, 4)[0], True)

@@ -41,7 +41,7 @@ MakeValidation = Callable[[str, int, torch.device, int, Degradation | None], Val
 # What may differ between a run and its continuation.
 _FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_start"}
 _PATHS = ("train", "validation")
-_JUDGES = ("validation", "validation_pictures")
+_VALIDATION_KEYS = ("validation", "validation_pictures")
 _FREE_DATA = {*_PATHS, "where", "validation_pictures"}
 
 
@@ -207,7 +207,7 @@ def _resume(training: Training, saved: dict[str, Any]) -> str:
     """Goes on from a checkpoint; gives the sentence that says so."""
     training.restore(saved)
     progress, recipe = training.progress, training.recipe
-    if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _JUDGES):
+    if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _VALIDATION_KEYS):
         progress.psnr, progress.ssim, progress.best = math.nan, math.nan, -math.inf  # of other pictures
     return f"going on from step {progress.step}, {progress.spent:.1%} of {recipe.budget}"
 
