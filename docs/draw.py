@@ -21,7 +21,7 @@ from finescale.networks.base import Network
 from finescale.networks.baselines import EDSR, SRCNN
 from finescale.networks.catalogue import NETWORKS, build
 from finescale.networks.rcan import RCAN, ResidualGroup
-from finescale.networks.unet import Attentive, DenseBlock, ResidualBlock, Stage, UNet
+from finescale.networks.unet import AttentiveBlock, DenseBlock, ResidualBlock, Stage, UNet
 
 FOLDER = Path(__file__).parent / "images" / "networks"
 SCALE = 4
@@ -588,7 +588,7 @@ def decoder_panel(block: nn.Module) -> Panel | None:
     return Panel("dense block", (*items, *attention_items(block), Join("x"), Tap("end")), "block", "blocks")
 
 
-def attention_items(block: Attentive) -> list[Item]:
+def attention_items(block: AttentiveBlock) -> list[Item]:
     """The attention at the end of a decoder's block."""
     items: list[Item] = []
     if block.channel is not None:

@@ -15,7 +15,7 @@ from finescale.layers.statistics import StatisticsLayer, localise
 from finescale.layers.upsampling import UPSAMPLINGS
 from finescale.networks.catalogue import NETWORKS, build
 from finescale.networks.complexity import count
-from finescale.networks.unet import BlockEnd, DenseBlock, ResidualBlock, UNet
+from finescale.networks.unet import AttentionOptions, DenseBlock, ResidualBlock, UNet
 
 TINY = {"widths": (32, 16, 16, 8, 8), "blocks": (1, 2, 1, 1), "head": 8, "input_skip": 4}
 
@@ -147,7 +147,7 @@ def test_any_decoder_has_attention_at_the_end_of_its_blocks(
 
 def test_attention_ends_a_residual_block_before_its_skip() -> None:
     torch.manual_seed(0)
-    block = ResidualBlock(8, norm="none", activation="relu", end=BlockEnd("both", 4, 1)).eval()
+    block = ResidualBlock(8, norm="none", activation="relu", attention=AttentionOptions("both", 4, 1)).eval()
     assert block.channel is not None
     assert block.spatial is not None
     block.spatial.gamma.data.fill_(0.5)

@@ -28,33 +28,33 @@ DecoderName = Literal["plain", "residual", "dense"]
 Attention = Literal["channel", "spatial", "both"]
 _CHANNEL, _SPATIAL = ("channel", "both"), ("spatial", "both")
 
-Unit = Callable[[int, int], nn.Sequential]  # (channels in, out) -> 3x3 convolution, norm, activation
+ConvNormAct = Callable[[int, int], nn.Sequential]  # (channels in, out) -> 3x3 convolution, norm, activation
 
 
-def _unit(c_in: int, c_out: int, *, norm: Norm, activation: str | None) -> nn.Sequential:
+def _conv_norm_act(c_in: int, c_out: int, *, norm: Norm, activation: str | None) -> nn.Sequential:
     layers = normalised(nn.Conv2d(c_in, c_out, 3, padding=1), norm)
     return nn.Sequential(*layers, *([make_activation(activation, channels=c_out)] if activation else []))
 
 
 @dataclass(frozen=True)
-class BlockEnd:
-    """The attention at the end of a decoder's blocks: by name, with the options of its layers."""
+class AttentionOptions:
+    """The attention at the end of a decoder's blocks: which, and the options of its layers."""
 
-    attention: Attention | None
+    kind: Attention | None
     reduction: int
     pool: int
 
 
-class Attentive(nn.Module):
+class AttentiveBlock(nn.Module):
     """A block with attention at its end, if any: channel, then spatial, each with a skip of its own."""
 
     channel: ChannelAttention | None
     spatial: SelfAttention | None
 
-    def end_with(self, end: BlockEnd, channels: int) -> None:
+    def add_attention(self, options: AttentionOptions, channels: int) -> None:
         """Makes the layers; called last, so that they stand after the block's own."""
-        self.channel = ChannelAttention(channels, reduction=end.reduction) if end.attention in _CHANNEL else None
-        self.spatial = SelfAttention(channels, pool=end.pool) if end.attention in _SPATIAL else None
+        self.channel = ChannelAttention(channels, reduction=options.reduction) if options.kind in _CHANNEL else None
+        self.spatial = SelfAttention(channels, pool=options.pool) if options.kind in _SPATIAL else None
 
     def attend(self, y: Tensor) -> Tensor:
         """(B, C, H, W) -> same."""
@@ -65,43 +65,45 @@ class Attentive(nn.Module):
         return y
 
 
-class PlainEnd(Attentive):
+class AttentionOnly(AttentiveBlock):
     """Attention alone, after the double convolution of a plain decoder; (B, C, H, W) -> same."""
 
-    def __init__(self, channels: int, end: BlockEnd) -> None:
+    def __init__(self, channels: int, attention: AttentionOptions) -> None:
         super().__init__()
-        self.end_with(end, channels)
+        self.add_attention(attention, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attend(x)
 
 
-class ResidualBlock(Attentive):
+class ResidualBlock(AttentiveBlock):
     """Convolution, norm, activation, convolution, norm, attention if any, + input, activation; (B, C, H, W) -> same."""
 
-    def __init__(self, channels: int, *, norm: Norm, activation: str, end: BlockEnd) -> None:
+    def __init__(self, channels: int, *, norm: Norm, activation: str, attention: AttentionOptions) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _unit(channels, channels, norm=norm, activation=activation),
-            _unit(channels, channels, norm=norm, activation=None),
+            _conv_norm_act(channels, channels, norm=norm, activation=activation),
+            _conv_norm_act(channels, channels, norm=norm, activation=None),
         )
         self.activation = make_activation(activation, channels=channels)
-        self.end_with(end, channels)
+        self.add_attention(attention, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(x + self.attend(self.body(x)))
 
 
-class DenseBlock(Attentive):
+class DenseBlock(AttentiveBlock):
     """Three convolution-norm-activation units, each fed with the input plus all earlier outputs; (B, C, H, W) -> same.
 
     Attention, if any, follows the last unit; the result is that + input.
     """
 
-    def __init__(self, channels: int, *, norm: Norm, activation: str, end: BlockEnd) -> None:
+    def __init__(self, channels: int, *, norm: Norm, activation: str, attention: AttentionOptions) -> None:
         super().__init__()
-        self.units = nn.ModuleList(_unit(channels, channels, norm=norm, activation=activation) for _ in range(3))
-        self.end_with(end, channels)
+        self.units = nn.ModuleList(
+            _conv_norm_act(channels, channels, norm=norm, activation=activation) for _ in range(3)
+        )
+        self.add_attention(attention, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         total, y = x, x
@@ -117,7 +119,7 @@ class PlainEncoder(Encoder):
     (B, 3, H, W) -> maps at H, H/2, H/4, ... with `widths` channels.
     """
 
-    def __init__(self, widths: Sequence[int], unit: Unit) -> None:
+    def __init__(self, widths: Sequence[int], unit: ConvNormAct) -> None:
         super().__init__()
         inputs = (3, *widths)
         self.stages = nn.ModuleList(nn.Sequential(unit(a, b), unit(b, b)) for a, b in zip(inputs, widths))
@@ -244,7 +246,7 @@ class UNet(Network):
         check_known("attention", attention, (None, *get_args(Attention)))
         if len(widths) != 5 or len(blocks) != 4 or len(attention_pools) != 4:
             raise UsageError("a U-Net has 5 widths, and blocks and attention pools for 4 stages")
-        unit = partial(_unit, norm=norm, activation=activation)
+        unit = partial(_conv_norm_act, norm=norm, activation=activation)
         self.normalise = ImageNetNormalisation()
         self.input_skip: nn.Module | None = None
         self.encoder: Encoder
@@ -260,13 +262,13 @@ class UNet(Network):
         self.pretrained_kind = None if encoder == "plain" else encoder
 
         def stage_blocks(number: int, c_in: int, width: int) -> nn.Module:
-            end = BlockEnd(attention, channel_reduction, attention_pools[number])
+            options = AttentionOptions(attention, channel_reduction, attention_pools[number])
             if decoder == "plain":
                 return nn.Sequential(
-                    unit(c_in, width), unit(width, width), *([PlainEnd(width, end)] if attention else [])
+                    unit(c_in, width), unit(width, width), *([AttentionOnly(width, options)] if attention else [])
                 )
             kind = ResidualBlock if decoder == "residual" else DenseBlock
-            block = partial(kind, norm=norm, activation=activation, end=end)
+            block = partial(kind, norm=norm, activation=activation, attention=options)
             rest = [block(width) for _ in range(blocks[number] - 1)]
             return nn.Sequential(block(c_in), nn.Conv2d(c_in, width, 1), *rest)
 
@@ -282,10 +284,11 @@ class UNet(Network):
         for module in self.children():
             if not isinstance(module, ResNetEncoder):
                 initialise(module, initialisation, slope=0.2 if activation == "leaky-relu" else 0.0)
-        _damp(self.output)
-        for module in self.modules():
-            if norm == "none" and isinstance(module, ResidualBlock | DenseBlock):
-                _damp(module)  # without a norm the sums would grow with every block (arXiv 1809.00219, section 3.1)
+        _shrink_weights(self.output)
+        if norm == "none":  # the sums would grow with every block (arXiv 1809.00219, section 3.1)
+            for module in self.modules():
+                if isinstance(module, ResidualBlock | DenseBlock):
+                    _shrink_weights(module)
 
     def enlarge(self, x: Tensor) -> Tensor:
         normal = self.normalise(x)
@@ -321,7 +324,8 @@ def _set_stride(module: nn.Module, stride: int) -> None:
 
 
 @torch.no_grad()
-def _damp(module: nn.Module, factor: float = 0.1) -> None:
+def _shrink_weights(module: nn.Module) -> None:
+    """Multiplies the kernels of all but 1x1 convolutions by 0.1."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
-            layer.weight.mul_(factor)
+            layer.weight.mul_(0.1)
