@@ -75,7 +75,7 @@ def test_spectral_norm_bounds_the_largest_singular_value() -> None:
 
 def test_self_attention_starts_as_identity_and_equals_its_formula() -> None:
     torch.manual_seed(0)
-    layer = SelfAttention(8, reduction=4, value_reduction=2, pool=1, spectral=False).eval()
+    layer = SelfAttention(8, reduction=4, value_reduction=2, pool=1).eval()
     x = torch.randn(2, 8, 5, 6)
     assert torch.equal(layer(x), x)
     layer.gamma.data.fill_(0.7)

@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ class Backbone:
     """A published classifier.
 
     Attributes:
-        build: makes it; the argument says whether with its classifier.
+        build: makes it; the keyword `classifier` says whether with its classifier.
         head: prefix of the names of the classifier's parameters.
         folder: the publisher's address.
         file: the publisher's file, NAME-xxxxxxxx.pth, x the first digits of its SHA-256.
     """
 
-    build: Callable[[bool], nn.Module]
+    build: Callable[..., nn.Module]
     head: str
     folder: str
     file: str
@@ -52,30 +53,18 @@ class Backbone:
         return Path(self.file).stem.rpartition("-")[2]
 
 
-def _classes(classifier: bool) -> int | None:
-    return 1000 if classifier else None
-
-
 BACKBONES: Mapping[str, Backbone] = {
-    "resnet18": Backbone(
-        lambda c: resnet("resnet18", classes=_classes(c)), "fc.", _TORCHVISION, "resnet18-f37072fd.pth"
-    ),
-    "resnet34": Backbone(
-        lambda c: resnet("resnet34", classes=_classes(c)), "fc.", _TORCHVISION, "resnet34-b627a593.pth"
-    ),
-    "resnet50": Backbone(
-        lambda c: resnet("resnet50", classes=_classes(c)), "fc.", _TORCHVISION, "resnet50-0676ba61.pth"
-    ),
+    "resnet18": Backbone(partial(resnet, "resnet18"), "fc.", _TORCHVISION, "resnet18-f37072fd.pth"),
+    "resnet34": Backbone(partial(resnet, "resnet34"), "fc.", _TORCHVISION, "resnet34-b627a593.pth"),
+    "resnet50": Backbone(partial(resnet, "resnet50"), "fc.", _TORCHVISION, "resnet50-0676ba61.pth"),
     "resnext50_32x4d": Backbone(
-        lambda c: resnet("resnext50_32x4d", classes=_classes(c)), "fc.", _TORCHVISION, "resnext50_32x4d-7cdf4587.pth"
+        partial(resnet, "resnext50_32x4d"), "fc.", _TORCHVISION, "resnext50_32x4d-7cdf4587.pth"
     ),
-    "resnest50": Backbone(lambda c: resnest50(classes=_classes(c)), "fc.", _RESNEST, "resnest50-528c19ca.pth"),
-    "vgg16": Backbone(lambda c: VGG(16, classifier=c), "classifier.", _TORCHVISION, "vgg16-397923af.pth"),
-    "vgg19": Backbone(lambda c: VGG(19, classifier=c), "classifier.", _TORCHVISION, "vgg19-dcbb9e9d.pth"),
-    "squeezenet1_1": Backbone(
-        lambda c: SqueezeNet(classifier=c), "classifier.", _TORCHVISION, "squeezenet1_1-b8a52dc0.pth"
-    ),
-    "alexnet": Backbone(lambda c: AlexNet(classifier=c), "classifier.", _TORCHVISION, "alexnet-owt-7be5be79.pth"),
+    "resnest50": Backbone(resnest50, "fc.", _RESNEST, "resnest50-528c19ca.pth"),
+    "vgg16": Backbone(partial(VGG, 16), "classifier.", _TORCHVISION, "vgg16-397923af.pth"),
+    "vgg19": Backbone(partial(VGG, 19), "classifier.", _TORCHVISION, "vgg19-dcbb9e9d.pth"),
+    "squeezenet1_1": Backbone(SqueezeNet, "classifier.", _TORCHVISION, "squeezenet1_1-b8a52dc0.pth"),
+    "alexnet": Backbone(AlexNet, "classifier.", _TORCHVISION, "alexnet-owt-7be5be79.pth"),
 }
 
 
@@ -90,7 +79,7 @@ def build(name: str, *, classifier: bool = True) -> nn.Module:
     Raises:
         UsageError: unknown name.
     """
-    return _entry(name).build(classifier)
+    return _entry(name).build(classifier=classifier)
 
 
 def find(name: str, path: Path | None = None, *, download: bool = False) -> Path | None:
@@ -171,7 +160,7 @@ def load(name: str, path: Path | None = None, *, classifier: bool = True, downlo
     state = read_state(found)
     if not classifier:
         state = {key: value for key, value in state.items() if not key.startswith(entry.head)}
-    network = entry.build(classifier)
+    network = entry.build(classifier=classifier)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

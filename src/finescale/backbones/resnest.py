@@ -75,7 +75,7 @@ def _averaged_downsample(c_in: int, c_out: int, stride: int) -> nn.Sequential:
     return nn.Sequential(CeilAverage(stride), convolution(c_in, c_out, 1), nn.BatchNorm2d(c_out))
 
 
-def resnest50(*, classes: int | None = 1000) -> ResNet:
+def resnest50(*, classifier: bool = True) -> ResNet:
     """Builds ResNeSt-50: radix 2, deep stem, average downsampling."""
     stem = nn.Sequential(
         convolution(3, 32, 3, stride=2),
@@ -86,4 +86,4 @@ def resnest50(*, classes: int | None = 1000) -> ResNet:
         nn.ReLU(inplace=True),
         convolution(32, 64, 3),
     )
-    return ResNet(Bottleneck, 4, (3, 4, 6, 3), stem=(stem, 64), downsample=_averaged_downsample, classes=classes)
+    return ResNet(Bottleneck, 4, (3, 4, 6, 3), stem=(stem, 64), downsample=_averaged_downsample, classifier=classifier)

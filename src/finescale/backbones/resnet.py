@@ -81,7 +81,7 @@ def strided_downsample(c_in: int, c_out: int, stride: int) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """A residual network: (B, 3, H, W), normalised as ImageNet's -> class scores (B, classes).
+    """A residual network: (B, 3, H, W), normalised as ImageNet's -> class scores (B, 1000).
 
     Args:
         block: makes a block from its input channels, width, stride and shortcut.
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
         blocks: in each of the four layers.
         stem: the first convolution, which halves the size, and its output channels; None is the 7x7 of the paper.
         downsample: makes the shortcut of a block that changes size or channels.
-        classes: of the last linear layer; None leaves out pooling and classifier (`forward` is then not usable).
+        classifier: with pooling and the linear layer; without them `forward` is not usable.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ResNet(nn.Module):
         *,
         stem: tuple[nn.Module, int] | None = None,
         downsample: Callable[[int, int, int], nn.Module] = strided_downsample,
-        classes: int | None = 1000,
+        classifier: bool = True,
     ) -> None:
         super().__init__()
         conv1, channels = stem or (nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), 64)
@@ -117,9 +117,9 @@ class ResNet(nn.Module):
             self.add_module(f"layer{number}", nn.Sequential(*layers))
             channels = out
             self.channels.append(out)
-        if classes is not None:
+        if classifier:
             self.avgpool = nn.AdaptiveAvgPool2d(1)
-            self.fc = nn.Linear(channels, classes)
+            self.fc = nn.Linear(channels, 1000)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -165,12 +165,12 @@ class ResNetEncoder(Encoder):
 Kind = Literal["resnet18", "resnet34", "resnet50", "resnext50_32x4d"]
 
 
-def resnet(kind: Kind, *, classes: int | None = 1000) -> ResNet:
+def resnet(kind: Kind, *, classifier: bool = True) -> ResNet:
     """Builds a ResNet by torchvision's name (arXiv 1512.03385; ResNeXt: arXiv 1611.05431)."""
     if kind == "resnet18":
-        return ResNet(BasicBlock, 1, (2, 2, 2, 2), classes=classes)
+        return ResNet(BasicBlock, 1, (2, 2, 2, 2), classifier=classifier)
     if kind == "resnet34":
-        return ResNet(BasicBlock, 1, (3, 4, 6, 3), classes=classes)
+        return ResNet(BasicBlock, 1, (3, 4, 6, 3), classifier=classifier)
     if kind == "resnet50":
-        return ResNet(Bottleneck, 4, (3, 4, 6, 3), classes=classes)
-    return ResNet(partial(Bottleneck, groups=32, group_width=4), 4, (3, 4, 6, 3), classes=classes)
+        return ResNet(Bottleneck, 4, (3, 4, 6, 3), classifier=classifier)
+    return ResNet(partial(Bottleneck, groups=32, group_width=4), 4, (3, 4, 6, 3), classifier=classifier)

@@ -50,8 +50,7 @@ class SelfAttention(StatisticsLayer):
         pool: keys and values are max-pooled by this factor, SAGAN's own saving.
         query_pool: queries are average-pooled by this factor and the result is enlarged bilinearly; 1 keeps every
             position a query. Keys are then pooled by `pool` after that.
-        spectral: spectral normalisation (arXiv 1802.05957) of its convolutions.
-        spectral_query: False leaves the query convolution out of that, as SA-RCAN does.
+        spectral_query: False leaves the query out of the spectral normalisation (arXiv 1802.05957), as SA-RCAN does.
     """
 
     def __init__(
@@ -62,18 +61,16 @@ class SelfAttention(StatisticsLayer):
         value_reduction: int = 2,
         pool: int = 2,
         query_pool: int = 1,
-        spectral: bool = True,
         spectral_query: bool = True,
     ) -> None:
         super().__init__()
         hidden, inner = max(1, channels // reduction), max(1, channels // value_reduction)
         self.pool, self.query_pool = pool, query_pool
-        constrain = spectral_norm if spectral else _unchanged
         query = nn.Conv2d(channels, hidden, 1)
-        self.query = constrain(query) if spectral_query else query
-        self.key = constrain(nn.Conv2d(channels, hidden, 1))
-        self.value = constrain(nn.Conv2d(channels, inner, 1))
-        self.output = constrain(nn.Conv2d(inner, channels, 1))
+        self.query = spectral_norm(query) if spectral_query else query
+        self.key = spectral_norm(nn.Conv2d(channels, hidden, 1))
+        self.value = spectral_norm(nn.Conv2d(channels, inner, 1))
+        self.output = spectral_norm(nn.Conv2d(inner, channels, 1))
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,10 +108,6 @@ class SelfAttention(StatisticsLayer):
         mixed = mixed.reshape(batch, rows, columns, block, block, -1).permute(0, 5, 1, 3, 2, 4)
         mixed = mixed.reshape(batch, -1, rows * block, columns * block)
         return mixed[..., :height, :width]
-
-
-def _unchanged(module: nn.Module) -> nn.Module:
-    return module
 
 
 def _positions(x: Tensor) -> Tensor:
