@@ -4,6 +4,7 @@ A recipe says only what differs from its base: `extends = "fast"` (or another na
 everything else from there. An unknown key, a wrong type or an impossible value is an error that names the key.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -291,27 +292,21 @@ def parse_recipe(values: Mapping[str, Any], source: str) -> Recipe:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The resolved recipe as TOML."""
-    top, tables = [], []
+    """The resolved recipe as TOML, which writes values as JSON does."""
+    top: dict[str, Any] = {}
+    parts = []
     for key, value in recipe.resolved().items():
         if isinstance(value, Mapping):
-            lines = [f"{k} = {_toml(v)}" for k, v in value.items() if v is not None]
-            tables.append("\n".join([f"[{key}]", *lines]))
+            parts.append("\n".join([f"[{key}]", *_lines(value)]))
         elif key == "groups":
-            tables += ["\n".join(["[[groups]]", *(f"{k} = {_toml(v)}" for k, v in group.items())]) for group in value]
+            parts += ["\n".join(["[[groups]]", *_lines(group)]) for group in value]
         else:
-            top.append(f"{key} = {_toml(value)}")
-    return "\n\n".join(["\n".join(top), *tables]) + "\n"
+            top[key] = value
+    return "\n\n".join(["\n".join(_lines(top)), *parts]) + "\n"
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return repr(value)
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    return [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in table.items() if v is not None]
 
 
 def _read(path: Path, chain: tuple[Path, ...], schedule: str | None) -> tuple[dict[str, Any], str | None]:
