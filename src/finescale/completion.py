@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 from finescale.errors import FinescaleError
 
-NETWORK_OPTIONS = ("--network", "--networks")
-
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """The script for bash, zsh or fish; options of networks complete to their names, other texts to files.
@@ -27,7 +25,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
     for action in _actions(parser):
         if action.nargs == 0 or action.choices is not None or action.type in (int, float):
             continue
-        is_network = bool({*action.option_strings, action.dest} & {*NETWORK_OPTIONS, "network", "networks"})
+        is_network = action.dest in ("network", "networks")
         action.complete = networks if is_network else shtab.FILE  # type: ignore[attr-defined]
     preamble: dict[str, str] = {
         "bash": f'_finescale_networks() {{ compgen -W "{names}" -- "$1"; compgen -f -X "!*.safetensors" -- "$1"; }}\n'

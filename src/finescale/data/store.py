@@ -87,7 +87,8 @@ class Store:
             FinescaleError: the store has no pictures for that scale.
         """
         if scale != 1 and scale not in self.scales:
-            raise FinescaleError(f"{self.folder}: has no pictures for x{scale}, only for {self._named_scales()}")
+            known = ", ".join(f"x{scale}" for scale in self.scales)
+            raise FinescaleError(f"{self.folder}: has no pictures for x{scale}, only for {known}")
         path = _binary(self.folder, scale)
         return torch.from_file(str(path), shared=False, size=self.size(scale), dtype=torch.uint8)
 
@@ -96,9 +97,6 @@ class Store:
         item = self.items[i]
         h, w, start = item.height // scale, item.width // scale, item.offset // scale**2
         return self.flat(scale)[start : start + 3 * h * w].reshape(h, w, 3).permute(2, 0, 1)
-
-    def _named_scales(self) -> str:
-        return ", ".join(f"x{scale}" for scale in self.scales)
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ def _compose(made: Scene, boxes: Sequence[Box]) -> "Figure":
     size = (2 * _MARGIN + left[0] + columns * (wide + _GAP), 2 * _MARGIN + total)
     page = _Page(size)
 
-    page.picture(_resized(made.high, left), _MARGIN, _MARGIN)
+    page.picture(to_pixels(resize(to_tensor(made.high), left[::-1])), _MARGIN, _MARGIN)
     for box, colour in zip(boxes, _cycle(len(boxes))):
         page.frame(
             _MARGIN + box.left * shown, _MARGIN + box.top * shown, box.width * shown, box.height * shown, colour, 2.2
@@ -280,10 +280,6 @@ def _figures(tile: Tile) -> str:
         return ""
     decibels = "∞" if math.isinf(tile.psnr) else f"{tile.psnr:.2f}"
     return f"{decibels} / " + ("-" if tile.ssim is None else f"{tile.ssim:.4f}")
-
-
-def _resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    return to_pixels(resize(to_tensor(pixels), size[::-1]))
 
 
 class _Page:

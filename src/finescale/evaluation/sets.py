@@ -69,7 +69,7 @@ def find(name: str, data: Path | None = None) -> PictureSet:
     if Path(name).is_dir():
         full = Path(name).resolve()
         return _read(full.parent.name if full.name in _INNER else full.name, Path(name))
-    folder = _named(name, data)
+    folder = next((folder for folder in _candidates(data) if _plain(folder.name) == _plain(name)), None)
     if folder is None:
         known = sorted({folder.name for folder in _candidates(data)})
         raise UsageError(
@@ -91,10 +91,6 @@ def _candidates(data: Path | None) -> Iterator[Path]:
             with suppress(OSError, FinescaleError):  # a folder that may not be read is no set
                 if child.is_dir() and (pictures(child) or any((child / inner).is_dir() for inner in _INNER)):
                     yield child
-
-
-def _named(name: str, data: Path | None) -> Path | None:
-    return next((folder for folder in _candidates(data) if _plain(folder.name) == _plain(name)), None)
 
 
 def _read(name: str, folder: Path) -> PictureSet:

@@ -1,7 +1,7 @@
 """What training makes small: pixel, perceptual and smoothness losses, and weighted mixes of them by name.
 
-Every loss takes two batches of pictures (B, 3, H, W) in [0, 1], the network's and the true one, computes in float32
-whatever their type, and gives a scalar.
+Every loss takes two batches of pictures (B, 3, H, W) in [0, 1], the network's and the true one, and gives a scalar; a
+`Mix` of them computes in float32 whatever the pictures' type.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +20,9 @@ from finescale.errors import FinescaleError, UsageError, check_known
 M = TypeVar("M", bound=nn.Module)
 
 
-def l1(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference."""
-    return F.l1_loss(output.float(), target.float())
-
-
-def l2(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference."""
-    return F.mse_loss(output.float(), target.float())
-
-
 def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
     """Mean of sqrt(difference^2 + eps^2) (Lai et al., LapSRN, arXiv 1704.03915, section 3.3)."""
-    return torch.sqrt((output.float() - target.float()).square() + eps**2).mean()
+    return torch.sqrt((output - target).square() + eps**2).mean()
 
 
 def total_variation(output: Tensor, target: Tensor | None = None) -> Tensor:
@@ -40,9 +30,8 @@ def total_variation(output: Tensor, target: Tensor | None = None) -> Tensor:
 
     Johnson et al., arXiv 1603.08155, section 3.2. A sum over the picture, so its weight is small (1e-6).
     """
-    x = output.float()
-    across, down = x[..., :, 1:] - x[..., :, :-1], x[..., 1:, :] - x[..., :-1, :]
-    return (across.abs().sum() + down.abs().sum()) / x.shape[0]
+    across, down = output[..., :, 1:] - output[..., :, :-1], output[..., 1:, :] - output[..., :-1, :]
+    return (across.abs().sum() + down.abs().sum()) / output.shape[0]
 
 
 def gram(x: Tensor) -> Tensor:
@@ -109,8 +98,8 @@ def _frozen(module: M) -> M:
 
 
 PIXEL: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "l1": l1,
-    "l2": l2,
+    "l1": F.l1_loss,
+    "l2": F.mse_loss,
     "charbonnier": charbonnier,
     "tv": total_variation,
 }

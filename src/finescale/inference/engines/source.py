@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
-
     from finescale.networks.base import Network
 
 
@@ -28,13 +26,15 @@ class Source:
             from finescale.weights.header import sha256
 
             return f"file {sha256(self._network)} {self.window}"
+        import torch
+
         digest = hashlib.sha256(repr(type(self._network)).encode())
         config = self._network.config
         if config is not None:
             digest.update(json.dumps(dict(config.arguments), sort_keys=True, default=repr).encode())
         for name, value in self._network.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return f"state {digest.hexdigest()} {self.window}"
 
     def prepared(self) -> "Network":
@@ -47,9 +47,3 @@ class Source:
 
             network = load(network)
         return for_inference(network, self.window)
-
-
-def _bytes() -> "torch.dtype":
-    import torch
-
-    return torch.uint8
