@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finescale.data import degradations
 from finescale.errors import UsageError, check_known, explain, nearest
@@ -21,8 +21,10 @@ SCHEDULES = ("fast", "original")
 BASES = ("fast", "fast-unet", "original", "original-unet")  # the files of bases/: a schedule, and what U-Nets add to it
 
 _HERE = Path(__file__).parent
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Strength = Annotated[float, Field(ge=0, le=50)]
 Quality = Annotated[int, Field(ge=0, le=100)]
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)  # TOML has lists only
 
 # What a recipe sets for one schedule and not for the other.
 _OF_SCHEDULE = {"budget", "epoch", "precision", "schedule", "optimiser", "groups"}
@@ -74,14 +76,9 @@ class Degradation(_Strict):
     """
 
     share: float = Field(default=1.0, ge=0, le=1)
-    blur: tuple[Strength, Strength] = (0.0, 0.0)
-    noise: tuple[Strength, Strength] = (0.0, 0.0)
-    jpeg: tuple[Quality, Quality] = (0, 0)
-
-    @field_validator("blur", "noise", "jpeg", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
+    blur: Annotated[tuple[Strength, Strength], AsTuple] = (0.0, 0.0)
+    noise: Annotated[tuple[Strength, Strength], AsTuple] = (0.0, 0.0)
+    jpeg: Annotated[tuple[Quality, Quality], AsTuple] = (0, 0)
 
     @model_validator(mode="after")
     def _possible(self) -> "Degradation":
@@ -147,15 +144,10 @@ class Optimiser(_Strict):
 
     kind: Literal["adam", "muon"] = "adam"
     rate: float = Field(default=1e-3, gt=0)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    betas: Annotated[tuple[Beta, Beta], AsTuple] = (0.9, 0.99)
     epsilon: float = Field(default=1e-8, gt=0)
     clip: float = Field(default=1.0, ge=0)
     average: float = Field(default=0.999, ge=0, lt=1)
-
-    @field_validator("betas", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
 
 class Group(_Strict):
@@ -218,17 +210,12 @@ class Recipe(_Strict):
     degradation: Degradation = Degradation()
     schedule: Schedule = Schedule()
     optimiser: Optimiser = Optimiser()
-    groups: tuple[Group, ...] = ()
+    groups: Annotated[tuple[Group, ...], AsTuple] = ()
 
     @field_validator("precision", mode="before")
     @classmethod
     def _full_name(cls, value: Any) -> Any:
         return "bfloat16" if value == "bf16" else value  # as earlier checkpoints and recipes say
-
-    @field_validator("groups", mode="before")
-    @classmethod
-    def _as_tuple(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
