@@ -73,7 +73,7 @@ def measure(megapixels: float, args: argparse.Namespace, folder: Path) -> Point:
     source, target = folder / "in.tif", folder / f"out.{args.format}"
     make(megapixels, source)
     target.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "finescale.cli.main", "upscale", str(source), "-o", str(target), "--quiet"]
+    command = [sys.executable, "-m", "finescale", "upscale", str(source), "-o", str(target), "--quiet"]
     command += ["--scale", str(args.scale), "--network", args.network, "--precision", args.precision]
     command += ["--ensemble"] if args.ensemble else []
     killed = None

@@ -50,7 +50,7 @@ def main() -> None:
         folder = Path(name)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         write(Picture(x), folder / "small.jpg", quality=95)
-        command = [sys.executable, "-m", "finescale.cli.main", "upscale", str(folder / "small.jpg"), "--overwrite"]
+        command = [sys.executable, "-m", "finescale", "upscale", str(folder / "small.jpg"), "--overwrite"]
         command += ["--network", args.network, "--scale", str(args.scale), "--quiet"]
         first = seconds(command)
         network = store.find(args.network, args.scale) or store.load(args.network, args.scale)

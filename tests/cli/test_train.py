@@ -120,7 +120,7 @@ def test_trains_and_writes_a_file_that_explains_itself(
     shutil.copy(out / "sa-rcan-x2.safetensors", tmp_path / "other")  # the checkpoints were thrown away
     assert main(["train", str(recipe), "--out", str(tmp_path / "other"), "--device", "cpu", "--no-board"]) == 2
     (out / "last.ckpt").write_bytes(b"")
-    command = [sys.executable, "-m", "finescale.cli.main", *words, "--resume", "--budget", "10"]
+    command = [sys.executable, "-m", "finescale", *words, "--resume", "--budget", "10"]
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"^finescale: \S+last\.ckpt: .*; going on from previous\.ckpt$", again.stderr, re.MULTILINE)
     assert ".py" not in again.stderr

@@ -78,7 +78,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("finescale: out of memory", file=sys.stderr)
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

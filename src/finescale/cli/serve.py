@@ -2,6 +2,8 @@
 
 import argparse
 
+from finescale.cli.upscale import add_engine
+
 
 def _number(text: str) -> float:
     value = float(text)
@@ -19,17 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="listen at this port (default: a free one)")
     parser.add_argument("--token", help="requests must carry it (default: none on this machine only, else a new one)")
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
-    work = parser.add_argument_group("how it works")
-    work.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    work.add_argument(
-        "--engine", default="auto", choices=["auto", "torch", "openvino", "onnx"], help="what computes (default: auto)"
-    )
-    work.add_argument(
-        "--precision", default="auto", choices=["auto", "float32", "bfloat16", "int8"], help="(default: auto)"
-    )
-    work.add_argument(
-        "--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)"
-    )
+    add_engine(parser.add_argument_group("how it works"))
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--max-upload", type=_number, default=100, metavar="MIB", help="of a file (default: %(default)g)"

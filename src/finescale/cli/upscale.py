@@ -4,6 +4,20 @@ import argparse
 import sys
 
 
+def add_engine(parser: argparse._ActionsContainer) -> None:
+    """Adds what computes, shared with `serve`."""
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add("--engine", default="auto", choices=["auto", "torch", "openvino", "onnx"], help="what computes (default: auto)")
+    add(
+        "--precision",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "int8"],
+        help="int8: faster and a little less exact, says how much (default: auto)",
+    )
+    add("--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)")
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
@@ -23,15 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     existing.add_argument(
         "--skip-existing", action="store_true", help="leave them, also where one picture is named alone (else an error)"
     )
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    add("--engine", default="auto", choices=["auto", "torch", "openvino", "onnx"], help="what computes (default: auto)")
-    add(
-        "--precision",
-        default="auto",
-        choices=["auto", "float32", "bfloat16", "int8"],
-        help="int8: faster and a little less exact, says how much (default: auto)",
-    )
-    add("--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)")
+    add_engine(parser)
     add("--quiet", action="store_true", help="no progress bar, only errors")
 
 
