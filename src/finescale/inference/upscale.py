@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from finescale.errors import UsageError
-from finescale.images.picture import Picture
+from finescale.images.picture import Picture, from_pil, split, to_pil, whole
 from finescale.inference import tiling
 from finescale.inference.engines import choose
 from finescale.inference.engines.interface import Engine, fitting_tile
@@ -23,7 +24,6 @@ from finescale.networks import DEFAULT
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
     from finescale.images.files import File
     from finescale.networks.base import Network
@@ -265,8 +265,6 @@ def upscale(
         UsageError: an impossible size, an unknown network, device, engine or precision; no picture.
         FinescaleError: the file cannot be read; floats outside [0, 1]; there are no trained weights.
     """
-    from finescale.images.picture import to_pil
-
     picture = _as_picture(image)
     if scale is None and width is None and height is None and fit is None:
         scale = 4
@@ -350,11 +348,6 @@ class Networks:
 
 
 def _as_picture(image: "Image.Image | Array | File") -> Picture:
-    from PIL import Image
-
-    from finescale.images import files
-    from finescale.images.picture import from_pil, split, whole
-
     if isinstance(image, Image.Image):
         return from_pil(image)
     if isinstance(image, np.ndarray):
@@ -364,7 +357,9 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
             raise UsageError(f"an array is (H, W) or (H, W, 1 to 4), at least 1 x 1, not {image.shape}")
         return Picture(*split(whole(image.reshape(*image.shape[:2], -1))))
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
-        return files.read(image)
+        from finescale.images.files import read
+
+        return read(image)
     raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}")
 
 

@@ -70,9 +70,7 @@ def scales(network: str | Path | None = None) -> list[int]:
         if not NETWORKS[resolve(text)].trained:
             return [2, 3, 4]
         return [scale for scale in (2, 3, 4) if find(text, scale)] or [4]  # `load` downloads it, or says it is missing
-    if not Path(text).is_file():
-        raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
-    return [read_header(Path(text)).scale]
+    return [read_header(_weight_file(text)).scale]
 
 
 def load(network: str | Path | None = None, scale: int | None = None) -> Network:
@@ -86,11 +84,9 @@ def load(network: str | Path | None = None, scale: int | None = None) -> Network
         UsageError: there is no network or file of that name, no such scale, or the file is for another one.
         FinescaleError: there are no trained weights, or the file is damaged.
     """
-    if network is None:
-        network = DEFAULT
     if scale not in (None, 2, 3, 4):
         raise UsageError(f"scale is 2, 3 or 4, not {scale!r}")
-    text = str(network)
+    text = str(DEFAULT if network is None else network)
     if text in NETWORKS or text in ALIASES:
         scale = int(scale or 4)
         entry = NETWORKS[resolve(text)]
@@ -104,14 +100,18 @@ def load(network: str | Path | None = None, scale: int | None = None) -> Network
                 f"(found: {', '.join(have) or 'none'}; searched: {', '.join(map(str, folders()))})"
             )
         return load_file(path)
-    path = Path(text)
-    if not path.is_file():
-        raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
+    path = _weight_file(text)
     verify(path)
     loaded = load_file(path)
     if scale not in (None, loaded.scale):
         raise UsageError(f"{path}: enlarges x{loaded.scale}, not x{scale}")
     return loaded
+
+
+def _weight_file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
+    return Path(text)
 
 
 def _download(name: str, scale: int) -> Path | None:
