@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,37 +34,14 @@ def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
 
     On the meta device nothing is computed.
     """
-    total: int = 0
+    total = 0
 
-    def convolution(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def add(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal total
-        positions: Tensor = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        total += positions.numel() // positions.shape[1] * weight.numel()
+        total += _macs(module, inputs[0], output)
 
-    def linear(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Linear)
-        total += output.numel() * module.in_features
-
-    def attention(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, SelfAttention)
-        height, width = (-(-side // module.query_pool) for side in inputs[0].shape[2:])
-        keys = -(-height // module.pool) * -(-width // module.pool)
-        assert isinstance(module.query, nn.Conv2d)
-        assert isinstance(module.value, nn.Conv2d)
-        total += height * width * keys * (module.query.out_channels + module.value.out_channels)
-
-    handles = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            handles.append(module.register_forward_hook(convolution))
-        elif isinstance(module, nn.Linear):
-            handles.append(module.register_forward_hook(linear))
-        elif isinstance(module, SelfAttention):
-            handles.append(module.register_forward_hook(attention))
+    kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SelfAttention)
+    handles = [module.register_forward_hook(add) for module in network.modules() if isinstance(module, kinds)]
     training = network.training
     example = next(network.parameters(), None)
     device = torch.device("meta") if example is None else example.device
@@ -77,6 +53,21 @@ def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
         for handle in handles:
             handle.remove()
     return Cost(sum(p.numel() for p in network.parameters()), total)
+
+
+def _macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
+    """Multiply-accumulates of a layer; of self-attention, those of its products alone."""
+    if isinstance(module, nn.Linear):
+        return output.numel() * module.in_features
+    if isinstance(module, SelfAttention):
+        height, width = (-(-side // module.query_pool) for side in x.shape[2:])
+        keys = -(-height // module.pool) * -(-width // module.pool)
+        assert isinstance(module.query, nn.Conv2d)
+        assert isinstance(module.value, nn.Conv2d)
+        return height * width * keys * (module.query.out_channels + module.value.out_channels)
+    positions = x if isinstance(module, nn.ConvTranspose2d) else output
+    assert isinstance(module.weight, Tensor)
+    return positions.numel() // positions.shape[1] * module.weight.numel()
 
 
 def measured(name: str, *, scale: int = 4, size: tuple[int, int] = (48, 48)) -> Cost:
