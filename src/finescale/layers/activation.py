@@ -208,14 +208,6 @@ def _function(function: Callable[..., Tensor]) -> Callable[..., nn.Module]:
     return make
 
 
-def _leaky_relu(channels: int | None, slope: float = 0.2) -> nn.Module:
-    return nn.LeakyReLU(slope, inplace=True)
-
-
-def _prelu(channels: int | None, slope: float = 0.25) -> nn.Module:
-    return nn.PReLU(channels or 1, init=slope)
-
-
 def _maxout(channels: int | None, pieces: int = 2) -> nn.Module:
     if channels is None:
         raise TypeError("it needs the number of channels")
@@ -225,8 +217,8 @@ def _maxout(channels: int | None, pieces: int = 2) -> nn.Module:
 # name -> what makes it from the number of channels (None: unknown) and its options
 ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
     "relu": lambda channels: nn.ReLU(inplace=True),  # Nair and Hinton, ICML 2010
-    "leaky-relu": _leaky_relu,  # Maas et al., ICML 2013
-    "prelu": _prelu,  # arXiv 1502.01852, equation 1
+    "leaky-relu": lambda channels, slope=0.2: nn.LeakyReLU(slope, inplace=True),  # Maas et al., ICML 2013
+    "prelu": lambda channels, slope=0.25: nn.PReLU(channels or 1, init=slope),  # arXiv 1502.01852, equation 1
     "elu": lambda channels, alpha=1.0: nn.ELU(alpha, inplace=True),  # arXiv 1511.07289, equation 15
     "silu": lambda channels: nn.SiLU(inplace=True),  # arXiv 1702.03118, equation 8
     "swish": _function(swish),

@@ -121,12 +121,8 @@ def construct(name: str, architecture: type[Network], arguments: Mapping[str, An
         network = architecture(**complete)
     except ValueError as error:
         raise UsageError(f"{name}: {error}") from error
-    except (
-        TypeError,
-        RuntimeError,
-        ArithmeticError,
-        LookupError,
-    ) as error:  # values that do not go together, or need more memory than there is
+    # values that do not go together, or need more memory than there is
+    except (TypeError, RuntimeError, ArithmeticError, LookupError) as error:
         raise UsageError(f"{name}: cannot be built with these arguments ({str(error).splitlines()[0]})") from error
     if any(parameter.numel() == 0 for parameter in network.parameters()):
         raise UsageError(f"{name}: cannot be built with these arguments (a layer would have no channels)")

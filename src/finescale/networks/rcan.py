@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from finescale.errors import check_known
 from finescale.layers.activation import activation as make_activation
 from finescale.layers.attention import ChannelAttention, SelfAttention
-from finescale.layers.initialisation import icnr_
-from finescale.layers.upsampling import SubPixelUpsampler
+from finescale.layers.upsampling import SubPixelUpsampler, sub_pixel
 from finescale.networks.arguments import ActivationName, Count, Positive
 from finescale.networks.base import DIV2K_MEAN, MeanShift, Network
 
@@ -126,11 +125,7 @@ class RCAN(Network):
         self.body = nn.Sequential(*body)
         self.direct = tail == "direct"
         if self.direct:
-            last = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
-            icnr_(last.weight, scale)
-            assert last.bias is not None
-            icnr_(last.bias, scale)
-            self.tail = nn.Sequential(last)
+            self.tail = nn.Sequential(*sub_pixel(channels, 3, scale)[:1])  # shuffled after the picture is added
         else:
             self.tail = nn.Sequential(SubPixelUpsampler(channels, scale), nn.Conv2d(channels, 3, 3, padding=1))
 
