@@ -33,8 +33,8 @@ from finescale.images.picture import (
     oriented,
     split,
     to_8_bit,
+    to_integers,
     to_pil,
-    whole,
 )
 
 log = logging.getLogger("finescale")
@@ -235,7 +235,7 @@ class Opened:
     def samples(self, raw: Any) -> Samples:
         """Rows (n, W, bands) as libvips gives them, as grey or RGB with or without alpha, over the whole range."""
         try:
-            samples = whole(raw)
+            samples = to_integers(raw)
         except FinescaleError as error:
             raise self.error(str(error)) from error
         bits = self.field("bits-per-sample", 16) if self.format == "avif" else 16

@@ -137,7 +137,7 @@ def from_pil(image: Image.Image) -> Picture:
     icc = image.info.get("icc_profile")
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        samples = whole(np.asarray(image))[..., None]
+        samples = to_integers(np.asarray(image))[..., None]
     elif mode == "CMYK":
         samples, icc = cmyk_to_srgb(np.asarray(image), icc), None
     else:
@@ -167,7 +167,7 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
-def whole(samples: NDArray[Any]) -> Samples:
+def to_integers(samples: NDArray[Any]) -> Samples:
     """Samples of any numeric type as uint8 or uint16: floats in [0, 1] become 16 bit, integers must fit.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from finescale.errors import UsageError
-from finescale.images.picture import Picture, from_pil, split, to_pil, whole
+from finescale.images.picture import Picture, from_pil, split, to_integers, to_pil
 from finescale.inference import tiling
 from finescale.inference.engines import choose
 from finescale.inference.engines.interface import Engine, fitting_tile
@@ -355,7 +355,7 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
             raise UsageError(f"an array is uint8, uint16 or float in [0, 1], not {image.dtype}")
         if image.ndim not in (2, 3) or not image.size or not 1 <= image.shape[-1] ** (image.ndim - 2) <= 4:
             raise UsageError(f"an array is (H, W) or (H, W, 1 to 4), at least 1 x 1, not {image.shape}")
-        return Picture(*split(whole(image.reshape(*image.shape[:2], -1))))
+        return Picture(*split(to_integers(image.reshape(*image.shape[:2], -1))))
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
         from finescale.images.files import read
 
