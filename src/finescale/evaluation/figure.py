@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.contenders import PAPERS_BICUBIC, REFERENCES, Contender
 from finescale.evaluation.metrics import WINDOW, Pixels, luma, psnr, ssim
-from finescale.evaluation.plots import require
+from finescale.evaluation.plots import DPI, STYLE, require, save
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
 
@@ -26,7 +25,6 @@ FORMATS = ("png", "pdf", "svg", "webp")
 COLOURS = ("#e11d48", "#0284c7", "#ca8a04", "#16a34a", "#9333ea", "#ea580c")  # of the boxes, in turn
 
 # All lengths are in pixels of the PNG; text sizes in points.
-_DPI = 200
 _TILE = 340  # about the longer side of a tile; every pixel of the box becomes a square of whole pixels
 _GAP = 18
 _LABEL = 80  # two lines of text under a tile
@@ -215,16 +213,8 @@ def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = Fal
     for box in boxes:
         check_box(box, made.high)
     matplotlib = require()
-    with matplotlib.rc_context({"svg.hashsalt": "finescale", "svg.fonttype": "path", "font.family": "sans-serif"}):
-        figure = _compose(made, boxes)
-        with new_file(file, overwrite=overwrite) as out:
-            kind = file.suffix.lower()[1:]
-            options: dict[str, Any] = {
-                "svg": {"metadata": {"Date": None}},
-                "pdf": {"metadata": {"CreationDate": None}},
-                "webp": {"pil_kwargs": {"lossless": True, "quality": 90}},
-            }
-            figure.savefig(out, format=kind, dpi=_DPI, **options.get(kind, {}))
+    with matplotlib.rc_context({**STYLE, "font.family": "sans-serif"}):
+        save(_compose(made, boxes), file, overwrite=overwrite)
 
 
 def _compose(made: Scene, boxes: Sequence[Box]) -> "Figure":
@@ -289,7 +279,7 @@ class _Page:
         from matplotlib.figure import Figure
 
         self.size = size
-        self.figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, facecolor="white")
+        self.figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI, facecolor="white")
 
     def picture(self, pixels: Pixels, left: float, top: float) -> None:
         height, width = pixels.shape[:2]
@@ -321,7 +311,7 @@ class _Page:
         """Two centred lines under a picture, the first `bold` of them bold, smaller where they would be too wide."""
         lines = ((first, 12, 9.5, "#111827"), (second, 46, 8.5, "#4b5563"))
         for number, (text, offset, points, colour) in enumerate(lines):
-            fitting = min(points, width / (0.62 * max(1, len(text))) * 72 / _DPI)
+            fitting = min(points, width / (0.62 * max(1, len(text))) * 72 / DPI)
             self.figure.text(
                 centre / self.size[0],
                 1 - (top + offset) / self.size[1],

@@ -16,8 +16,11 @@ from finescale.evaluation.tables import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 OURS, THEIRS, INK = "#1d4ed8", "#9aa3af", "#1f2937"
+STYLE = {"svg.hashsalt": "finescale", "svg.fonttype": "path"}  # of matplotlib: the same bytes, and no fonts needed
+DPI = 200
 _SHOWN = 2.5  # dB below the best: published networks further down would only flatten the picture
 
 
@@ -43,6 +46,18 @@ def require() -> Any:
         raise FinescaleError("plots and figures need matplotlib: pip install 'finescale[report]'") from error
     matplotlib.use("agg")
     return matplotlib
+
+
+def save(figure: "Figure", file: Path, *, overwrite: bool = False) -> None:
+    """Writes a figure in the format that the file's name says: all of it or nothing, and always the same bytes."""
+    kind = file.suffix.lower()[1:]
+    options: dict[str, Any] = {
+        "svg": {"metadata": {"Date": None}},
+        "pdf": {"metadata": {"CreationDate": None}},
+        "webp": {"pil_kwargs": {"lossless": True, "quality": 90}},
+    }
+    with new_file(file, overwrite=overwrite) as out:
+        figure.savefig(out, format=kind, dpi=DPI, **options.get(kind, {}))
 
 
 def names(scale: int, name: str) -> tuple[str, str]:
@@ -97,8 +112,7 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
 
     best = max(point.psnr for point in points)
     points = [point for point in points if point.ours or point.psnr > best - _SHOWN]
-    style = {"svg.hashsalt": "finescale", "svg.fonttype": "path", "font.size": 9, "axes.edgecolor": THEIRS}
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context({**STYLE, "font.size": 9, "axes.edgecolor": THEIRS}):
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
         axes.set_xscale("log")
@@ -124,10 +138,7 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0.2, handletextpad=0.1)
         figure.draw_without_rendering()
         _label(axes, points)
-        with new_file(file, overwrite=overwrite) as out:
-            figure.savefig(
-                out, format=file.suffix[1:], dpi=200, metadata={"Date": None} if file.suffix == ".svg" else None
-            )
+        save(figure, file, overwrite=overwrite)
 
 
 def _label(axes: "Axes", points: Sequence[Point]) -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 
-from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation import speed
-from finescale.evaluation.plots import INK, OURS, THEIRS, require
+from finescale.evaluation.plots import INK, OURS, STYLE, THEIRS, require, save
 from finescale.evaluation.tables import console
 from finescale.inference.engines.pytorch import pick_device
 from finescale.networks.complexity import count
@@ -202,7 +201,7 @@ def draw(found: Throughput, file: Path, *, overwrite: bool = False) -> None:
 
     lines = [line for line in found.lines if line.seconds is not None][::-1]
     labels = [f"{line.network} x{line.scale}\n{line.engine}, {line.precision}" for line in lines]
-    with matplotlib.rc_context({"svg.hashsalt": "finescale", "svg.fonttype": "path", "font.size": 9}):
+    with matplotlib.rc_context({**STYLE, "font.size": 9}):
         figure = Figure(figsize=(8, 1.4 + 0.55 * max(1, len(lines))), layout="constrained")
         axes = figure.subplots()
         fastest = min((line.seconds for line in lines if line.seconds), default=None)
@@ -222,9 +221,7 @@ def draw(found: Throughput, file: Path, *, overwrite: bool = False) -> None:
         axes.set_title(str(found.machine["device"]), loc="left", color=INK, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.25)
-        kind = file.suffix[1:].lower()
-        with new_file(file, overwrite=overwrite) as out:
-            figure.savefig(out, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
+        save(figure, file, overwrite=overwrite)
 
 
 def check_plot(file: Path) -> None:
