@@ -1,4 +1,4 @@
-"""The folder of things that were brought from elsewhere and can be brought again."""
+"""The folder of what was downloaded or computed and can be again."""
 
 import os
 from pathlib import Path

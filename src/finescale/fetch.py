@@ -1,4 +1,4 @@
-"""Files from elsewhere: resumed where they broke off, checked, and put in place when they are whole."""
+"""Downloads: resumed where they broke off, verified, and put in place when they are complete."""
 
 import hashlib
 import os
@@ -30,7 +30,7 @@ def fetch(
     attempts: int = 5,
     pause: float = 2.0,
 ) -> None:
-    """Brings a file, going on where an earlier download broke off, and puts it in place when it is whole and right.
+    """Downloads a file, going on where an earlier download broke off, and puts it in place when complete and verified.
 
     Args:
         address: http or https.
@@ -51,7 +51,7 @@ def fetch(
     before = _state(target)
     with _alone(part):
         if _state(target) != before:
-            return  # another process has brought it meanwhile
+            return  # another process has downloaded it meanwhile
         fruitless, most = 0, _size(part)
         while (problem := _attempt(address, part, size, progress)) is not None:
             have = _size(part)
@@ -109,7 +109,7 @@ def _state(target: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
-    """Waits until no other process brings this file, and keeps others from it; an empty part is not kept."""
+    """Waits until no other process downloads this file, and keeps others from it; an empty part is not kept."""
     try:
         import fcntl
     except ImportError:  # Windows does not open a file for writing twice under a name that is being replaced

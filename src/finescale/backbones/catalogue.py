@@ -88,7 +88,7 @@ def find(name: str, path: Path | None = None, *, download: bool = False) -> Path
     Args:
         name: of the backbone.
         path: a file to use, instead of searching.
-        download: bring the publisher's file into the cache if nothing is found here.
+        download: download the publisher's file into the cache if nothing is found here.
 
     Raises:
         UsageError: unknown name.

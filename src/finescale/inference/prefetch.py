@@ -1,4 +1,4 @@
-"""Work that is done ahead of its use, by a thread of its own."""
+"""Items prepared ahead of their use, by a thread of its own."""
 
 import threading
 from collections import deque
@@ -11,17 +11,17 @@ Made = TypeVar("Made")
 
 
 class Prefetcher(Generic[Item, Made]):
-    """Makes something of every item, in their order, before it is asked for.
+    """Calls a function for every item, in order, in a thread of its own, before the results are asked for.
 
     >>> with Prefetcher(paths, read, weight=len, limit=1 << 25) as pictures:  # doctest: +SKIP
     ...     while (first := pictures.peek()) is not None:
     ...         item, made = pictures.pop()
 
     Args:
-        items: what to make something of.
-        make: what is done in the thread; an exception of it takes the place of what it makes.
-        weight: of what was made, in bytes say.
-        limit: no more is begun while what waits weighs more.
+        items: the arguments.
+        make: the function; an exception takes the place of its result.
+        weight: of a result, in bytes say.
+        limit: no further call is begun while the results that wait weigh more.
     """
 
     def __init__(

@@ -72,7 +72,7 @@ def perception(network: str = "vgg16", path: Path | None = None, *, download: bo
             "vgg19-normalised" (a rescaled VGG-19 that ends at relu3_1: content there, style at relu1_1, relu2_1,
             relu3_1; for this a path is needed).
         path: a weight file; otherwise as `finescale.backbones.catalogue.find`.
-        download: bring the published file if there is none here.
+        download: fetch the published file if there is none here.
 
     Raises:
         UsageError: unknown network.

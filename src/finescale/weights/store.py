@@ -115,7 +115,7 @@ def _weight_file(text: str) -> Path:
 
 
 def _download(name: str, scale: int) -> Path | None:
-    """Brings a weight file from the configured address into the cache; None where none is configured."""
+    """Downloads a weight file from the configured address into the cache; None where none is configured."""
     address = os.environ.get("FINESCALE_WEIGHTS_URL")
     if not address:
         return None
