@@ -1,6 +1,5 @@
 """Benchmark sets by name, and their pictures as the protocol wants them."""
 
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ import numpy as np
 
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation.metrics import Pixels
-from finescale.images.files import READABLE, read
-
-log = logging.getLogger("finescale")
+from finescale.images.files import READABLE, read, warn
 
 # Where collections keep the originals inside a set's folder.
 _INNER = ("HR", "original", "GTmod12", "GT", "image_SRF_4")
@@ -110,5 +107,5 @@ def read_rgb(path: Path) -> Pixels:
     """
     picture = read(path)
     if picture.alpha is not None and picture.alpha.min() < np.iinfo(picture.alpha.dtype).max:
-        log.warning("%s: its transparency is left out; what it hides is compared too", path)
+        warn(f"{path}: its transparency is left out; what it hides is compared too")
     return picture.rgb
