@@ -435,6 +435,24 @@ def test_bad_files_are_one_sentence_each(tmp_path: Path) -> None:
         assert len(message.splitlines()) == 1, name
 
 
+def tiff_saying(tag: int, value: int) -> bytes:
+    """A grey TIFF of 16 x 16 pixels in which one tag of two bytes says something else."""
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16)).save(buffer, "TIFF")
+    data = bytearray(buffer.getvalue())
+    place = data.index(struct.pack("<HHI", tag, 3, 1)) + 8
+    data[place : place + 2] = struct.pack("<H", value)
+    return bytes(data)
+
+
+def test_what_a_tiff_says_when_opened_is_not_told_of_the_next_picture() -> None:
+    assert probe(tiff_saying(259, 50000)).width == 16  # compressed with ZSTD, over which libtiff complains already here
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(buffer, "JPEG")
+    with pytest.raises(FinescaleError, match="premature end of JPEG"):
+        read(buffer.getvalue()[:900])
+
+
 def test_one_grey_pixel(tmp_path: Path) -> None:
     for extension in EXTENSIONS:
         file = tmp_path / f"one.{extension}"

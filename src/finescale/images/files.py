@@ -128,6 +128,10 @@ class Opened:
         except _ERRORS as error:
             self.pil = self._open_with_pillow(head, _said(error))
             self.format = (self.pil.format or "").lower()
+        else:
+            # opening a TIFF can leave remarks behind, which would be told of the next picture that is damaged
+            if pyvips.vips_lib.vips_error_buffer()[0] != b"\0":
+                pyvips.vips_lib.vips_error_clear()
         if not self.format:
             raise self.error("not a picture in a format that is read here")
         self.frames = max(self.field("n-pages", 1), int(b"acTL" in head.split(b"IDAT")[0]) + 1)
