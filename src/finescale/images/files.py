@@ -77,6 +77,15 @@ _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
 # of libvips; the second where it quotes damaged bytes, over which pyvips fails itself
 _ERRORS = (pyvips.Error, UnicodeDecodeError)
+# how libvips and its libraries call what they were not built or written for
+_UNKNOWN_KIND = (
+    "nsupported",
+    "bad labq format",
+    "not configured",  # compressions of TIFF
+    "not implemented",
+    "not a whole number of bytes",  # 10 and 12 bits in TIFF
+    "samples out of range",  # more than 32 bits in TIFF
+)
 # of Pillow; its plugin for AVIF raises the last
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError)
 
@@ -482,5 +491,7 @@ def _damage(said: str) -> str:
     lines = [line.strip() for line in said.splitlines()]
     telling = [x for x in lines if x and "bad seek" not in x and not x.endswith("load error") and x[0] != "("]
     reason = telling[0] if telling else "no reason given"
-    unknown = "nsupported" in reason or "bad labq format" in reason
+    if "HEVC" in reason:
+        return "HEIC pictures are not read here; save it as JPEG, PNG or AVIF first"
+    unknown = any(phrase in reason for phrase in _UNKNOWN_KIND)
     return f"{'of a kind that is not supported' if unknown else 'damaged or cut off'} ({reason})"
