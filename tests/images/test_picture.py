@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from finescale.errors import FinescaleError
 from finescale.images.picture import Picture, from_pil, oriented, to_8_bit, to_pil
@@ -46,6 +46,20 @@ def test_modes_of_pillow(mode: str) -> None:
     assert (picture.alpha is not None) == (mode in ("LA", "RGBA"))
     if mode in ("L", "LA", "RGB", "RGBA", "I;16"):
         np.testing.assert_array_equal(np.asarray(to_pil(picture)), np.asarray(image))
+
+
+@pytest.mark.parametrize(("mode", "kept"), [("RGB", True), ("L", False), ("LA", False), ("LAB", False)])
+def test_a_profile_of_other_channels_does_not_come_along(mode: str, kept: bool) -> None:
+    srgb = ImageCms.createProfile("sRGB")
+    image = Image.fromarray(COLOUR)
+    image.info["icc_profile"] = ImageCms.ImageCmsProfile(srgb).tobytes()
+    if mode == "LAB":
+        changed = ImageCms.profileToProfile(image, srgb, ImageCms.createProfile("LAB"), outputMode="LAB")
+        assert changed is not None
+    else:
+        changed = image.convert(mode)
+    assert changed.info["icc_profile"]  # of another kind of picture than the one it lies in, but for RGB
+    assert (from_pil(changed).icc is not None) == kept
 
 
 def test_a_transparent_palette_keeps_its_holes() -> None:

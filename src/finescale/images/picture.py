@@ -149,7 +149,8 @@ def from_pil(image: Image.Image) -> Picture:
     exif = exif_blocks.upright(image.info.get("exif") or block.tobytes()) if len(block) else None
     dpi = image.info.get("dpi")
     resolution = (round(float(dpi[0]), 2), round(float(dpi[1]), 2)) if dpi and min(dpi) > 0 else None
-    return Picture(pixels, alpha, icc or None, exif, image.format.lower() if image.format else None, resolution)
+    icc = fitting(icc, pixels.shape[2])  # Pillow's conversions leave the profile of the picture before in place
+    return Picture(pixels, alpha, icc, exif, image.format.lower() if image.format else None, resolution)
 
 
 def to_pil(picture: Picture) -> Image.Image:
