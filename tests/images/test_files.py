@@ -397,6 +397,14 @@ def test_bytes_open_files_and_odd_names(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(file).pixels, samples(3))
 
 
+def test_files_opened_as_text_are_refused(tmp_path: Path) -> None:
+    write(picture(3), tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text(str(tmp_path / "a.png"))  # a text is no path either
+    for name in ("a.png", "a.txt"):
+        with open(tmp_path / name) as file, pytest.raises(UsageError, match=rf"{name}: is opened as text; .*'rb'"):
+            read(file)  # type: ignore[arg-type]
+
+
 def test_every_real_picture(shared_data: Path) -> None:
     found = [path for path in sorted((shared_data / "bench" / "real").rglob("*")) if path.is_file()]
     assert len(found) == 29

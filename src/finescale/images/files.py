@@ -474,7 +474,12 @@ def _contents(file: File) -> tuple[bytes | str, bytes]:
             raise OSError("is a pipe, not a file")
         with open(path, "rb") as opened:
             return path, opened.read(1 << 16)
-    data = file if isinstance(file, bytes) else file.read()
+    try:
+        data = file if isinstance(file, bytes) else file.read()
+    except UnicodeDecodeError:
+        data = ""  # type: ignore[assignment]
+    if not isinstance(data, bytes):
+        raise UsageError(f"{_name(file)}: is opened as text; open it with mode 'rb'")
     return data, data[: 1 << 16]
 
 
