@@ -119,3 +119,5 @@ def test_unknown_network() -> None:
 def test_only_pictures_are_taken() -> None:
     with pytest.raises(ValueError, match="batch of RGB pictures"):
         tiny("rcan")(torch.rand(1, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\], got torch.uint8"):
+        tiny("rcan")(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

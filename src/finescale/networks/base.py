@@ -54,6 +54,8 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"expected a batch of RGB pictures (B, 3, H, W), got shape {tuple(x.shape)}")
+        if not x.is_floating_point():  # 0 to 255 would go through, and come out as noise
+            raise ValueError(f"expected floats in [0, 1], got {x.dtype}; divide pictures of 8 bits by 255")
         if self.multiple == 1:
             return self.enlarge(x)
         height, width = x.shape[2:]
