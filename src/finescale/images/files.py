@@ -66,6 +66,14 @@ READABLE = FORMATS | {
 }
 """Extension -> format of pictures that can be read, for looking through folders; `read` itself goes by the content."""
 
+# fmt: off
+NOT_READ = {
+    ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw",  # camera RAW
+}
+# fmt: on
+"""Extensions of pictures that cannot be read: whoever names a folder that holds some is told that they are left out."""
+
 MAX_PIXELS = 500_000_000
 """Largest picture that is read as a whole unless told otherwise; larger ones go by strips (`images.strips`)."""
 
@@ -333,6 +341,13 @@ def below(folder: Path) -> list[Path]:
     named = [Path(inner) / name for inner, _, names in walk for name in names if not name.startswith(".")]
     wanted = [path for path in named if path.suffix.lower() in READABLE]
     return sorted([path for path in wanted if path.is_file() or not path.exists()] + closed)
+
+
+def passed_over(folder: Path) -> list[Path]:
+    """Pictures in a folder and all below it that `below` leaves out because of their kind, such as HEIC."""
+    walk = os.walk(folder)
+    named = [Path(inner) / name for inner, _, names in walk for name in names if not name.startswith(".")]
+    return sorted(path for path in named if path.suffix.lower() in NOT_READ)
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:

@@ -4,7 +4,7 @@ import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,7 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
         if text and path.is_dir():
             chosen = [(p, p.relative_to(path)) for p in files.below(path)]
             if not chosen:
-                raise UsageError(f"{text}: there are no pictures in this folder")
+                raise UsageError(f"{text}: there are no pictures in this folder{_but(files.passed_over(path))}")
         elif path.is_file():
             chosen = [(path, Path(path.name))]
         elif text and path.exists():
@@ -203,6 +203,9 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     if not quiet:
         if flow.written:
             print(_written(flow.written))
+        over = {path.absolute() for text in pictures if Path(text).is_dir() for path in files.passed_over(Path(text))}
+        if over:
+            print(f"{_kinds(over)} left out: not among the kinds that are read", file=sys.stderr)
         for remark in (*_remarks(flow, len(todo), left), *_compressed(flow, options)):
             print(remark, file=sys.stderr)
     if flow.failures:
@@ -213,6 +216,17 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
                 failure = _naming(job, flow.failures[job])
                 print(f"finescale: {failure}" if alone else f"  {failure}", file=sys.stderr)
     return 1 if flow.failures else 0
+
+
+def _kinds(paths: Collection[Path]) -> str:
+    """How many files of which extensions: 3 .heic, 1 .svg."""
+    counts = Counter(path.suffix.lower() for path in paths)
+    return ", ".join(f"{counts[extension]} {extension}" for extension in sorted(counts))
+
+
+def _but(paths: Collection[Path]) -> str:
+    """The end of a sentence on a folder in which only pictures of kinds that are not read lie."""
+    return f" of a kind that is read (but {_kinds(paths)})" if paths else ""
 
 
 def _written(written: Mapping[Job, tuple[int, int]]) -> str:
