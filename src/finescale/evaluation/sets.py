@@ -41,9 +41,15 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def folders(data: Path | None = None) -> list[Path]:
-    """Folders that may hold sets, first match wins: `data`, $FINESCALE_DATA, ./datasets, the user's data folder."""
+    """Folders that may hold sets, first match wins: `data`, $FINESCALE_DATA, ./datasets, the user's data folder.
+
+    Raises:
+        UsageError: `data` is no folder.
+    """
     from finescale.data.download import datasets_folder  # imports torch, which `score` does without
 
+    if data and not data.is_dir():
+        raise UsageError(f"{data}: there is no such folder")
     named = os.environ.get("FINESCALE_DATA")
     roots = [data] if data else []
     roots += [Path(named)] if named else []
