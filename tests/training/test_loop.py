@@ -309,3 +309,60 @@ def test_compiled_blocks_are_found_and_keep_their_names(make_training: MakeTrain
     blocks = repeated_blocks(training.network)
     assert len(blocks) == 6
     assert {type(block).__name__ for block in blocks} == {"ResidualBlock"}
+
+
+def test_everything_is_compiled_before_the_schedule_starts(make_training: MakeTraining) -> None:
+    from torch._dynamo.utils import counters
+
+    sizes: list[int] = []
+
+    def validate(network: nn.Module, last: bool) -> tuple[float, float, list[Tensor]]:
+        for side in (20, 22):
+            sizes.append(network(torch.rand(3, 3, side, side)).shape[2])
+        return 20.0, math.nan, []
+
+    groups = [{"match": "tail"}, {"match": "", "frozen_until": 0.25}]
+    training = make_training(budget=8, groups=groups, validate=validate, validate_every=2, compile="blocks")
+    counters.clear()
+    with torch.compiler.set_stance(force_backend="eager"):  # otherwise as slow as a compiler
+        before = {name: value.clone() for name, value in training.network.state_dict().items()}
+        random_state, trained = torch.get_rng_state(), [p.requires_grad for p in training.network.parameters()]
+        training.prepare()
+        after = training.network.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+        assert all(parameter.grad is None for parameter in training.network.parameters())
+        assert [p.requires_grad for p in training.network.parameters()] == trained
+        assert torch.equal(torch.get_rng_state(), random_state)
+        graphs = counters["stats"]["unique_graphs"]
+        assert graphs >= 3  # frozen, trained, and with larger crops
+        training.run()
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert training.crops.patch == 16
+    assert sizes[:2] == [40, 44]
+
+
+def test_getting_ready_belongs_to_the_budget_and_not_to_the_schedule(
+    make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record()
+    training = make_training(budget="3s", observers=[record], schedule={"warmup": 0.2})
+
+    def slow() -> None:
+        time.sleep(1.5)
+        training.progress.seconds = training.progress.prepared = 1.5
+
+    monkeypatch.setattr(training, "prepare", slow)
+    assert training.run()
+    assert 2.7 < training.progress.seconds < 4
+    assert record.spent[0] < 0.2  # the warm-up is not over when the first step is done
+    assert training.progress.left == 0
+
+
+def test_units_to_compile_are_small() -> None:
+    from finescale.networks import catalogue
+    from finescale.training.parallel import repeated_blocks, units
+
+    network = catalogue.build("sa-rcan", scale=2, channels=16, groups=4, blocks=3)
+    assert len(repeated_blocks(network)) == 4
+    assert {type(unit).__name__ for unit in units(network)} == {"ResidualBlock"}
+    assert len(units(network)) == 12

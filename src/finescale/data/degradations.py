@@ -52,7 +52,7 @@ class Degradation:
         strength = [
             low_end + (high_end - low_end) * c for (low_end, high_end), c in zip((self.blur, self.noise), chance[1:])
         ]
-        sigma, deviation = (one.to(low.device, non_blocking=True)[:, None, None, None] for one in strength)
+        sigma, deviation = (_sent(one, low)[:, None, None, None] for one in strength)
         x = low
         if self.blur[1] > 0:
             x = _blurred(x, sigma, math.ceil(3 * self.blur[1]))
@@ -60,11 +60,16 @@ class Degradation:
             x = x + torch.randn_like(x) * (deviation / 255)
         x = x.mul(255).add(0.5).floor().clamp(0, 255)
         if self.jpeg:
-            quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).floor().to(low.device)
+            quality = _sent((self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).floor(), low)
             shift = (chance[4:6, 0] * _CELL).long().tolist()
-            x = _jpeg_of_part(x, quality, (chance[6] < 0.75).to(low.device), shift)
-        degraded = (chance[0] < self.share).to(low.device)[:, None, None, None]
+            x = _jpeg_of_part(x, quality, _sent(chance[6] < 0.75, low), shift)
+        degraded = _sent(chance[0] < self.share, low)[:, None, None, None]
         return torch.where(degraded, x / 255, low).contiguous(memory_format=torch.channels_last)
+
+
+def _sent(numbers: Tensor, x: Tensor) -> Tensor:
+    """A few numbers from the CPU to where `x` is, without waiting for what a GPU has still to do."""
+    return numbers.to(x.device, non_blocking=True)
 
 
 def _blurred(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
@@ -83,7 +88,7 @@ def _blurred(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
 def _jpeg_of_part(x: Tensor, quality: Tensor, halved: Tensor, shift: list[int]) -> Tensor:
     """As `jpeg`, for crops of a larger picture: its blocks begin `shift` (rows, columns) before them."""
     height, width = x.shape[2:]
-    rows, columns = (_grown(size, before).to(x.device) for size, before in zip((height, width), shift))
+    rows, columns = (_sent(_grown(size, before), x) for size, before in zip((height, width), shift))
     grown = jpeg(x[:, :, rows][..., columns], quality, halved)
     return grown[..., shift[0] : shift[0] + height, shift[1] : shift[1] + width]
 
@@ -109,7 +114,7 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
     """
     ycc = _mixed(x, _TO_YCC).round()
     scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)[:, None, None]
-    tables = (torch.tensor(table, dtype=torch.float32, device=x.device) for table in (LUMA, CHROMA))
+    tables = (_sent(torch.tensor(table, dtype=torch.float32), x) for table in (LUMA, CHROMA))
     luma_table, chroma_table = (((table * scale + 50) / 100).floor().clamp(1, 255) for table in tables)
     luma = _quantised(ycc[:, :1] - 128, luma_table) + 128
     whole = _quantised(ycc[:, 1:], chroma_table)
@@ -120,7 +125,7 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
 
 
 def _mixed(x: Tensor, matrix: list[list[float]]) -> Tensor:
-    return torch.einsum("oc,bchw->bohw", torch.tensor(matrix, device=x.device), x)
+    return torch.einsum("oc,bchw->bohw", _sent(torch.tensor(matrix), x), x)
 
 
 def _quantised(x: Tensor, table: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ validated, saved or stopped. Between ticks the device is never waited for.
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +32,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 Validate = Callable[[nn.Module, bool], tuple[float, float, Sequence[Tensor]]]
 
 _TICK = 0.5  # seconds
+_FORMS = 128  # of one block's code: shapes, times sizes of crops, times what is trained
 _TOO_MANY = 100  # steps in a row without a finite gradient end the run
 
 
@@ -49,6 +51,7 @@ class Progress:
         rate: learning rate of the last step.
         per_second: steps per second of late.
         spent: share of the budget.
+        prepared: of `seconds`, what went into getting ready, see `Training.prepare`.
     """
 
     step: int = 0
@@ -61,11 +64,12 @@ class Progress:
     rate: float = 0.0
     per_second: float = math.nan
     spent: float = 0.0
+    prepared: float = 0.0
 
     @property
     def left(self) -> float:
         """Seconds to the end of the budget, at the pace so far; infinity before the first step."""
-        return self.seconds * (1 / self.spent - 1) if self.spent > 0 else math.inf
+        return (self.seconds - self.prepared) * (1 / self.spent - 1) if self.spent > 0 else math.inf
 
 
 class Observer(Protocol):
@@ -150,6 +154,7 @@ class Training:
         """
         self._started = time.monotonic() - self.progress.seconds
         self._tick_step = self.progress.step
+        self.prepare()
         validated = saved = (self.progress.seconds, self.progress.step)
         while not self.finished:
             self.step()
@@ -174,6 +179,39 @@ class Training:
         """Whether the budget is spent."""
         return self.progress.spent >= 1
 
+    def prepare(self) -> None:
+        """Compiles the network for every size and set of trained parameters to come, and warms a GPU up.
+
+        Otherwise the first step's minute would be the schedule's warm-up, and later ones would fall into the decay.
+        The time belongs to the budget and not to the schedule. Nothing else of the run is changed.
+        """
+        recipe, data, device = self.recipe, self.recipe.data, self.world.device
+        if recipe.compile == "off" and device.type == "cpu":
+            return
+        started, count = time.monotonic(), data.batch // self.world.size
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        now, end = self._moment(), Moment(1.0, sys.maxsize, recipe.epoch)
+        patches = sorted({data.patch, data.late_patch or data.patch})
+        for moment, patch in [(now, data.patch_at(now.spent)), *((end, patch) for patch in patches)]:
+            if groups.freeze(self.members, moment):
+                self.distributed.renew()
+            low, high = (  # laid out in memory as crops are
+                torch.full((count, side, side, 3), 0.5, device=device).permute(0, 3, 1, 2)
+                for side in (patch, patch * recipe.scale)
+            )
+            self._loss(low, high).backward()
+        if groups.freeze(self.members, now):
+            self.distributed.renew()
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took, self.progress.seconds = self.world.max(time.monotonic() - started, time.monotonic() - self._started)
+        self.progress.prepared += took
+        self._say(f"ready after {took:.0f} s")
+
     def step(self) -> None:
         """One step of training; counts itself."""
         recipe, now = self.recipe, self._moment()
@@ -186,14 +224,16 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = self.progress.rate * group["multiple"]
 
-        low, high = self.crops.batch(recipe.data.batch)
-        with self.autocast():
-            output = self.distributed.model(low)
-        loss = self.objective(output.float(), high)
+        loss = self._loss(*self.crops.batch(recipe.data.batch))
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._apply(loss.detach())
         self.progress.step += 1
+
+    def _loss(self, low: Tensor, high: Tensor) -> Tensor:
+        with self.autocast():
+            output = self.distributed.model(low)
+        return self.objective(output.float(), high)
 
     def _apply(self, loss: Tensor) -> None:
         """Takes the optimiser's step unless the gradient is not finite; without waiting for the device."""
@@ -230,8 +270,9 @@ class Training:
             spent = progress.step / steps
         else:
             since = (progress.step - self._tick_step) / progress.per_second if progress.per_second > 0 else 0.0
-            # the last validation and checkpoint belong to the budget, so steps end a little earlier
-            spent = (progress.seconds + since) / max(budget.value - sum(self._took.values()), budget.value / 2)
+            # getting ready, the last validation and checkpoint belong to the budget, so steps end a little earlier
+            other = progress.prepared + sum(self._took.values())
+            spent = (progress.seconds - progress.prepared + since) / max(budget.value - other, budget.value / 2)
         return Moment(min(1.0, spent), progress.step, self.recipe.epoch)
 
     @property
@@ -281,7 +322,7 @@ class Training:
         assert self.validate is not None
         started, progress = time.monotonic(), self.progress
         self.network.eval()
-        with self.ema.applied(), torch.no_grad(), self.autocast():
+        with self.ema.applied(), torch.no_grad(), self.autocast(), uncompiled(self.recipe.compile):
             psnr, ssim, samples = self.validate(self.network, self.finished)
         progress.psnr, progress.ssim = self.world.max(psnr, ssim)
         better = progress.psnr > progress.best
@@ -360,13 +401,23 @@ def compile_network(network: nn.Module, how: str) -> None:
     """Compiles a network in place; its parameters keep their names.
 
     Compiling the repeated block alone gives nearly the speed of the whole in a fraction of the time, since all blocks
-    share one compiled function.
+    share one compiled function. Every size of crops is compiled for itself: free sizes are slow, and break the compiler
+    in whole networks.
     """
     if how == "off":
         return
-    parts = parallel.repeated_blocks(network) if how == "blocks" else [network]
+    from torch._dynamo import config  # takes a second to import
+
+    # blocks of one class share their code: a U-Net's have a dozen shapes, and beyond the limit nothing is compiled
+    config.recompile_limit = max(config.recompile_limit, _FORMS)
+    parts = parallel.units(network) if how == "blocks" else [network]
     for part in parts or [network]:
-        part.compile(dynamic=False if how == "whole" else None)  # free sizes break the compiler in whole networks
+        part.compile(dynamic=False)
+
+
+def uncompiled(how: str) -> AbstractContextManager[Any]:
+    """Within it a network compiled as `how` says runs as it is: nothing is compiled for the sizes of validation."""
+    return nullcontext() if how == "off" else torch.compiler.set_stance("force_eager")
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:
