@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from finescale.cli.main import parser
 from finescale.networks import DEFAULT
 from finescale.networks.arguments import checked
 from finescale.networks.unet import UNet
@@ -106,19 +104,6 @@ def test_no_command_hides_in_a_block_that_is_not_looked_at(page: Path) -> None:
 def test_a_failing_block_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match=r"page.md, line 7: exit code 3 of\n\necho why >&2; false"):
         run(Block(7, "sh", "echo why >&2; false || exit 3\n"), "page.md", tmp_path)
-
-
-def test_commands_of_a_session_on_a_gpu_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = (ROOT / "recipes" / "README.md").read_text("utf-8").splitlines()
-    (options,) = (line.strip().removeprefix("V=").strip('"') for line in lines if line.strip().startswith("V="))
-    commands = [line.replace("$V", options) for line in lines if re.match(" {4,}.*finescale ", line)]
-    assert len(commands) > 6
-    for command in commands:
-        words = shlex.split(command.rstrip(" &").partition("finescale ")[2])
-        try:
-            parser().parse_args(words)
-        except SystemExit:
-            pytest.fail(f"{command.strip()}: {capsys.readouterr().err}")
 
 
 def test_comparisons_are_of_arguments_that_networks_take() -> None:

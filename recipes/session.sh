@@ -1,0 +1,115 @@
+#!/bin/sh
+# Trainings side by side on a machine rented for minutes: packs the pictures, trains until the time is nearly over, and
+# leaves everything worth taking home in one folder. Nothing is asked and nothing is downloaded.
+#
+#   recipes/session.sh -p PICTURES [-v PICTURES] [-w WHEELS] [-m MINUTES] [-o FOLDER] 'RECIPE [OPTION...]'...
+#
+#   recipes/session.sh -p pictures -v validation -m 9 'sa-rcan-light-x2 --set data.batch=32' 'sa-rcan-light-x4 ...'
+#
+# -p  pictures to train on, as files; packed into stores/session first, unless that is there
+# -v  pictures to validate on
+# -w  folder of wheels to install first, where the machine has no network
+# -m  minutes from the start of this script to its end, packing and all (default 15)
+# -o  folder for what goes home (default home): logs, and results.tar.00, .01 ... of at most 15 MiB each:
+#     `cat results.tar.* | tar x` unpacks them
+# -k  MiB of results at most (default 60); the smallest files go first
+# -s  scales to pack (default 2,3,4)
+# -d  device (default cuda)
+#
+# A recipe is the name of a file here, and the options are those of `finescale train`. A run that fails is tried once
+# more, uncompiled, from its last checkpoint, if it has one.
+set -u
+
+minutes=15 home=home keep=60 scales=2,3,4 device=cuda pictures='' validation='' wheels=''
+while getopts p:v:w:m:o:k:s:d: option; do
+    case $option in
+    p) pictures=$OPTARG ;;
+    v) validation=$OPTARG ;;
+    w) wheels=$OPTARG ;;
+    m) minutes=$OPTARG ;;
+    o) home=$OPTARG ;;
+    k) keep=$OPTARG ;;
+    s) scales=$OPTARG ;;
+    d) device=$OPTARG ;;
+    *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2; }
+
+recipes=$(dirname "$0")
+end=$(($(date +%s) + minutes * 60))
+left() { echo $((end - $(date +%s))); }
+say() { echo "$(left) s left: $*"; }
+
+python=${PYTHON:-python3}
+mkdir -p "$home" runs || exit 1
+if [ -n "$wheels" ]; then
+    "$python" -m pip install -q --no-index --no-deps --no-compile --target runs/.site "$wheels"/*.whl || exit 1
+    export PYTHONPATH="$PWD/runs/.site${PYTHONPATH:+:$PYTHONPATH}"
+fi
+export PYTHONPATH="$PWD/$recipes/../src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+# several processes share the cores, and each would start as many threads and compilers as there are
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}" TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-4}"
+
+if [ "$device" = cuda ]; then
+    "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' || exit 1
+fi
+if [ ! -e stores/session ]; then
+    say packing
+    OMP_NUM_THREADS=1 "$python" -m finescale data prepare "$pictures" -o stores/session --scales "$scales" || exit 1
+fi
+
+train() { # NAME OPTION...: trains, and again uncompiled if that failed
+    name=$1
+    shift
+    for compile in '' --set=compile=off; do
+        budget=$(($(left) - spare))
+        [ $budget -gt 10 ] || break
+        # a late start of the process eats into the budget of time, not into what comes after: it is then told to stop
+        timeout -k 15 $((budget + starting)) "$python" -m finescale train "$recipes/$name.toml" --resume \
+            --data stores/session ${validation:+--validation "$validation"} --device "$device" --out "runs/$name" \
+            --no-board --budget "${budget}s" "$@" $compile >>"$home/$name.log" 2>&1
+        status=$?
+        [ $status -eq 0 ] && break
+        echo "ended with status $status" >>"$home/$name.log"
+        [ $status -eq 2 ] && break # the recipe or an option is wrong
+    done
+}
+
+starting=25 packing=20 # seconds that it takes to start Python and load the pictures, and to pack the results
+[ "$device" = cuda ] || starting=10
+spare=$((starting + packing))
+say training
+runs=
+for run in "$@"; do
+    # shellcheck disable=SC2086 # words of one argument
+    train $run &
+    runs="$runs $!"
+done
+if [ "$device" = cuda ] && command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,power.draw --format=csv -l 5 >"$home/gpu.csv" &
+    trap "kill $!" EXIT
+fi
+# shellcheck disable=SC2086 # numbers
+wait $runs
+
+say 'packing results'
+rm -f "$home"/results.tar.*
+# the smallest first: of what is too much, that which would push out the most stays behind
+files=$(for run in "$@"; do ls -d "runs/${run%% *}"/*.safetensors "runs/${run%% *}"/last.ckpt 2>/dev/null; done)
+files=$(for file in $files; do echo "$(wc -c <"$file") $file"; done | sort -n)
+size=0
+chosen=$(echo "$files" | while read -r bytes file; do
+    [ -n "$file" ] || continue
+    size=$((size + bytes + 1024))
+    if [ $size -le $((keep * 1048576)) ]; then echo "$file"; else echo "left behind: $file ($bytes bytes)" >&2; fi
+done)
+# shellcheck disable=SC2086 # names without blanks
+[ -z "$chosen" ] || tar c $chosen | split -b 15m -d - "$home/results.tar."
+for run in "$@"; do
+    echo "== ${run%% *}"
+    grep -v '^$' "$home/${run%% *}.log" | tail -n 3
+done
+ls -l "$home"
+say done

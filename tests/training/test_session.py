@@ -1,0 +1,99 @@
+"""`recipes/session.sh`, with a stand-in for Python: what it would train, what it does about failures, what it packs."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from finescale.cli.main import parser
+from finescale.training.recipe import load
+
+ROOT = Path(__file__).parents[2]
+STAND_IN = """#!/bin/sh
+echo "$@" >>calls
+case "$*" in
+*"data prepare"*) mkdir -p stores/session ;;
+*" train "*broken*compile=off*) ;;
+*" train "*broken*) exit 1 ;;
+*" train "*wrong*) exit 2 ;;
+esac
+case "$*" in *" train "*)
+    name=$(basename "$(echo "$*" | sed "s/.* train //; s/ .*//")" .toml)
+    mkdir -p runs/$name
+    echo weights >runs/$name/$name.safetensors
+    head -c 3000000 /dev/zero >runs/$name/last.ckpt
+esac
+"""
+
+
+def session(folder: Path, script: str) -> tuple[str, list[list[str]]]:
+    """What a script that calls `recipes/session.sh` prints, and the words of every call of Python."""
+    (folder / "recipes").symlink_to(ROOT / "recipes")
+    (folder / "python").write_text(STAND_IN)
+    (folder / "python").chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=folder,
+        env={**os.environ, "PYTHON": str(folder / "python")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    calls = [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
+    return done.stdout + done.stderr, calls
+
+
+def examples() -> list[str]:
+    """The indented blocks of the page that start a session."""
+    text = (ROOT / "recipes" / "README.md").read_text("utf-8")
+    blocks = re.findall(r"(?:^    .*\n)+", text, flags=re.MULTILINE)
+    return [block for block in blocks if "session.sh" in block and "RECIPE" not in block]
+
+
+needs_tools = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("sh", "timeout", "split", "tar")), reason="a shell and its tools"
+)
+
+
+@needs_tools
+@pytest.mark.parametrize("example", examples())
+def test_the_pages_sessions_train_what_they_say(example: str, tmp_path: Path) -> None:
+    _, calls = session(tmp_path, example)
+    trainings = [call for call in calls if "train" in call]
+    assert len(trainings) >= 2
+    for call in trainings:
+        args = parser().parse_args(call[call.index("finescale") + 1 :])
+        recipe = load(ROOT / "recipes" / Path(args.recipe).name, args.overrides)
+        assert args.device == "cuda"
+        assert args.budget == "4000" or int(args.budget.rstrip("s")) > 400
+        assert args.resume
+        assert recipe.name == args.recipe.stem
+        if args.warm_start:
+            assert (ROOT / args.warm_start).is_file()
+
+
+@needs_tools
+def test_a_failed_run_is_tried_uncompiled_and_a_wrong_one_is_not(tmp_path: Path) -> None:
+    _, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu broken 'wrong --set a=b' fine")
+    tried = [call for call in calls if "train" in call]
+    assert sum("broken.toml" in " ".join(call) for call in tried) == 2
+    assert sum("wrong.toml" in " ".join(call) for call in tried) == 1
+    assert sum("--set=compile=off" in call for call in tried) == 1
+    assert "ended with status 2" in (tmp_path / "home" / "wrong.log").read_text()
+
+
+@needs_tools
+def test_results_are_packed_smallest_first_within_their_limit(tmp_path: Path) -> None:
+    said, _ = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu -k 4 a-x2 b-x2")
+    with tarfile.open(tmp_path / "home" / "results.tar.00") as file:
+        names = file.getnames()
+    assert names[:2] == ["runs/a-x2/a-x2.safetensors", "runs/b-x2/b-x2.safetensors"]
+    assert len(names) == 3
+    assert "left behind: runs/" in said
