@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from finescale.data.crops import Crops
 from finescale.errors import FinescaleError
@@ -410,6 +411,12 @@ def compile_network(network: nn.Module, how: str) -> None:
 
     # blocks of one class share their code: a U-Net's have a dozen shapes, and beyond the limit nothing is compiled
     config.recompile_limit = max(config.recompile_limit, _FORMS)
+    # PyTorch gives every spectrally normalised layer a class of its own, so that no block would be like another
+    classes: dict[tuple[type, ...], type] = {}
+    for module in network.modules():
+        if parametrize.is_parametrized(module):
+            kind = (*type(module).__bases__, *(type(p) for p in module.parametrizations.values()))  # type: ignore[union-attr]
+            module.__class__ = classes.setdefault(kind, type(module))
     parts = parallel.units(network) if how == "blocks" else [network]
     for part in parts or [network]:
         part.compile(dynamic=False)
