@@ -415,7 +415,10 @@ def compile_network(network: nn.Module, how: str) -> None:
     classes: dict[tuple[type, ...], type] = {}
     for module in network.modules():
         if parametrize.is_parametrized(module):
-            kind = (*type(module).__bases__, *(type(p) for p in module.parametrizations.values()))  # type: ignore[union-attr]
+            kind = (
+                *type(module).__bases__,
+                *(type(part) for part in module.get_submodule("parametrizations").children()),
+            )
             module.__class__ = classes.setdefault(kind, type(module))
     parts = parallel.units(network) if how == "blocks" else [network]
     for part in parts or [network]:
