@@ -48,6 +48,7 @@ FORMATS = {
     ".jpeg": "jpeg",
     ".jpe": "jpeg",
     ".jfif": "jpeg",
+    ".mpo": "jpeg",
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
