@@ -197,8 +197,8 @@ GALLERY = (
         "A Falcon 9 before its start, photographed by SpaceX; public domain. From scikit-image.",
     ),
     Photograph(
-        "gallery/rocket.jpg",
-        "The same, from a JPEG of quality 40",
+        "gallery/cat.png",
+        "Fur and whiskers, from a JPEG of quality 40",
         "The small picture was written and read as a strongly compressed JPEG, as pictures of the web often were.",
         jpeg=True,
     ),

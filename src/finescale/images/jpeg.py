@@ -23,7 +23,7 @@ CHROMA = (
 )
 
 
-STRONG = 75  # below this quality blocks and ringing are plain to see, above all when enlarged
+STRONG = 85  # below this quality blocks and ringing show when a picture is enlarged, see docs/results/jpeg.md
 
 
 def quality(path: str | os.PathLike[str]) -> int | None:
