@@ -55,7 +55,7 @@ def shipped(folder: Path = WEIGHTS) -> list[Shipped]:
     for path in folder.glob("*.safetensors"):
         cost = measure(load(path))
         found.append(Shipped(path, read_header(path), sha256(path), cost.parameters, cost.macs))
-    return sorted(found, key=lambda file: (file.header.scale, file.parameters, file.path.name))
+    return sorted(found, key=lambda file: (file.header.scale, file.parameters, file.header.name))
 
 
 def names(weights: Sequence[Shipped], scale: int) -> list[str]:

@@ -48,7 +48,6 @@ FORMATS = {
     ".jpeg": "jpeg",
     ".jpe": "jpeg",
     ".jfif": "jpeg",
-    ".mpo": "jpeg",
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
@@ -59,6 +58,7 @@ LOSSLESS = ("png", "tiff", "bmp")
 READABLE = FORMATS | {
     ".gif": "gif",
     ".dib": "bmp",
+    ".mpo": "jpeg",
     ".avifs": "avif",
     ".ppm": "ppm",
     ".pgm": "ppm",
