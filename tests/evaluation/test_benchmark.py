@@ -198,6 +198,7 @@ def test_sixteen_bits_and_grey_become_rgb(tmp_path: Path) -> None:
     assert sets.read_rgb(tmp_path / "a.png").tolist() == [[[0] * 3, [1] * 3, [255] * 3]]
 
 
+@pytest.mark.slow
 def test_speed_in_a_process_of_its_own(tiny: Path) -> None:
     made = measure_apart(str(tiny), 2, {"device": "cpu"}, (8, 6), repeats=1)
     assert made.seconds > 0

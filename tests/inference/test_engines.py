@@ -110,6 +110,7 @@ class Strange(Network):
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.01 * float(x.shape[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted((Path(weights.__file__).parent / "files").glob("*.safetensors")), ids=lambda path: path.stem
 )
@@ -185,6 +186,7 @@ def trained_like(scale: int) -> Network:
     return tiny_network(scale, channels=24, blocks=1)
 
 
+@pytest.mark.slow
 def test_int8_is_close_cached_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")

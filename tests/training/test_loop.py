@@ -311,6 +311,7 @@ def test_compiled_blocks_are_found_and_keep_their_names(make_training: MakeTrain
     assert {type(block).__name__ for block in blocks} == {"ResidualBlock"}
 
 
+@pytest.mark.slow
 def test_everything_is_compiled_before_the_schedule_starts(make_training: MakeTraining) -> None:
     from torch._dynamo.utils import counters
 

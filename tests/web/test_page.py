@@ -390,6 +390,7 @@ def violations(page: webdriver.Chrome, axe: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["desk", "phone"])
 def test_axe_finds_nothing(page: webdriver.Chrome, axe: str, pictures: list[Path], tmp_path: Path, device: str) -> None:
     if device == "phone":
