@@ -58,6 +58,7 @@ def test_a_changed_file_is_a_problem(folder: Path, capsys: pytest.CaptureFixture
     assert "its SHA-256 is not the one listed" in said.partition("Problems")[2]
 
 
+@pytest.mark.slow
 def test_a_broken_package_is_reported_and_the_rest_still_told(folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken" / "openvino"
     broken.mkdir(parents=True)

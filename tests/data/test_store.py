@@ -29,6 +29,7 @@ def test_holds_the_pixels_of_every_picture(pictures: Path, tiny_store: Path) -> 
             assert torch.equal(packed.picture(i, scale), low)
 
 
+@pytest.mark.slow
 def test_the_same_store_from_several_processes(pictures: Path, tiny_store: Path, tmp_path: Path) -> None:
     list(store.prepare(store.find_pictures([pictures]), tmp_path / "s", (4, 2, 3), workers=2, licence="CC0-1.0"))
     for name in ("hr.bin", "x2.bin", "x3.bin", "x4.bin", "index.json"):

@@ -79,6 +79,7 @@ def test_two_processes_at_once(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_an_engine_survives_a_damaged_cache(folder: Path, engine: str) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[engine])

@@ -213,6 +213,7 @@ def test_int8_leaves_the_first_and_the_last_convolution_and_attention_alone() ->
     assert len(quantise.convolutions(translate(for_inference(network)))) == len(wide) - 2
 
 
+@pytest.mark.slow
 def test_int8_rounds_within_other_operations() -> None:
     """A rounding of its own costs three passes over memory."""
     openvino = pytest.importorskip("openvino")

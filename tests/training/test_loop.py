@@ -192,6 +192,7 @@ def test_a_budget_in_time_is_kept_and_ends_fully_decayed(
     assert record.spent[-1] == 1
 
 
+@pytest.mark.slow
 def test_a_budget_in_real_time(make_training: MakeTraining) -> None:
     training = make_training(budget="3s", save_every="1s")
     training.optimiser.step()  # loads the kernels

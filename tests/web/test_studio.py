@@ -16,6 +16,7 @@ from finescale.web.studio import Studio
 from finescale.weights.files import save
 
 
+@pytest.mark.slow
 def test_what_int8_costs_is_told_once(
     tmp_path: Path,
     compiled_cache: Path,
