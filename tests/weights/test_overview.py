@@ -9,7 +9,9 @@ import pytest
 from finescale.cli import main as cli
 from finescale.networks.catalogue import ALIASES, NETWORKS, build
 from finescale.weights import overview as module
+from finescale.weights import places
 from finescale.weights.files import save
+from finescale.weights.header import read_header
 
 LICENCE = "for tests"
 FIGURES = {"Set5": {"psnr": 31.234, "ssim": 0.8765}}
@@ -39,6 +41,17 @@ def test_rows_tell_cost_weights_and_figures() -> None:
     assert 38e6 < unet.parameters < 39e6
     assert {2, 3} <= set(light.scales)
     assert light.figures[2] == FIGURES
+
+
+def test_the_shipped_network_for_jpegs_shows_its_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.delenv("FINESCALE_WEIGHTS", raising=False)
+    assert cli.main(["networks"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if " sa-rcan-light-jpeg " in line)
+    figures = read_header(places.candidates()[0] / "sa-rcan-light-jpeg-x2.safetensors").notes["figures"]["Set5-jpeg40"]
+    assert f"x2 {figures['psnr']:.2f} / {figures['ssim']:.4f} (jpeg40)" in line
 
 
 @pytest.mark.usefixtures("few")

@@ -52,12 +52,17 @@ def run(args: argparse.Namespace) -> int:
             table.add_row(*cells, row.summary)
         screen.print(table)
     screen.print(
-        f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; Set5: PSNR in dB and SSIM, of luma",
+        f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; Set5: PSNR in dB and SSIM, of luma"
+        " (jpeg40: of small pictures that have been JPEGs of quality 40)",
         highlight=False,
     )
     return 0
 
 
 def _figures(scale: int, sets: Mapping[str, Any]) -> str:
-    of = sets.get("Set5")
-    return f"x{scale} {of['psnr']:.2f} / {of['ssim']:.4f}" if of else f"x{scale}"
+    name = next((name for name in sorted(sets) if name.startswith("Set5")), None)  # clean pictures come first
+    if name is None:
+        return f"x{scale}"
+    condition = name.removeprefix("Set5").removeprefix("-")  # "jpeg40", see `finescale bench --jpeg`
+    figures = f"x{scale} {sets[name]['psnr']:.2f} / {sets[name]['ssim']:.4f}"
+    return f"{figures} ({condition})" if condition else figures

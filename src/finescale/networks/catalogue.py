@@ -69,7 +69,7 @@ NETWORKS: dict[str, Entry] = {
         RCAN, "RCAN of six groups with self-attention after every second group", {"groups": 6, "attention": "group"}
     ),
     "sa-rcan-light": Entry(RCAN, "small SA-RCAN for CPUs, the default", _LIGHT),
-    "sa-rcan-light-jpeg": Entry(RCAN, "the same, trained to take the traces of JPEG away", _LIGHT),
+    "sa-rcan-light-jpeg": Entry(RCAN, "the same for strongly compressed JPEGs: takes their traces away", _LIGHT),
 }
 
 ARCHITECTURES: dict[str, type[Network]] = {
