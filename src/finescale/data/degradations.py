@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finescale.images.jpeg import CHROMA, LUMA
+from finescale.images.jpeg import tables
 
 # to luma and colour differences (JFIF; full range), and back
 _TO_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
@@ -60,7 +60,7 @@ class Degradation:
             x = x + torch.randn_like(x) * (deviation / 255)
         x = x.mul(255).add(0.5).floor().clamp(0, 255)
         if self.jpeg:
-            quality = _sent((self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).floor(), low)
+            quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).int()
             shift = (chance[4:6, 0] * _CELL).long().tolist()
             x = _jpeg_of_part(x, quality, _sent(chance[6] < 0.75, low), shift)
         degraded = _sent(chance[0] < self.share, low)[:, None, None, None]
@@ -106,16 +106,15 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
 
     Args:
         x: (B, 3, H, W) whole grey levels in [0, 255]; H and W are multiples of 16.
-        quality: (B,) from 1 to 100.
+        quality: (B,) from 1 to 100, on the CPU.
         halved: (B,) bool: colour of half the resolution (4:2:0), enlarged again by the triangle filter.
 
     Returns:
         (B, 3, H, W) whole grey levels in [0, 255].
     """
     ycc = _mixed(x, _TO_YCC).round()
-    scale = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)[:, None, None]
-    tables = (_sent(torch.tensor(table, dtype=torch.float32), x) for table in (LUMA, CHROMA))
-    luma_table, chroma_table = (((table * scale + 50) / 100).floor().clamp(1, 255) for table in tables)
+    steps = torch.tensor([tables(q) for q in quality.tolist()], dtype=torch.float32)  # (B, 2, 64)
+    luma_table, chroma_table = _sent(steps, x).unbind(1)
     luma = _quantised(ycc[:, :1] - 128, luma_table) + 128
     whole = _quantised(ycc[:, 1:], chroma_table)
     half = _quantised(F.avg_pool2d(ycc[:, 1:], 2).round(), chroma_table)
@@ -129,7 +128,7 @@ def _mixed(x: Tensor, matrix: list[list[float]]) -> Tensor:
 
 
 def _quantised(x: Tensor, table: Tensor) -> Tensor:
-    """(B, C, H, W) through the cosine transform of blocks, rounded to multiples of `table` (B, 8, 8), and back."""
+    """(B, C, H, W) through the cosine transform of blocks, rounded to multiples of `table` (B, 64), and back."""
     count, channels, height, width = x.shape
     places = torch.arange(8, device=x.device)
     cosines = torch.cos((2 * places + 1) * places[:, None] * (math.pi / 16)) / 2  # (frequency, place)

@@ -250,11 +250,22 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
             yield upscaler.remark
 
 
+def strong_compression(picture: Path) -> int | None:
+    """The quality of a JPEG whose traces the default network takes for detail; None for all other pictures.
+
+    Also None where the network for such pictures, `FOR_JPEG`, has no weights on this machine.
+    """
+    if places.present(FOR_JPEG, 4) is None:
+        return None
+    quality = jpeg.quality(picture)
+    return quality if quality is not None and quality < jpeg.STRONG else None
+
+
 def _compressed(flow: Flow, options: Options) -> Iterator[str]:
-    """That the default network takes the traces of JPEG for detail, where there are any to speak of."""
-    if options.network is not None or places.present(FOR_JPEG, 4) is None:
+    """That there is a network for JPEGs such as some of the pictures."""
+    if options.network is not None:  # whoever names one has chosen
         return
-    found = {job.source: quality for job in flow.written if (quality := jpeg.quality(job.source) or 100) < jpeg.STRONG}
+    found = {job.source: quality for job in flow.written if (quality := strong_compression(job.source))}
     if len(found) == 1:
         (source, quality), *_ = found.items()
         yield f"{source}: a JPEG of quality {quality}; --network {FOR_JPEG} takes its traces away"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyvips
 
-from finescale.images import files, jpeg
+from finescale.images import files
 from finescale.images.picture import from_pil, to_8_bit, to_pil
+from finescale.inference.batch import strong_compression
 from finescale.inference.upscale import Networks
 from finescale.networks import DEFAULT, FOR_JPEG
 from finescale.web.jobs import Limits, Order
-from finescale.weights import places
 
 log = logging.getLogger("finescale")
 pyvips.block_untrusted_set(True)  # of libvips's loaders only those for plain pictures: no SVG, PDF, ImageMagick
@@ -37,10 +37,8 @@ class Studio:
         """See `finescale.web.jobs.Work`."""
         progress(0.0)
         picture = files.read(source, max_pixels=self.limits.pixels)
-        if order.network == DEFAULT and places.present(FOR_JPEG, 4):
-            quality = jpeg.quality(source)
-            if quality is not None and quality < jpeg.STRONG:
-                files.warn(f"{source}: a JPEG of quality {quality}; the network {FOR_JPEG} takes its traces away")
+        if order.network == DEFAULT and (quality := strong_compression(source)):
+            files.warn(f"{source}: a JPEG of quality {quality}; the network {FOR_JPEG} takes its traces away")
         if self._networks.network != order.network:
             self._networks = Networks(order.network, **self.settings)
         enlarged = self._networks.picture(picture, order.size, progress)
