@@ -20,6 +20,7 @@ PURPOSES = {
     "int8": "networks in 8-bit integers",
     "web": "the page and its API",
     "report": "figures and plots",
+    "heic": "HEIC, the pictures of phones",
     "brisque": "BRISQUE in `score` and `bench`",
     "train": "TensorBoard while training",
     "completion": "completion of commands in the shell",

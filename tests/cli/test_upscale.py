@@ -172,17 +172,17 @@ def test_sixteen_bits_are_not_lost_in_silence(caplog: pytest.LogCaptureFixture) 
 
 def test_pictures_of_other_kinds_in_a_folder_are_not_passed_over_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     photo("in/a.png")
-    for name in ("in/b.HEIC", "in/deep/c.heic", "in/d.nef", "in/notes.txt", "in/.hidden.heic"):
+    for name in ("in/b.JXL", "in/deep/c.jxl", "in/d.nef", "in/notes.txt", "in/.hidden.jxl"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"x")
     assert upscale("in", "-o", "out") == 0
-    assert capsys.readouterr().err == "2 .heic, 1 .nef left out: not among the kinds that are read\n"
+    assert capsys.readouterr().err == "2 .jxl, 1 .nef left out: not among the kinds that are read\n"
     assert upscale("in", "-o", "out", "--quiet") == 0
     assert capsys.readouterr().err == ""
     Path("in/a.png").unlink()
     assert upscale("in", "-o", "out") == 2
     said = capsys.readouterr().err
-    assert said == "finescale: in: there are no pictures in this folder of a kind that is read (but 2 .heic, 1 .nef)\n"
+    assert said == "finescale: in: there are no pictures in this folder of a kind that is read (but 2 .jxl, 1 .nef)\n"
 
 
 def test_a_folder_may_have_any_name() -> None:

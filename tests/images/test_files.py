@@ -1,6 +1,5 @@
 """Files: every kind is read and written with all it holds; what cannot be is one sentence and no half file."""
 
-import base64
 import io
 import logging
 import os
@@ -462,24 +461,10 @@ def test_what_a_tiff_says_when_opened_is_not_told_of_the_next_picture() -> None:
         read(buffer.getvalue()[:900])
 
 
-# one colour, 16 x 16 pixels, deflated
-HEIC = (
-    "c-muNV30{GsVvAy%}izhg51nBLl8SRGck>Ufw3kxwIq=N0u(b+a*CjAhJwuG5(YG&l$nzcHpIn&fe{FSfN=qY1_D(eR?f`KO9S&jqM|@fDif5KQ"
-    "I>27V)7MamgK^f{K+gRDge@VG7FOPfpjTQnKL6ZNN56Bk=zG{KYxGxU|`^9P5|nVaA4$N{Qn=MfElEM8HD6^F*zgxB{iKG8PQ}GC^WK8d$n%Xvj>"
-    "U`4m2<@@HBvgTatjP*<2V879Z>c+98~rpHq~VoKpc5<z-+4Dq#@GEG|feddvZeHIj1@K@Jmux*bga|Ns92kY<9>An}6CicFA3W)2PxASIDmkP8cAV"
-    "6d?^GBLBZ0NJ{^DT$ykR@7iz&mttu^WewJLmBqlo_|RG_Nnf|YVF6K^UF6%Oj`MW0RYW>U~2"
-)
-
-
 @pytest.mark.parametrize(("tag", "value"), [(258, 12), (258, 64), (259, 50000), (259, 34925), (259, 34712)])
 def test_whole_tiffs_of_unknown_kinds_are_not_called_damaged(tag: int, value: int) -> None:
     with pytest.raises(FinescaleError, match="of a kind that is not supported"):
         read(tiff_saying(tag, value))
-
-
-def test_heic_is_named() -> None:
-    with pytest.raises(FinescaleError, match="the picture: HEIC pictures are not read here; save it as JPEG"):
-        read(zlib.decompress(base64.b85decode(HEIC)))
 
 
 def test_one_grey_pixel(tmp_path: Path) -> None:

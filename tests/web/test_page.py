@@ -249,16 +249,16 @@ def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], t
     one(page, "files").send_keys(str(large))
     too_large = "large.png was left out: this server takes files of up to 1 MiB."
     until(lambda: one(page, "notice").text == too_large)
-    phone = tmp_path / "phone.heic"
-    phone.write_bytes(b"")
-    one(page, "files").send_keys(str(phone))
-    kinds = "AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF and WEBP"
-    sentence = f"phone.heic was left out: only pictures of the types {kinds} can be read here."
+    raw = tmp_path / "raw.nef"
+    raw.write_bytes(b"")
+    one(page, "files").send_keys(str(raw))
+    kinds = "AVIF, BMP, GIF, HEIC, JPEG, PNG, PPM, TIFF and WEBP"
+    sentence = f"raw.nef was left out: only pictures of the types {kinds} can be read here."
     until(lambda: one(page, "notice").text == sentence)
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
-    one(page, "files").send_keys(f"{phone}\n{text}\n{large}")
-    until(lambda: one(page, "notice").text == f"2 files{sentence[10:].replace(' was', ' were')} {too_large}")
+    one(page, "files").send_keys(f"{raw}\n{text}\n{large}")
+    until(lambda: one(page, "notice").text == f"2 files{sentence[7:].replace(' was', ' were')} {too_large}")
     page.find_element(By.CLASS_NAME, "remove").click()
     assert page.switch_to.active_element.get_attribute("id") == "files"
 

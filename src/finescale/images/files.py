@@ -1,35 +1,34 @@
 """Pictures from files and into files: every sample, the profile, the EXIF block, the resolution; nothing half written.
 
-Reading goes through libvips, which gives every format at its own depth; writing of PNG and TIFF through
-`encoders`, of AVIF through libvips and of the rest through Pillow.
+Reading goes through libvips, which gives every format at its own depth, and through `decoders` where it does not;
+writing of PNG and TIFF through `encoders`, of AVIF through libvips and of the rest through Pillow.
 """
 
 import io
 import logging
 import os
 import stat
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyvips
-from PIL import Image
 
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError, nearest, system_reason
 from finescale.images import exif as exif_blocks
+from finescale.images.decoders import ERRORS, HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
 from finescale.images.encoders import ENCODERS, Layout
 from finescale.images.picture import (
     Picture,
     Samples,
     cmyk_to_srgb,
     fitting,
-    from_pil,
+    full_range,
     oriented,
     split,
     to_8_bit,
@@ -55,6 +54,7 @@ FORMATS = {
     ".bmp": "bmp",
 }
 LOSSLESS = ("png", "tiff", "bmp")
+HEIC_NAMES = {".heic": "heic", ".heif": "heic", ".hif": "heic"}
 READABLE = FORMATS | {
     ".gif": "gif",
     ".dib": "bmp",
@@ -65,11 +65,12 @@ READABLE = FORMATS | {
     ".pbm": "ppm",
     ".pnm": "ppm",
 }
+READABLE |= HEIC_NAMES if HEIC else {}
 """Extension -> format of pictures that can be read, for looking through folders; `read` itself goes by the content."""
 
 # fmt: off
-NOT_READ = {
-    ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr",
+NOT_READ = (HEIC_NAMES.keys() - READABLE.keys()) | {
+    ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw",  # camera RAW
 }
 # fmt: on
@@ -78,8 +79,8 @@ NOT_READ = {
 MAX_PIXELS = 500_000_000
 """Largest picture that is read as a whole unless told otherwise; larger ones go by strips (`images.strips`)."""
 
+_UNKNOWN_FORMAT = "not a picture in a format that is read here"
 _LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "heif": "avif", "gif": "gif"}
-_PILLOW = ("BMP", "DIB", "PPM", "AVIF")  # what libvips does not open, or not always
 LARGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 65536}  # pixels per side
 _COLOUR_ONLY = ("webp", "avif")  # these store grey as RGB
 _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
@@ -95,21 +96,8 @@ _UNKNOWN_KIND = (
     "not a whole number of bytes",  # 10 and 12 bits in TIFF
     "samples out of range",  # more than 32 bits in TIFF
 )
-# of Pillow; its plugin for AVIF raises the last
-_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError)
 
 File = str | os.PathLike[str] | bytes | BinaryIO
-
-
-class Info(NamedTuple):
-    """What the header of a picture says; width and height as shown, after the EXIF orientation."""
-
-    width: int
-    height: int
-    format: str
-    channels: int
-    bits: int
-    frames: int
 
 
 class Opened:
@@ -126,7 +114,7 @@ class Opened:
     def __init__(self, file: File, access: str = "sequential") -> None:
         self.name = _name(file)
         self.image: Any = None
-        self.pil: Image.Image | None = None
+        self.decoder: Decoder | None = None
         try:
             self.data, head = _contents(file)
         except OSError as error:
@@ -134,42 +122,48 @@ class Opened:
         if not head:
             raise self.error("the file is empty")
         try:
-            if isinstance(self.data, bytes):
-                source = pyvips.Source.new_from_memory(self.data)
+            if is_heic(head):
+                self.decoder = self._decoder(with_libheif)
             else:
-                source = pyvips.Source.new_from_file(os.fsencode(self.data))
-            # "error" also stops at files that end too early, which libvips would fill with grey
-            self.image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error", revalidate=True)
-            self.format = _LOADERS.get(self.field("vips-loader", "").split("load")[0], "")
-            if self.image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
-                self.image = self.image.colourspace("srgb")
+                self._open(access)
         except _ERRORS as error:
-            self.pil = self._open_with_pillow(head, _said(error))
-            self.format = (self.pil.format or "").lower()
-        else:
-            # opening a TIFF can leave remarks behind, which would be told of the next picture that is damaged
-            if pyvips.vips_lib.vips_error_buffer()[0] != b"\0":
-                pyvips.vips_lib.vips_error_clear()
+            said = _said(error)
+            if head[:2] == b"BM" or head[:1] == b"P" or head[4:8] == b"ftyp":
+                with suppress(*ERRORS):
+                    self.decoder = self._decoder(with_pillow)
+            if self.decoder is None:
+                known = "is not a known file format" not in said and "is not in a known format" not in said
+                raise self.error(_damage(said) if known else _UNKNOWN_FORMAT) from error
+        except ERRORS as error:
+            raise self.error(_damaged(error)) from error
+        if self.decoder is not None:
+            self.image = None
+            self.format, self.frames = self.decoder.info.format, self.decoder.info.frames
+            return
+        self.format = _LOADERS.get(self.field("vips-loader", "").split("load")[0], "")
         if not self.format:
-            raise self.error("not a picture in a format that is read here")
+            raise self.error(_UNKNOWN_FORMAT)
         self.frames = max(self.field("n-pages", 1), int(b"acTL" in head.split(b"IDAT")[0]) + 1)
-        if self.pil is not None:
-            self.frames = getattr(self.pil, "n_frames", 1)
 
-    def _open_with_pillow(self, head: bytes, said: str) -> Image.Image:
-        """For formats that libvips does not know; `said` is what libvips said."""
-        if head[:2] == b"BM" or head[:1] == b"P" or head[4:8] == b"ftyp":
-            try:
-                data = self.data if isinstance(self.data, bytes) else Path(self.data).read_bytes()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                    return Image.open(io.BytesIO(data), formats=_PILLOW)
-            except Image.DecompressionBombError as bomb:
-                raise self.error("holds too many pixels") from bomb
-            except _PILLOW_ERRORS:
-                pass
-        known = "is not a known file format" not in said and "is not in a known format" not in said
-        raise self.error(_damage(said) if known else "not a picture in a format that is read here")
+    def _open(self, access: str) -> None:
+        """With libvips."""
+        if isinstance(self.data, bytes):
+            source = pyvips.Source.new_from_memory(self.data)
+        else:
+            source = pyvips.Source.new_from_file(os.fsencode(self.data))
+        # "error" also stops at files that end too early, which libvips would fill with grey
+        self.image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error", revalidate=True)
+        if self.image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
+            self.image = self.image.colourspace("srgb")
+        # opening a TIFF can leave remarks behind, which would be told of the next picture that is damaged
+        if pyvips.vips_lib.vips_error_buffer()[0] != b"\0":
+            pyvips.vips_lib.vips_error_clear()
+
+    def _decoder(self, open_with: Callable[[bytes | str], Decoder]) -> Decoder:
+        try:
+            return open_with(self.data)
+        except FinescaleError as error:
+            raise self.error(str(error)) from error
 
     def error(self, reason: str) -> FinescaleError:
         """The reason with the file's name before it."""
@@ -193,11 +187,8 @@ class Opened:
     @property
     def info(self) -> Info:
         """What the header says."""
-        if self.pil is not None:
-            turned = self.pil.getexif().get(exif_blocks.ORIENTATION, 1) >= 5
-            size = self.pil.size[::-1] if turned else self.pil.size
-            channels = 3 if self.pil.mode == "P" else len(self.pil.getbands())
-            return Info(*size, self.format, channels, 8, self.frames)
+        if self.decoder is not None:
+            return self.decoder.info
         size = (self.image.width, self.image.height)
         channels = self.image.bands - self.cmyk
         bits = 8 if self.image.format == "uchar" else 16
@@ -209,7 +200,8 @@ class Opened:
         if max_pixels is not None and width * height > max_pixels:
             raise self.error(f"holds {width} x {height} pixels, more than the limit of {max_pixels}")
         if self.frames > 1:
-            warn(f"{self.name}: has several frames or pages; only the first is read")
+            which = "main one" if self.format == "heic" else "first"
+            warn(f"{self.name}: has several frames or pages; only the {which} is read")
 
     def metadata(self) -> dict[str, Any]:
         """icc, exif and resolution, for a Picture or a Layout."""
@@ -242,13 +234,13 @@ class Opened:
 
     def picture(self) -> Picture:
         """Decodes the picture."""
-        if self.pil is not None:
+        if self.decoder is not None:
             try:
-                return from_pil(self.pil)
+                return self.decoder.decode()
             except FinescaleError as error:
                 raise self.error(str(error)) from error
-            except _PILLOW_ERRORS as error:
-                raise self.error(f"damaged or cut off ({error})") from error
+            except ERRORS as error:
+                raise self.error(_damaged(error)) from error
         with self.decoding():
             raw = self.image.numpy()
         samples = oriented(self.samples(raw.reshape(self.image.height, self.image.width, -1)), self.orientation)
@@ -261,9 +253,8 @@ class Opened:
         except FinescaleError as error:
             raise self.error(str(error)) from error
         bits = self.field("bits-per-sample", 16) if self.format == "avif" else 16
-        if samples.dtype == np.uint16 and bits < 16:  # 10 or 12 bits, moved up to the top of 16
-            top = (1 << bits) - 1
-            samples = (((samples >> (16 - bits)).astype(np.uint32) * 65535 + top // 2) // top).astype(np.uint16)
+        if samples.dtype == np.uint16:
+            samples = full_range(samples, bits)
         if self.cmyk:
             colour = cmyk_to_srgb(np.ascontiguousarray(samples[..., :4]), self.field("icc-profile-data", None))
             samples = np.dstack((colour, samples[..., 4:]))
@@ -507,12 +498,14 @@ def _said(error: Exception) -> str:
     return error.object.decode(errors="replace")
 
 
+def _damaged(reason: object) -> str:
+    return f"damaged or cut off ({' '.join(str(reason).split())})"
+
+
 def _damage(said: str) -> str:
     """The reason among what libvips said."""
     lines = [line.strip() for line in said.splitlines()]
     telling = [x for x in lines if x and "bad seek" not in x and not x.endswith("load error") and x[0] != "("]
     reason = telling[0] if telling else "no reason given"
-    if "HEVC" in reason:
-        return "HEIC pictures are not read here; save it as JPEG, PNG or AVIF first"
     unknown = any(phrase in reason for phrase in _UNKNOWN_KIND)
-    return f"{'of a kind that is not supported' if unknown else 'damaged or cut off'} ({reason})"
+    return f"of a kind that is not supported ({reason})" if unknown else _damaged(reason)

@@ -76,6 +76,21 @@ def split(samples: Samples) -> tuple[Samples, Samples | None]:
     return np.ascontiguousarray(samples[..., :-1]), np.ascontiguousarray(samples[..., -1])
 
 
+def full_range(samples: Samples, bits: int) -> Samples:
+    """uint16 samples whose upper `bits` bits are used (10 or 12 of HEIC and AVIF), over all of 0 to 65535."""
+    if bits >= 16:
+        return samples
+    top = (1 << bits) - 1
+    return (((samples >> (16 - bits)).astype(np.uint32) * 65535 + top // 2) // top).astype(samples.dtype)
+
+
+def unmultiplied(pixels: Samples, alpha: Samples) -> Samples:
+    """Colours (H, W, C) that were stored multiplied by alpha (H, W), as they are."""
+    top = np.iinfo(pixels.dtype).max
+    weight = np.maximum(alpha, 1)[..., None].astype(np.uint64)
+    return np.minimum((pixels * np.uint64(top) + weight // 2) // weight, top).astype(pixels.dtype)
+
+
 def mod_crop(samples: Samples, multiple: int) -> Samples:
     """Crops (H, W, ...) at the bottom and right to multiples of `multiple`, as benchmarks do.
 

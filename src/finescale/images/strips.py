@@ -47,7 +47,7 @@ class StripReader:
         self._opened = opened
         self.format = opened.format
         self._region: Any = None
-        if opened.pil is not None:
+        if opened.decoder is not None:
             picture = opened.picture()
             self._top, self._kept = 0, picture.samples
             info = (*picture.size, self._kept.shape[2], picture.bits)

@@ -205,7 +205,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
             print(_written(flow.written))
         over = {path.absolute() for text in pictures if Path(text).is_dir() for path in files.passed_over(Path(text))}
         if over:
-            print(f"{_kinds(over)} left out: not among the kinds that are read", file=sys.stderr)
+            print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
         for remark in (*_remarks(flow, len(todo), left), *_compressed(flow, options)):
             print(remark, file=sys.stderr)
     if flow.failures:
@@ -226,7 +226,16 @@ def _kinds(paths: Collection[Path]) -> str:
 
 def _but(paths: Collection[Path]) -> str:
     """The end of a sentence on a folder in which only pictures of kinds that are not read lie."""
-    return f" of a kind that is read (but {_kinds(paths)})" if paths else ""
+    return f" of a kind that is read (but {_kinds(paths)}{_cure(paths)})" if paths else ""
+
+
+def _cure(paths: Collection[Path]) -> str:
+    """What would let HEIC be read, if it is among the files and is not."""
+    return (
+        "; HEIC needs: pip install 'finescale[heic]'"
+        if files.HEIC_NAMES.keys() & {path.suffix.lower() for path in paths}
+        else ""
+    )
 
 
 def _written(written: Mapping[Job, tuple[int, int]]) -> str:
