@@ -1,6 +1,7 @@
 """`finescale upscale` as it is typed."""
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -183,6 +184,24 @@ def test_pictures_of_other_kinds_in_a_folder_are_not_passed_over_in_silence(caps
     assert upscale("in", "-o", "out") == 2
     said = capsys.readouterr().err
     assert said == "finescale: in: there are no pictures in this folder of a kind that is read (but 2 .jxl, 1 .nef)\n"
+
+
+def test_programs_are_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/a.png")
+    photo("in/b.png")
+    Path("in/c.png").write_bytes(b"x")
+    assert upscale("in/b.png", "--scale", "2", "-o", "out/") == 0
+    capsys.readouterr()
+    assert upscale("in", "-o", "out", "--scale", "2", "--json", "--quiet") == 1
+    said = capsys.readouterr()
+    reason = "in/c.png: not a picture in a format that is read here"
+    width, height = (2 * side for side in read("in/a.png").size)
+    assert json.loads(said.out) == {
+        "written": [{"picture": "in/a.png", "result": "out/a_x2.png", "width": width, "height": height}],
+        "skipped": [{"picture": "in/b.png", "result": "out/b_x2.png"}],
+        "failed": [{"picture": "in/c.png", "reason": reason}],
+    }
+    assert reason in said.err
 
 
 def test_a_folder_may_have_any_name() -> None:

@@ -139,6 +139,10 @@ def choose(page: webdriver.Chrome, paths: list[Path]) -> None:
 def enlarge(page: webdriver.Chrome) -> None:
     until(lambda: one(page, "go").is_enabled())
     one(page, "go").click()
+    enlarged(page)
+
+
+def enlarged(page: webdriver.Chrome) -> None:
     until(lambda: not any(bar.is_displayed() for bar in page.find_elements(By.CLASS_NAME, "bar")))
 
 
@@ -321,6 +325,21 @@ def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver
         button.click()
     assert states(page) == ["230 × 230", "230 × 230"]
     until(lambda: set(server.folders()[0].iterdir()) <= before)
+
+
+def test_leaving_asks_while_there_is_something_to_lose(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    # whether a browser that is about to leave would ask; the question itself no script can see
+    asks = "const e = new Event('beforeunload', { cancelable: true }); dispatchEvent(e); return e.defaultPrevented"
+    choose(page, pictures[:2])
+    assert not page.execute_script(asks)  # they are still where they were chosen
+    one(page, "go").click()
+    assert page.execute_script(asks)
+    enlarged(page)
+    assert page.execute_script(asks)
+    one(page, "download-current").click()
+    assert page.execute_script(asks)  # the other
+    one(page, "download-all").click()
+    until(lambda: not page.execute_script(asks))
 
 
 def test_leaving_the_page_removes_its_pictures(page: webdriver.Chrome, server: Server, pictures: list[Path]) -> None:

@@ -38,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--skip-existing", action="store_true", help="leave them, also where one picture is named alone (else an error)"
     )
     add_engine(parser)
+    add("--json", action="store_true", help="print what was made, was there already, and failed as JSON")
     add("--quiet", action="store_true", help="no progress bar, only errors")
 
 
@@ -65,4 +66,4 @@ def run(args: argparse.Namespace) -> int:
         skip=args.skip_existing,
         settings=settings,
     )
-    return upscale_files(args.pictures, options, quiet=args.quiet)
+    return upscale_files(args.pictures, options, quiet=args.quiet, as_json=args.json)

@@ -1,6 +1,7 @@
 """Many picture files enlarged: found, named, written, and one bad file does not stop the rest."""
 
 import glob
+import json
 import os
 import sys
 from collections import Counter
@@ -167,8 +168,10 @@ def _extension(source: Path, format: str | None) -> str:
     return {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)
 
 
-def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = False) -> int:
+def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = False, as_json: bool = False) -> int:
     """Enlarges picture files, with a progress bar on a terminal; see `Flow`.
+
+    What was made is said on standard output, in words or as JSON, everything else on standard error.
 
     Pictures whose result exists are skipped with a note in folders and patterns (so an interrupted job goes on
     where it stopped); for a single file that is an error, unless `options.skip`.
@@ -200,9 +203,11 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     for error in flow.failures.values():
         if alone and isinstance(error, UsageError):
             raise error
+    if as_json:
+        print(json.dumps(_report(flow), indent=1))
+    elif flow.written and not quiet:
+        print(_written(flow.written))
     if not quiet:
-        if flow.written:
-            print(_written(flow.written))
         over = {path.absolute() for text in pictures if Path(text).is_dir() for path in files.passed_over(Path(text))}
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
@@ -231,11 +236,20 @@ def _but(paths: Collection[Path]) -> str:
 
 def _cure(paths: Collection[Path]) -> str:
     """What would let HEIC be read, if it is among the files and is not."""
-    return (
-        "; HEIC needs: pip install 'finescale[heic]'"
-        if files.HEIC_NAMES.keys() & {path.suffix.lower() for path in paths}
-        else ""
-    )
+    extensions = {path.suffix.lower() for path in paths}
+    return "; HEIC needs: pip install 'finescale[heic]'" if extensions & files.HEIC_NAMES.keys() else ""
+
+
+def _report(flow: Flow) -> dict[str, list[dict[str, str | int]]]:
+    """What was made, was there already, and failed, for programs."""
+    return {
+        "written": [
+            {"picture": str(job.source), "result": str(job.target), "width": width, "height": height}
+            for job, (width, height) in flow.written.items()
+        ],
+        "skipped": [{"picture": str(job.source), "result": str(job.target)} for job in flow.skipped],
+        "failed": [{"picture": str(job.source), "reason": _naming(job, error)} for job, error in flow.failures.items()],
+    }
 
 
 def _written(written: Mapping[Job, tuple[int, int]]) -> str:

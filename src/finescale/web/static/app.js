@@ -145,6 +145,7 @@ function addOne(file) {
   part("name").textContent = item.name;
   part("bar").setAttribute("aria-label", `Progress of ${item.name}`);
   part("download").setAttribute("aria-label", `Download ${item.name}, enlarged`);
+  part("download").addEventListener("click", () => (item.saved = true));
   part("pick").addEventListener("click", () => select(item));
   part("remove").addEventListener("click", () => (isBusy(item) ? cancel(item) : discard(item)));
   const thumb = part("thumb");
@@ -270,7 +271,7 @@ async function enlarge(item) {
   const wanted = settings();
   if (item.job) api.remove(item.job.id);
   item.abort = new AbortController();
-  Object.assign(item, { state: "sending", job: null, error: null, key: keyOf(wanted), full: false });
+  Object.assign(item, { state: "sending", job: null, error: null, key: keyOf(wanted), full: false, saved: false });
   draw(item);
   try {
     item.job = await api.submit(item.file, wanted, item.abort.signal, () => {
@@ -350,6 +351,7 @@ $("files").addEventListener("change", (event) => {
   add(event.target.files);
   event.target.value = "";
 });
+$("download-current").addEventListener("click", () => (current.saved = true));
 $("clear").addEventListener("click", () => [...items].forEach(discard));
 $("download-all").addEventListener("click", () => {
   const links = items.filter((item) => item.state === "done").map((item) => item.part("download"));
@@ -374,6 +376,9 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   add(event.dataTransfer.files);
+});
+window.addEventListener("beforeunload", (event) => {
+  if (items.some((item) => isBusy(item) || (item.state === "done" && !item.saved))) event.preventDefault(); // asks
 });
 window.addEventListener("pagehide", () => {
   for (const item of items) if (item.job) api.remove(item.job.id);
