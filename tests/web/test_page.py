@@ -201,13 +201,19 @@ def test_choose_enlarge_compare_and_download(page: webdriver.Chrome, pictures: l
     assert files.probe(result)[:2] == (80, 60)
 
 
-def test_a_format_that_browsers_do_not_show(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
-    Image.open(pictures[0]).save(tmp_path / "scan.tif")
-    choose(page, [tmp_path / "scan.tif"])
+@pytest.mark.parametrize(("kind", "made"), [("TIFF", "TIFF"), ("HEIC", "PNG")])
+def test_a_format_that_browsers_do_not_show(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path, kind: str, made: str
+) -> None:
+    file = Path(__file__).parents[1] / "images" / "heic" / "turned.heic"
+    if kind == "TIFF":
+        file = tmp_path / "scan.tif"
+        Image.open(pictures[0]).save(file)
+    choose(page, [file])
     until(lambda: "cannot show this kind" in one(page, "stage-note").text)
     enlarge(page)
     until(lambda: shown(page, "before") and shown(page, "after"))
-    assert "TIFF" in one(page, "caption").text
+    assert made in one(page, "caption").text
     assert not one(page, "stage-note").is_displayed()
 
 

@@ -360,7 +360,8 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
         from finescale.images.files import read
 
         return read(image)
-    raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}")
+    hint = "; a tensor goes into the network: finescale.load(NAME, SCALE)(x)" if hasattr(image, "detach") else ""
+    raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}{hint}")
 
 
 def share_of(progress: Progress | None, start: float, part: float) -> Callable[[float], None] | None:
