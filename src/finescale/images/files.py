@@ -288,9 +288,9 @@ def warn(sentence: str) -> None:
 def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
     """Reads a picture.
 
-    8-bit and 16-bit samples are kept (10 and 12 bits become 16; 1-bit and palettes 8), floats in [0, 1] become 16 bit.
-    CMYK becomes sRGB through its profile. The EXIF orientation is applied. Of several frames or pages the first is
-    read, with a warning in the log "finescale".
+    8-bit and 16-bit samples are kept (10 and 12 bits become 16; 1-bit, palettes and 16-bit colour of PPM 8), floats in
+    [0, 1] become 16 bit. CMYK, through its profile, and Lab become sRGB. The EXIF orientation is applied. Of several
+    frames or pages the first is read (of HEIC the main one), with a warning in the log "finescale".
 
     Args:
         file: a path, the bytes of a file, or a file opened for reading bytes.
