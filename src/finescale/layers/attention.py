@@ -11,7 +11,7 @@ from finescale.layers.statistics import StatisticsLayer, cell_means, crop, upsam
 
 
 class ChannelAttention(StatisticsLayer):
-    """Scales every channel by a gate computed from its mean (RCAN, arXiv 1807.02758, equations 9 to 11).
+    """Scales every channel by a gate computed from its mean (RCAN, arXiv 1807.02758, section 3.3).
 
     (B, C, H, W) -> (B, C, H, W). Parameters are named as in the authors' files (`conv_du.0`, `conv_du.2`).
 
@@ -46,8 +46,8 @@ class SelfAttention(StatisticsLayer):
     Args:
         channels: C.
         reduction: query and key have max(1, C // reduction) channels.
-        value_reduction: the value has max(1, C // value_reduction) channels; SAGAN's own is 2.
-        pool: keys and values are max-pooled by this factor, SAGAN's own saving.
+        value_reduction: the value has max(1, C // value_reduction) channels; 2 in the code of SAGAN's authors.
+        pool: keys and values are max-pooled by this factor, as by 2 in that code.
         query_pool: queries are average-pooled by this factor and the result is enlarged bilinearly; 1 keeps every
             position a query. Keys are then pooled by `pool` after that.
         spectral_query: False leaves the query out of the spectral normalisation (arXiv 1802.05957), as SA-RCAN does.

@@ -21,7 +21,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
-    """Mean of sqrt(difference^2 + eps^2) (Lai et al., LapSRN, arXiv 1704.03915, section 3.3)."""
+    """Mean of sqrt(difference^2 + eps^2) (Lai et al., LapSRN, arXiv 1704.03915, section 3.2)."""
     return torch.sqrt((output - target).square() + eps**2).mean()
 
 
