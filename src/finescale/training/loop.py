@@ -1,8 +1,8 @@
 """The training loop.
 
-One step: draw crops, enlarge them in bfloat16, compare in float32, step Adam, update the averaged weights. Everything
-else happens at ticks, about twice a second: the clock is read, the loss is fetched from the device, and the run is
-validated, saved or stopped. Between ticks the device is never waited for.
+One step: draw crops, enlarge them in the recipe's precision, compare in float32, step the optimiser, update the
+averaged weights. Everything else happens at ticks, about twice a second: the clock is read, the loss is fetched from
+the device, and the run is validated, saved or stopped. Between ticks the device is never waited for.
 """
 
 import math
