@@ -32,7 +32,7 @@ def report() -> dict[str, Any]:
     """Everything that is known about this installation, as plain JSON values.
 
     Returns:
-        `problems` holds one sentence for each thing that keeps Finescale from enlarging a picture; the other keys are
+        `problems` holds one sentence for each: no weights, or what is there and does not work; the other keys are
         finescale, python, system, memory, packages, devices, engines, formats, weights, data, extras.
     """
     problems: list[str] = []

@@ -9,7 +9,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report; 1 when something keeps Finescale from enlarging pictures."""
+    """Prints the report; 1 when it finds a problem."""
     import json
 
     from finescale import doctor

@@ -19,7 +19,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="listen at this port (default: a free one)")
-    parser.add_argument("--token", help="requests must carry it (default: none on this machine only, else a new one)")
+    parser.add_argument(
+        "--token",
+        help="requests must carry it (default: FINESCALE_TOKEN of the environment; else none on this machine only, and "
+        "a new one beyond)",
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     add_engine(parser.add_argument_group("how it works"))
     limits = parser.add_argument_group("limits")
