@@ -20,6 +20,7 @@ from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.engines.openvino import MEMORY, OpenVINOEngine, translate
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
 from finescale.inference.engines.source import Source
+from finescale.inference.photograph import photograph
 from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array, enlarge
 from finescale.inference.upscale import Upscaler
@@ -195,7 +196,7 @@ def test_int8_is_close_cached_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (eight.name, eight.precision) == ("openvino", "int8")
     assert eight.closeness is not None
     assert 40 < eight.closeness < 90  # not the float32 model under another name
-    x = quantise.photograph()
+    x = photograph()
     exact = TorchEngine(for_inference(network), torch.device("cpu"), "float32")
     assert decibels(eight.run(x).clip(0, 1), exact.run(x).clip(0, 1)) == pytest.approx(eight.closeness, abs=0.1)
     for size in SIZES:

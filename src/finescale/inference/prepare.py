@@ -11,22 +11,29 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from finescale.layers.attention import ChannelAttention
 from finescale.layers.statistics import alignment, localise
 from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
+HEADROOM = 1.5  # of the gates of channel attention over a photograph's
 
 
-def for_inference(network: Network, window: int | None = WINDOW) -> Network:
+def for_inference(network: Network, window: int | None = WINDOW, gates: list[list[float]] | None = None) -> Network:
     """A copy in evaluation mode and float32, without gradients, with spectral norms folded into the weights.
 
     With a window it pads pictures at the right and the bottom to whole cells of the statistics (a few pixels, mirrored,
     and cut away again): partly filled cells are copies of whole feature maps, and cost up to as much as the network.
 
+    The gates of channel attention are limited to what photographs need. Patterns of single pixels, such as the
+    dithering of old pictures, open those of a trained network up to thirty times as far, block after block, and the
+    result is noise wherever a window meets such a pattern.
+
     Args:
         network: left as it is.
         window: statistics are taken over squares of this many input pixels (see `finescale.layers.statistics`); None:
             over the whole picture, and then a tile is not equal to the whole.
+        gates: upper limits of all gates, as `gate_limits` told before; None: they are found.
     """
     clone = copy.deepcopy(network).float().eval().requires_grad_(False)
     for module in clone.modules():
@@ -35,7 +42,46 @@ def for_inference(network: Network, window: int | None = WINDOW) -> Network:
     localise(clone, window)
     if window is not None:
         clone.multiple = math.lcm(clone.multiple, alignment(clone))
+    limits = gates or gate_limits(clone)
+    device = next(clone.parameters(), torch.empty(0)).device
+    for layer, values in zip(_channel_attention(clone), limits, strict=True):
+        layer.most = torch.tensor(values, device=device).reshape(1, -1, 1, 1)
     return clone
+
+
+def _channel_attention(network: nn.Module) -> list[ChannelAttention]:
+    return [module for module in network.modules() if isinstance(module, ChannelAttention)]
+
+
+def gate_limits(network: Network) -> list[list[float]]:
+    """For every layer of channel attention, the largest gate of each channel on the photograph, and `HEADROOM` more.
+
+    Args:
+        network: prepared by `for_inference`; if its gates are limited, those limits.
+    """
+    layers = _channel_attention(network)
+    if not layers:
+        return []
+    limited = [layer.most for layer in layers if layer.most is not None]
+    if limited:
+        return [most.flatten().tolist() for most in limited]
+    from finescale.inference.photograph import samples
+
+    device = next(network.parameters()).device
+    found = {layer: torch.zeros((), device=device) for layer in layers}
+
+    def look(layer: ChannelAttention, inputs: tuple[Tensor], result: Tensor) -> None:
+        found[layer] = torch.maximum(found[layer], layer.gates(*inputs).amax((0, 2, 3)))
+
+    hooks = [layer.register_forward_hook(look) for layer in layers]
+    try:
+        with torch.inference_mode():
+            for part in samples(network.multiple):
+                network(torch.from_numpy(part).to(device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(HEADROOM * found[layer]).tolist() for layer in layers]
 
 
 def _fold(module: nn.Module) -> None:

@@ -18,7 +18,12 @@ class ChannelAttention(StatisticsLayer):
     Args:
         channels: C.
         reduction: the hidden layer has max(1, C // reduction) channels.
+
+    Attributes:
+        most: (1, C, 1, 1), the gates' upper limits; None: they go up to 1, as in training.
     """
+
+    most: Tensor | None
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
@@ -26,12 +31,19 @@ class ChannelAttention(StatisticsLayer):
         self.conv_du = nn.Sequential(
             nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
         )
+        self.register_buffer("most", None, persistent=False)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """The gates (B, C, 1, 1), or with a window of every cell, see `window_means`."""
+        gates: Tensor = self.conv_du(
+            x.mean((2, 3), keepdim=True) if self.window is None else window_means(x, self.window)
+        )
+        return gates if self.most is None else torch.minimum(gates, self.most.to(gates.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.window is None:
-            return x * self.conv_du(x.mean((2, 3), keepdim=True))
-        gate = self.conv_du(window_means(x, self.window))
-        return x * upsample_cells(gate, self.window, x.shape[2], x.shape[3])
+            return x * self.gates(x)
+        return x * upsample_cells(self.gates(x), self.window, x.shape[2], x.shape[3])
 
 
 class SelfAttention(StatisticsLayer):

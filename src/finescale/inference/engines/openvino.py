@@ -93,7 +93,8 @@ class OpenVINOEngine(Engine):
         network = self.source.prepared()
         multiple = network.multiple
         try:
-            from finescale.inference.engines.quantise import photograph, quantise
+            from finescale.inference.engines.quantise import quantise
+            from finescale.inference.photograph import photograph
 
             translated = translate(network, tuple(-(-side // multiple) * multiple for side in SIZES[0]))
             if self.precision == "int8":

@@ -1,7 +1,6 @@
 """Networks in 8-bit integers, by NNCF: where that is faster and costs little, and nowhere else.
 
-Scales are found once per network on the photograph beside this file (Grace Hopper by James S. Davis, US Navy, public
-domain), so they are the same on every machine and for every user's picture.
+Scales are found once per network on one photograph, so they are the same on every machine and for every user's picture.
 """
 
 import contextlib
@@ -9,16 +8,11 @@ import io
 import logging
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from finescale.errors import UsageError
-from finescale.images.files import read
-from finescale.inference.tiling import Array, to_unit
+from finescale.inference.photograph import samples
 
-PHOTOGRAPH = Path(__file__).with_name("photograph.png")
 CHANNELS = 16  # a convolution with fewer of them gains nothing
 
 
@@ -83,23 +77,6 @@ def convolutions(model: Any) -> list[str]:
                 if min(shape.to_shape()[:2]) >= CHANNELS:
                     found.append(node.get_friendly_name())
     return [name for name in found if name not in (spatial[0], spatial[-1])]
-
-
-def photograph(multiple: int = 1) -> Array:
-    """The photograph as (1, 3, H, W) float32 in [0, 1], up to 225 x 192, its sides multiples of `multiple`."""
-    return _cut(to_unit(read(PHOTOGRAPH).pixels).transpose(2, 0, 1)[None], multiple)
-
-
-def samples(multiple: int = 1) -> list[Array]:
-    """What scales are found on: parts of the photograph, also with hard contrast and as a negative."""
-    x = photograph()[..., :144, :]
-    hard = np.clip((x - 0.5) * 4 + 0.5, 0, 1)
-    return [_cut(part, multiple) for part in (x[..., :96], x[..., 96:], hard[..., 48:144], 1 - x[..., 48:144])]
-
-
-def _cut(x: Array, multiple: int) -> Array:
-    height, width = (side // multiple * multiple for side in x.shape[2:])
-    return np.ascontiguousarray(x[..., :height, :width])
 
 
 def _nncf() -> Any:

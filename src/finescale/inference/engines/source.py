@@ -39,11 +39,17 @@ class Source:
 
     def prepared(self) -> "Network":
         """A copy of the network to compute with, see `finescale.inference.prepare.for_inference`."""
-        from finescale.inference.prepare import for_inference
+        from finescale.inference.engines import compiled
+        from finescale.inference.prepare import for_inference, gate_limits
 
         network = self._network
         if isinstance(network, Path):
             from finescale.weights.files import load
 
             network = load(network)
-        return for_inference(network, self.window)
+        name = compiled.key(weights=self.fingerprint(), engine="gates")
+        stored = compiled.read(name)
+        prepared = for_inference(network, self.window, stored and stored[0]["gates"])
+        if stored is None and (found := gate_limits(prepared)):
+            compiled.write(name, {"gates": found}, b"")
+        return prepared

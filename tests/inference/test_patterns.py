@@ -1,0 +1,83 @@
+"""Pictures unlike any photograph: dithering, stripes and pixels, as in old games and scans."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finescale.images.picture import Samples
+from finescale.inference.engines.source import Source
+from finescale.inference.photograph import samples
+from finescale.inference.prepare import for_inference, gate_limits
+from finescale.layers.attention import ChannelAttention
+from finescale.networks.base import Network
+from finescale.networks.catalogue import build
+from finescale.weights import files, places
+
+SHIPPED = sorted(places.candidates()[0].glob("*.safetensors"))
+
+
+def dithered() -> Samples:
+    """Flat colours, and in their middle black and white in turn, pixel by pixel."""
+    y, x = np.mgrid[:96, :96]
+    pixels = np.full((96, 96, 3), (40, 60, 120), np.uint8)
+    pixels[:24] = (200, 40, 30)
+    inside = (abs(y - 48) < 16) & (abs(x - 48) < 16)
+    pixels[inside] = ((x + y) % 2 * 255)[inside][:, None]
+    return pixels
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_dithering_does_not_become_noise(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = dithered()
+
+    def error() -> float:
+        """Of the result shrunk again, in grey levels."""
+        network = for_inference(files.load(file))
+        with torch.inference_mode():
+            large = network(torch.from_numpy(small.astype(np.float32) / 255).permute(2, 0, 1)[None])[0]
+        large = large.clamp(0, 1).permute(1, 2, 0) * 255
+        scale = network.scale
+        return float(abs(large.reshape(96, scale, 96, scale, 3).mean((1, 3)) - torch.from_numpy(small)).mean())
+
+    limited = error()
+    assert limited < 13
+    monkeypatch.setattr("finescale.inference.prepare.HEADROOM", 1e9)
+    assert limited < 0.7 * error()
+
+
+def trained_like(scale: int = 2) -> Network:
+    torch.manual_seed(0)
+    network = build("rcan", scale=scale, channels=16, groups=1, blocks=2, reduction=4)
+    for module in network.modules():
+        if isinstance(module, ChannelAttention):
+            last = module.conv_du[2]
+            assert isinstance(last, torch.nn.Conv2d)
+            torch.nn.init.normal_(last.weight, std=4)  # gates that depend on the picture
+    return network
+
+
+def test_photographs_are_not_touched() -> None:
+    network = trained_like()
+    part = torch.from_numpy(samples()[0])
+    with torch.inference_mode():
+        assert torch.equal(for_inference(network, None)(part), network.eval()(part))
+
+
+def test_a_gate_goes_no_further() -> None:
+    prepared = for_inference(trained_like(), gates=[[0.25] * 16] * 2)
+    assert gate_limits(prepared) == [[0.25] * 16] * 2
+    for layer in prepared.modules():
+        if isinstance(layer, ChannelAttention):
+            assert layer.gates(10 * torch.randn(1, 16, 48, 48)).max() == 0.25
+    assert not any("most" in name for name in prepared.state_dict())
+
+
+def test_limits_are_found_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "rcan-x2.safetensors"
+    files.save(trained_like(), file)
+    first = gate_limits(Source(file, 48).prepared())
+    monkeypatch.setattr("finescale.inference.photograph.PHOTOGRAPH", tmp_path / "gone.png")
+    assert gate_limits(Source(file, 48).prepared()) == first
