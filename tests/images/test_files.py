@@ -25,6 +25,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
+from finescale.images.exif import Tags, directories
 from finescale.images.files import probe, read, warnings_to, write
 from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
 
@@ -303,6 +304,49 @@ def test_cmyk_goes_through_its_profile(tmp_path: Path) -> None:
     assert not np.array_equal(read(tmp_path / "other.tif").pixels, plain)
 
 
+def ycbcr_tiff(planes: NDArray[Any], *, subsampling: int = 1, **tags: tuple[float, ...]) -> bytes:
+    """An uncompressed TIFF of samples (H, W, 3) of YCbCr; `reference` and `coefficients` are tags of it."""
+    height, width = planes.shape[:2]
+    n = subsampling
+    cells = planes.reshape(height // n, n, width // n, n, 3).transpose(0, 2, 1, 3, 4)
+    luma, chroma = cells[..., 0].reshape(*cells.shape[:2], n * n), cells[:, :, 0, 0, 1:]
+    data = np.concatenate([luma, chroma], 2).tobytes()
+    main = {256: width, 257: height, 259: 1, 262: 6, 273: 8, 277: 3, 278: height, 279: len(data)}
+    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in main.items()}
+    entries |= {258: (3, 3, struct.pack("<3H", 8, 8, 8)), 530: (3, 2, struct.pack("<2H", n, n))}
+    for tag, name in ((529, "coefficients"), (532, "reference")):
+        if name in tags:
+            parts = [part for value in tags[name] for part in (round(value * 1000), 1000)]
+            entries[tag] = (5, len(parts) // 2, struct.pack(f"<{len(parts)}I", *parts))
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directories(Tags(main=entries), 8 + len(data))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg"])
+def test_ycbcr_tiffs_become_rgb(tmp_path: Path, compression: str) -> None:
+    original = Image.fromarray(samples(3)).convert("YCbCr")
+    original.save(tmp_path / "a.tif", compression=compression, dpi=(300, 300))
+    found = read(tmp_path / "a.tif")
+    expected = np.asarray(original.convert("RGB")).astype(int)
+    assert np.abs(found.samples - expected).max() <= (1 if compression != "jpeg" else 40)
+    assert found.resolution == (300.0, 300.0)
+    assert probe(tmp_path / "a.tif").channels == 3
+
+
+def test_ycbcr_tiffs_of_every_kind() -> None:
+    planes = np.asarray(Image.fromarray(samples(3, size=(52, 36))).convert("YCbCr"))
+    expected = np.asarray(Image.fromarray(planes, "YCbCr").convert("RGB")).astype(int)
+    assert np.abs(read(ycbcr_tiff(planes)).samples - expected).max() <= 1
+    coarse = planes.copy()
+    coarse[..., 1:] = planes[::2, ::2, 1:].repeat(2, 0).repeat(2, 1)
+    expected = np.asarray(Image.fromarray(coarse, "YCbCr").convert("RGB")).astype(int)
+    halved = read(ycbcr_tiff(planes, subsampling=2)).samples
+    assert halved.shape == planes.shape  # opaque, without an alpha
+    assert np.abs(halved - expected).max() <= 2
+    narrow = np.array([[[16, 128, 128], [235, 128, 128], [63, 102, 240]]], np.uint8)  # of video: black, white, red
+    video = ycbcr_tiff(narrow, reference=(16, 235, 128, 240, 128, 240), coefficients=(0.2126, 0.7152, 0.0722))
+    np.testing.assert_allclose(read(video).pixels[0], [[0] * 3, [255] * 3, [255, 0, 0]], atol=2)
+
+
 def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -461,7 +505,7 @@ def test_what_a_tiff_says_when_opened_is_not_told_of_the_next_picture() -> None:
         read(buffer.getvalue()[:900])
 
 
-@pytest.mark.parametrize(("tag", "value"), [(258, 12), (258, 64), (259, 50000), (259, 34925), (259, 34712)])
+@pytest.mark.parametrize(("tag", "value"), [(258, 12), (258, 64), (259, 50000), (259, 34925), (259, 34712), (262, 9)])
 def test_whole_tiffs_of_unknown_kinds_are_not_called_damaged(tag: int, value: int) -> None:
     with pytest.raises(FinescaleError, match="of a kind that is not supported"):
         read(tiff_saying(tag, value))

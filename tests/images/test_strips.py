@@ -99,6 +99,14 @@ def test_strips_of_cmyk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(strips.rows(0, 611), read(tmp_path / "a.jpg").pixels)
 
 
+def test_strips_of_ycbcr(tmp_path: Path) -> None:
+    original = Image.fromarray(samples(3, 8)).convert("YCbCr")
+    original.save(tmp_path / "a.tif", compression="tiff_lzw")
+    rows = StripReader(tmp_path / "a.tif")
+    found = np.concatenate([rows.rows(y, min(y + 100, 611)) for y in range(0, 611, 100)])
+    assert np.abs(found - np.asarray(original.convert("RGB")).astype(int)).max() <= 1
+
+
 @pytest.mark.parametrize("extension", ["png", "jpg", "tif"])
 def test_a_cut_off_file_is_an_error_when_its_end_is_reached(tmp_path: Path, extension: str) -> None:
     path = tmp_path / f"a.{extension}"

@@ -58,8 +58,8 @@ def read_directory(file: BinaryIO, start: int, order: str, big: bool) -> Directo
     return found
 
 
-def read_tags(file: BinaryIO) -> Tags:
-    """The tags about the picture in a TIFF file or an EXIF block (without its header), pixel layout left out.
+def main_directory(file: BinaryIO) -> tuple[str, bool, Directory]:
+    """Byte order, whether it is BigTIFF, and the main directory of a TIFF file.
 
     Raises:
         ValueError: this is not a TIFF structure.
@@ -70,7 +70,28 @@ def read_tags(file: BinaryIO) -> Tags:
         order = {b"II": "<", b"MM": ">"}[head[:2]]
         big = struct.unpack(order + "H", head[2:4])[0] == 43
         start = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
-        main = read_directory(file, start, order, big)
+        return order, big, read_directory(file, start, order, big)
+    except (struct.error, KeyError, OverflowError) as error:
+        raise ValueError(f"not a TIFF structure ({error})") from error
+
+
+def numbers(order: str, kind: int, count: int, data: bytes) -> list[float]:
+    """The values of an entry of unsigned integers, fractions (infinite ones as 0) or floats; of others none."""
+    if kind == 5:
+        pairs = struct.unpack(f"{order}{2 * count}I", data)
+        return [a / b if b else 0 for a, b in zip(pairs[::2], pairs[1::2])]
+    code = {1: "B", 3: "H", 4: "I", 11: "f", 12: "d", 16: "Q"}.get(kind)
+    return list(struct.unpack(f"{order}{count}{code}", data)) if code else []
+
+
+def read_tags(file: BinaryIO) -> Tags:
+    """The tags about the picture in a TIFF file or an EXIF block (without its header), pixel layout left out.
+
+    Raises:
+        ValueError: this is not a TIFF structure.
+    """
+    order, big, main = main_directory(file)
+    try:
 
         def sub(tag: int) -> Directory:
             if tag not in main:

@@ -21,6 +21,7 @@ import pyvips
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError, nearest, system_reason
 from finescale.images import exif as exif_blocks
+from finescale.images import tiff
 from finescale.images.decoders import ERRORS, HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
 from finescale.images.encoders import ENCODERS, Layout
 from finescale.images.picture import (
@@ -155,9 +156,18 @@ class Opened:
         self.image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error", revalidate=True)
         if self.image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
             self.image = self.image.colourspace("srgb")
+        elif self.field("vips-loader", "").startswith("tiff"):
+            try:
+                with self._bytes() as file:
+                    self.image = tiff.colours(self.image, file)
+            except FinescaleError as error:
+                raise self.error(str(error)) from error
         # opening a TIFF can leave remarks behind, which would be told of the next picture that is damaged
         if pyvips.vips_lib.vips_error_buffer()[0] != b"\0":
             pyvips.vips_lib.vips_error_clear()
+
+    def _bytes(self) -> BinaryIO:
+        return io.BytesIO(self.data) if isinstance(self.data, bytes) else open(self.data, "rb")
 
     def _decoder(self, open_with: Callable[[bytes | str], Decoder]) -> Decoder:
         try:
@@ -208,7 +218,7 @@ class Opened:
         block = self.field("exif-data", None)
         if self.format == "tiff":
             try:
-                with io.BytesIO(self.data) if isinstance(self.data, bytes) else open(self.data, "rb") as file:
+                with self._bytes() as file:
                     block = exif_blocks.from_tags(exif_blocks.read_tags(file))
             except (OSError, ValueError):
                 block = None
@@ -289,8 +299,8 @@ def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
     """Reads a picture.
 
     8-bit and 16-bit samples are kept (10 and 12 bits become 16; 1-bit, palettes and 16-bit colour of PPM 8), floats in
-    [0, 1] become 16 bit. CMYK, through its profile, and Lab become sRGB. The EXIF orientation is applied. Of several
-    frames or pages the first is read (of HEIC the main one), with a warning in the log "finescale".
+    [0, 1] become 16 bit. CMYK, through its profile, and Lab become sRGB, YCbCr becomes RGB. The EXIF orientation is
+    applied. Of several frames or pages the first is read (of HEIC the main one), with a warning in the log "finescale".
 
     Args:
         file: a path, the bytes of a file, or a file opened for reading bytes.

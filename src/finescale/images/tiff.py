@@ -1,0 +1,56 @@
+"""TIFF files whose samples are not what libvips takes them for."""
+
+import struct
+from typing import Any, BinaryIO
+
+from finescale.errors import FinescaleError
+from finescale.images.exif import main_directory, numbers
+
+_COMPRESSION, _PHOTOMETRIC, _CHANNELS, _COEFFICIENTS, _REFERENCE = 259, 262, 277, 529, 532
+_YCBCR = 6
+_OTHERS: dict[float, str] = {9: "ICCLab", 10: "ITULab", 32803: "samples behind a camera's colour filters"}
+_TURNED = (7, 33003, 33004, 33005)  # compressions (JPEG, JPEG 2000) that come as RGB
+
+
+def colours(image: Any, file: BinaryIO) -> Any:
+    """The picture that libvips opened, with RGB in place of the YCbCr that it gives as RGB.
+
+    Args:
+        image: what libvips made of the file.
+        file: the file.
+
+    Raises:
+        FinescaleError: its samples mean something else; the message has no file name.
+    """
+    try:
+        order, _, tags = main_directory(file)
+    except (ValueError, struct.error):  # libvips has understood it
+        return image
+
+    def said(tag: int) -> list[float]:
+        return numbers(order, *tags[tag]) if tag in tags else []
+
+    kind = (said(_PHOTOMETRIC) or [0])[0]
+    if kind in _OTHERS:
+        raise FinescaleError(f"of a kind that is not supported ({_OTHERS[kind]})")
+    if kind != _YCBCR or (said(_COMPRESSION) or [1])[0] in _TURNED:
+        return image
+    if image.bands > (said(_CHANNELS) or [3])[0]:  # subsampled: libtiff has made RGB of it, and added an alpha
+        return image[:3]
+    if image.format != "uchar" or image.bands < 3:
+        raise FinescaleError("of a kind that is not supported (YCbCr that is not of 8 bits)")
+    rgb = _rgb(image[:3], said(_COEFFICIENTS), said(_REFERENCE))
+    return rgb.bandjoin(image[3:]) if image.bands > 3 else rgb
+
+
+def _rgb(image: Any, coefficients: list[float], reference: list[float]) -> Any:
+    """YCbCr as RGB (TIFF 6.0, section 21), by default of BT.601 over the full range."""
+    red, green, blue = coefficients if len(coefficients) == 3 and all(coefficients) else (0.299, 0.587, 0.114)
+    if len(reference) != 6 or any(a == b for a, b in zip(reference[::2], reference[1::2])):
+        reference = [0, 255, 128, 255, 128, 255]
+    blacks, whites = reference[::2], reference[1::2]
+    gains = [top / (white - black) for top, black, white in zip((255, 127, 127), blacks, whites)]
+    of_red, of_blue = 2 - 2 * red, 2 - 2 * blue
+    matrix = [[1, 0, of_red], [1, -of_blue * blue / green, -of_red * red / green], [1, of_blue, 0]]
+    spread = image.linear(gains, [-black * gain for black, gain in zip(blacks, gains)])
+    return spread.recomb(matrix).rint().cast("uchar").copy(interpretation="srgb")
