@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from finescale.errors import FinescaleError, system_reason
+from finescale.errors import FinescaleError, TakenError, system_reason
 
 
 @contextmanager
@@ -15,7 +15,8 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     """A file for writing that appears under its name when the block ends well, and leaves nothing when it does not.
 
     Raises:
-        FinescaleError: the file exists and may not be overwritten, or cannot be written.
+        TakenError: the file exists and may not be overwritten.
+        FinescaleError: it cannot be written.
     """
     target = Path(path)
     check_free(target, overwrite)
@@ -49,13 +50,14 @@ def check_free(target: Path, overwrite: bool) -> None:
     """Refuses a target.
 
     Raises:
-        FinescaleError: it is a folder, or exists and may not be overwritten.
+        TakenError: it exists and may not be overwritten.
+        FinescaleError: it is a folder.
     """
     with writing(target):
         if target.is_dir():
             raise FinescaleError(f"{target}: is a folder")
         if not overwrite and os.path.lexists(target):
-            raise FinescaleError(f"{target}: already exists (--overwrite replaces it)")
+            raise TakenError(f"{target}: already exists (--overwrite replaces it)")
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -17,6 +17,10 @@ class UsageError(FinescaleError, ValueError):
     exit_code = 2
 
 
+class TakenError(FinescaleError):
+    """A file that was to be written exists already, or another process is writing it."""
+
+
 class FinescaleWarning(UserWarning):
     """Something a person should know although the work goes on."""
 

@@ -1,7 +1,9 @@
 """Pictures from file to file: read ahead, computed in groups, written behind."""
 
+import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from tests.inference.test_tiling import picture
 
 from finescale.errors import FinescaleError
 from finescale.images import files
+from finescale.images.encoders import Layout
 from finescale.images.picture import Picture
-from finescale.inference import flow
+from finescale.images.strips import StripWriter
+from finescale.inference import flow, strips
 from finescale.inference.flow import Flow, Job
 from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
@@ -188,6 +192,45 @@ def test_failures_of_every_stage_are_kept_and_the_rest_is_made(tmp_path: Path, n
     again.run(todo, lambda name, count: None)
     assert set(again.skipped) == {todo[0], todo[1], todo[3]}
     assert set(again.failures) == {todo[2]}
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_another_process_makes_meanwhile_is_skipped_where_that_is_asked_for(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    plain = networks.chain
+
+    def slow(*sizes: tuple[int, int]) -> list[Upscaler]:
+        (tmp_path / "out" / "0.png").write_text("of the other")
+        return plain(*sizes)
+
+    monkeypatch.setattr(strips, "FROM_PIXELS", 0 if large else 10**6)
+    monkeypatch.setattr(networks, "chain", slow)
+    done = work(tmp_path, [Picture(picture(30, 40))], networks, skip=True)
+    assert not done.failures
+    assert not done.written
+    assert [job.target.name for job in done.skipped] == ["0.png"]
+    (tmp_path / "out" / "0.png").unlink()
+    (tmp_path / "0.png").unlink()
+    assert len(work(tmp_path, [Picture(picture(30, 40))], networks).failures) == 1
+    assert (tmp_path / "out" / "0.png").read_text() == "of the other"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks and links")
+def test_what_another_process_is_writing_is_skipped_too(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips, "FROM_PIXELS", 0)
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "0.png"
+    with (
+        suppress(ValueError),  # not one row was written
+        StripWriter(target, Layout(80, 60, 3, 8), resume="another process"),
+    ):
+        assert len(work(tmp_path, [Picture(picture(30, 40))], networks, skip=True).skipped) == 1
+    target.symlink_to("gone.png")
+    (tmp_path / "0.png").unlink()
+    assert len(work(tmp_path, [Picture(picture(30, 40))], networks, skip=True).failures) == 1
 
 
 def test_a_picture_too_large_for_the_memory_does_not_stop_the_rest(

@@ -15,7 +15,7 @@ import pyvips
 
 from finescale import __version__
 from finescale.atomic import check_free, publish, writing
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, TakenError, UsageError
 from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
 from finescale.images.files import Opened, format_of
@@ -116,7 +116,8 @@ class StripWriter:
 
     Raises:
         UsageError: the format cannot be written by strips.
-        FinescaleError: the file exists or cannot be written, or another process is writing it.
+        TakenError: the file exists, or another process is writing it.
+        FinescaleError: it cannot be written.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class StripWriter:
             self._encoder.begin()
             return
         if not _locked(self._file):
-            raise FinescaleError(f"{self.path}: another process is writing it")
+            raise TakenError(f"{self.path}: another process is writing it")
         self._journal = self._files.enter_context(open(self._journal_path, "a+b"))  # noqa: SIM115
         self._journal.seek(0)
         lines = self._journal.read().split(b"\n")[:-1]  # what follows the last line break is incomplete

@@ -267,7 +267,8 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
     if left:
         yield f"{left} left out: by their names earlier results of others (name one alone to enlarge it)"
     if flow.skipped:
-        yield f"{len(flow.skipped)} of {count} skipped: their results exist (--overwrite makes them again)"
+        now = "" if all(job.target.exists() for job in flow.skipped) else ", or another process is writing them"
+        yield f"{len(flow.skipped)} of {count} skipped: their results exist{now} (--overwrite makes them again)"
     for upscaler in flow.networks.ready:
         if upscaler.remark:
             yield upscaler.remark

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from finescale.atomic import check_free, writing
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, TakenError
 from finescale.images import files
 from finescale.images.picture import Picture
 from finescale.inference import strips
@@ -78,7 +78,7 @@ class Flow:
         format: of the results; None: by the targets' names.
         quality: see `finescale.images.files.write`.
         overwrite: replace results that are there already.
-        skip: leave pictures out whose results are there, instead of failing.
+        skip: leave pictures out whose results are there, or made by another process meanwhile, instead of failing.
     """
 
     def __init__(
@@ -220,6 +220,10 @@ class Flow:
 
     def _fail(self, job: Job, error: BaseException) -> None:
         """Notes what a person can be told; what else went wrong is raised."""
+        taken = isinstance(error, TakenError) and not job.target.is_symlink()  # links to nothing are no results
+        if taken and self.skip and not self.overwrite:
+            self.skipped.append(job)
+            return
         if not isinstance(error, FinescaleError | OSError):
             if not is_out_of_memory(error):
                 raise error
