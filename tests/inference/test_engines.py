@@ -155,9 +155,13 @@ def test_what_is_computed_otherwise_goes_to_torch(engine: str, package: str, mon
         ({"engine": "onnx", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
         ({"precision": "int8", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
         ({"engine": "torch", "device": "nowhere"}, "there is no device 'nowhere' here, only cpu"),
-        ({"engine": "torch", "device": "mps"}, "there is no device 'mps' here, only cpu"),
+        *(
+            ({"engine": "torch", "device": name}, f"there is no device '{name}' here, only cpu")
+            for name in ("mps", "meta", "privateuseone", "mkldnn", "cpu:7")
+        ),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_impossible_wishes(wish: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         choose(tiny_network(2), **wish)

@@ -22,9 +22,12 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        with warnings.catch_warnings(action="ignore"):  # of names that torch no longer uses
+            device = torch.device(name)
+        torch.zeros(1, device=device).cpu()  # "meta" holds no numbers
+        if device.type == "cpu" and device.index:
+            raise RuntimeError("torch takes any number")
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(f"there is no device '{name}' here, only {', '.join(_devices())}") from error
     return device
 
