@@ -251,6 +251,7 @@ def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -
         ["a.png", "--scale", "99"],
         ["a.png", "--fit", "12"],
         ["a.png", "--network", "sa-rcan-ligth"],
+        ["a.png", "--network", ""],
         ["a.png", "--device", "quantum"],
         ["a.png", "-o", "b.xyz", "--format", "xyz"],
         ["a.png", "b.png", "-o", "one.png"],
@@ -282,8 +283,8 @@ def test_impossible_requests(arguments: list[str], capsys: pytest.CaptureFixture
 
 def test_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
     photo("a.png")
-    assert upscale("a.png", "--network", "rcan") == 1
-    assert "no trained weights for rcan" in capsys.readouterr().err
+    assert upscale("a.png", "--network", "rcan", "--scale", "2") == 1
+    assert "no trained weights for rcan on this machine" in capsys.readouterr().err  # x4 was not asked for
 
 
 def awkward() -> dict[str, bytes]:

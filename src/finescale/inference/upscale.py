@@ -319,7 +319,8 @@ class Networks:
         """The weight file, if the network is one of those with a file on this machine; needs no torch."""
         from finescale.weights import places
 
-        return places.locate(self.network or DEFAULT, scale) if os.sep not in (self.network or "") else None
+        name = DEFAULT if self.network is None else self.network
+        return places.locate(name, scale) if os.sep not in name else None
 
     @property
     def ready(self) -> list[Upscaler]:

@@ -63,13 +63,16 @@ def scales(network: str | Path | None = None) -> list[int]:
 
     Raises:
         UsageError: there is no network or file of that name.
-        FinescaleError: the file is damaged.
+        FinescaleError: there are no trained weights, or the file is damaged.
     """
-    text = str(network or DEFAULT)
+    text = str(DEFAULT if network is None else network)
     if text in NETWORKS or text in ALIASES:
         if not NETWORKS[resolve(text)].trained:
             return [2, 3, 4]
-        return [scale for scale in (2, 3, 4) if find(text, scale)] or [4]  # `load` downloads it, or says it is missing
+        here = [scale for scale in (2, 3, 4) if find(text, scale)]
+        if not here and not os.environ.get("FINESCALE_WEIGHTS_URL"):
+            raise _missing(text)
+        return here or [4]  # `load` downloads it, or says it is missing
     return [read_header(_weight_file(text)).scale]
 
 
@@ -94,11 +97,7 @@ def load(network: str | Path | None = None, scale: int | None = None) -> Network
             return build(text, scale=scale).eval()
         path = find(text, scale) or _download(resolve(text), scale)
         if path is None:
-            have = sorted({f"{found.name} x{found.scale}" for found in available()})
-            raise FinescaleError(
-                f"there are no trained weights for {text} x{scale} on this machine "
-                f"(found: {', '.join(have) or 'none'}; searched: {', '.join(map(str, folders()))})"
-            )
+            raise _missing(f"{text} x{scale}")
         return load_file(path)
     path = _weight_file(text)
     verify(path)
@@ -106,6 +105,14 @@ def load(network: str | Path | None = None, scale: int | None = None) -> Network
     if scale not in (None, loaded.scale):
         raise UsageError(f"{path}: enlarges x{loaded.scale}, not x{scale}")
     return loaded
+
+
+def _missing(what: str) -> FinescaleError:
+    have = sorted({f"{found.name} x{found.scale}" for found in available()})
+    return FinescaleError(
+        f"there are no trained weights for {what} on this machine "
+        f"(found: {', '.join(have) or 'none'}; searched: {', '.join(map(str, folders()))})"
+    )
 
 
 def _weight_file(text: str) -> Path:
