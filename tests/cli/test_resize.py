@@ -1,5 +1,6 @@
 """`finescale resize` as it is typed."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,12 +69,15 @@ def test_a_folder_loses_nothing_to_compression(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.tif", "d.bmp", "e.png"]
 
 
-def test_no_two_pictures_with_one_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo(tmp_path / "in" / "a.png")
-    photo(tmp_path / "in" / "a.jpg")
-    assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2", "--format", "png"]) == 2
-    assert "would both become" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_no_two_pictures_with_one_result(tmp_path: Path) -> None:
+    for i, name in enumerate(("a.png", "a.jpg", "b.webp", "b.png", "b.webp.png", "c.jpg")):
+        photo(tmp_path / "in" / name, (20 + i, 30))
+    for options in ([], ["--format", "png"]):
+        assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2", *options]) == 0
+        sizes = {path.name: read(path).size[0] // 2 for path in (tmp_path / "out").iterdir()}
+        found = {"a.png": 20, "a.jpg.png": 21, "b.webp.png": 22, "b.png": 23, "b.webp.png.png": 24, "c.png": 25}
+        assert sizes == found
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_results_inside_the_folder_are_not_resized_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

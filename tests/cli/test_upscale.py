@@ -401,6 +401,16 @@ def test_without_permission(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         assert [name for name in listing() if name[:2] != "in"] == ["out/a_x2.png"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_one_picture_by_two_names_is_one() -> None:
+    photo("in/a.png")
+    Path("in/b.png").symlink_to("a.png")
+    Path("linked").symlink_to("in")
+    names = ["in/a.png", "in/../in/a.png", str(Path("in/a.png").absolute()), "linked/a.png", "linked", "in/b.png"]
+    assert upscale(*names, "-o", "out", "--scale", "2") == 0
+    assert finished("out") == ["a_x2.png", "b_x2.png"]
+
+
 def test_an_output_folder_inside_the_input() -> None:
     photo("in/a.png")
     photo("in/deep/b.png")
@@ -417,6 +427,12 @@ def test_pictures_that_differ_in_their_extension() -> None:
         photo(name)
     assert upscale("in", "-o", "out", "--scale", "2") == 0
     assert finished("out") == ["a.bmp_x2.png", "a.png_x2.png", "b_x2.png"]
+    for name in ("three/a.jpg", "three/a.png", "three/a.jpg.png"):
+        photo(name)
+    made = ["a.jpg.png_x2.png", "a.jpg_x2.png", "a.png_x2.png"]
+    for _ in range(2):
+        assert upscale("three", "--scale", "2") == 0
+        assert [name for name in finished("three") if "_" in name] == made
     photo("other/a.png")
     assert upscale("*/a.png", "-o", "out", "--scale", "2") == 2
 

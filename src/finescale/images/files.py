@@ -8,7 +8,8 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -350,6 +351,27 @@ def passed_over(folder: Path) -> list[Path]:
     walk = os.walk(folder)
     named = [Path(inner) / name for inner, _, names in walk for name in names if not name.startswith(".")]
     return sorted(path for path in named if path.suffix.lower() in NOT_READ)
+
+
+def apart(names: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
+    """For every picture one of the names that its result may have: the first that leaves no two with one result.
+
+    Raises:
+        UsageError: two have one even by their last names.
+    """
+    chosen = dict.fromkeys(names, 0)
+    while True:
+        found = {picture: names[picture][i] for picture, i in chosen.items()}
+        count = Counter(found.values())
+        meeting = [picture for picture, name in found.items() if count[name] > 1]
+        if not meeting:
+            return found
+        others = [picture for picture in meeting if chosen[picture] + 1 < len(names[picture])]
+        if not others:
+            one, two = [picture for picture in meeting if found[picture] == found[meeting[0]]][:2]
+            raise UsageError(f"{two} and {one} would both become {found[one]}")
+        for picture in others:
+            chosen[picture] += 1
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from finescale.atomic import check_target
 from finescale.errors import UsageError
-from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, below, read, write
+from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, apart, below, read, write
 from finescale.images.picture import Picture, mod_crop
 from finescale.images.resize import Piece, Resizing
 from finescale.images.sizes import Size, target_size
@@ -114,25 +114,20 @@ def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tup
     """What to read and what to write: the two files, or every picture under a folder and its like under another.
 
     What lies under `target` inside `source` is left out. Names are kept; the extension becomes that of `format` if
-    given, else .png where the input's cannot be written or loses detail (JPEG, WebP, AVIF).
-
-    Raises:
-        UsageError: two pictures would have one result.
+    given, else .png where the input's cannot be written or loses detail (JPEG, WebP, AVIF). It is added where two
+    would have one result: a.jpg and a.png become a.jpg.png and a.png.
     """
     if not source.is_dir():
         yield source, target / source.name if target.is_dir() else target
         return
-    made: dict[Path, Path] = {}
+    names: dict[Path, list[Path]] = {}
     inside = os.path.realpath(target)
     for path in below(source):
         if os.path.realpath(path).startswith(inside + os.sep) and inside != os.path.realpath(source):
             continue
-        new = target / path.relative_to(source)
-        if format:
-            new = new.with_suffix(f".{format}")
-        elif FORMATS.get(path.suffix.lower()) not in LOSSLESS:
-            new = new.with_suffix(".png")
-        if new in made:
-            raise UsageError(f"{made[new]} and {path} would both become {new}")
-        made[new] = path
-    yield from ((path, new) for new, path in made.items())
+        same = target / path.relative_to(source)
+        lossless = FORMATS.get(path.suffix.lower()) in LOSSLESS
+        extension = f".{format}" if format else path.suffix if lossless else ".png"
+        new, longer = same.with_suffix(extension), same.with_name(same.name + extension)
+        names[path] = [new, longer] if new != same else [same, same, longer]
+    yield from apart(names).items()

@@ -52,7 +52,7 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
         UsageError: something does not exist, or nothing was found in it.
         FinescaleError: a folder that was named may not be listed; for what lies below it see `files.below`.
     """
-    found: dict[str, tuple[Path, Path]] = {}  # by absolute path, so that nothing is done twice
+    found: dict[str, tuple[Path, Path]] = {}  # by folder and name, so that nothing is done twice
     for text in pictures:
         path = Path(text)
         if text and path.is_dir():
@@ -69,15 +69,15 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
             if not chosen:
                 raise UsageError(f"{text or 'an empty name'}: there is no such file, folder or pattern")
         for source, relative in sorted(chosen):
-            found.setdefault(str(source.absolute()), (source, relative))
+            found.setdefault(str(_real(source.parent) / source.name), (source, relative))
     return list(found.values())
 
 
 def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
     """What to read and what to write, and how many pictures are left out as results of another size.
 
-    Results lie beside their pictures or, in the same structure, under the output folder, as NAME_x4.png. Pictures that
-    differ only in their extension keep it: a.jpg and a.png become a.jpg_x4.png and a.png_x4.png. Left out are pictures
+    Results lie beside their pictures or, in the same structure, under the output folder, as NAME_x4.png. Where two
+    would have one result, extensions are kept: a.jpg and a.png become a.jpg_x4.png and a.png_x4.png. Left out are those
     that are themselves results of others in the list, of this size or (in folders and patterns) an earlier one, and
     what lies in an output folder inside a folder of pictures.
 
@@ -101,18 +101,11 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
 
     earlier = set() if single else _results(found)
     found = [pair for pair in found if pair not in earlier]
-    short = Counter(target_of(source, relative, source.stem) for source, relative in found)
-    result: dict[Path, Job] = {}
-    for source, relative in found:
-        target = target_of(source, relative, source.stem)
-        if short[target] > 1:
-            target = target_of(source, relative, source.name)
-        if target in result:
-            raise UsageError(f"{source} and {result[target].source} would both become {target}")
-        result[target] = Job(source, target)
-    made = {_real(target) for target in result}
+    names = {pair[0]: [target_of(*pair, name) for name in (pair[0].stem, pair[0].name)] for pair in found}
+    targets = files.apart(names)
+    made = {_real(target) for target in targets.values()}
     left = sum(_real(source) not in made for source, _ in earlier)
-    return [job for job in result.values() if _real(job.source) not in made], left
+    return [Job(source, target) for source, target in targets.items() if _real(source) not in made], left
 
 
 def _single(pictures: Sequence[str]) -> bool:
