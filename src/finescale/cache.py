@@ -6,5 +6,10 @@ from pathlib import Path
 
 def cache_folder(kind: str) -> Path:
     """`$XDG_CACHE_HOME/finescale/KIND` (by default under `~/.cache`); it may not exist yet."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "finescale" / kind
+    return xdg("XDG_CACHE_HOME", ".cache") / "finescale" / kind
+
+
+def xdg(variable: str, usual: str) -> Path:
+    """A folder of the XDG base directories: of the variable (a relative path is to be ignored), or under the home."""
+    base = Path(os.environ.get(variable, ""))
+    return base if base.is_absolute() else Path.home() / usual

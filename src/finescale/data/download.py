@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from finescale.cache import xdg
 from finescale.data.store import find_pictures
 from finescale.errors import FinescaleError
 from finescale.fetch import Report, fetch
@@ -53,8 +54,7 @@ def sources(file: Path | None = None) -> Mapping[str, Source]:
 
 def datasets_folder() -> Path:
     """`$XDG_DATA_HOME/finescale/datasets` (by default under `~/.local/share`), where sets are looked for by name."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "finescale" / "datasets"
+    return xdg("XDG_DATA_HOME", ".local/share") / "finescale" / "datasets"
 
 
 def get(source: Source, folder: Path, *, progress: Report | None = None, attempts: int = 5, pause: float = 2.0) -> Path:
