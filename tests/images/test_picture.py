@@ -1,5 +1,7 @@
 """Pictures as data, and to and from Pillow."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
@@ -30,6 +32,14 @@ def test_upright_as_pillow_turns_it(orientation: int) -> None:
 def test_16_bits_to_8_are_rounded_to_the_nearest() -> None:
     every = np.arange(65536, dtype=np.uint16)
     np.testing.assert_array_equal(to_8_bit(every), np.floor(every / 257 + 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
+def test_damaged_files_that_pillow_opened(format: str) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(buffer, format)
+    with pytest.raises(FinescaleError, match="damaged or cut off"):
+        from_pil(Image.open(io.BytesIO(buffer.getvalue()[: 2000 if format != "TIFF" else -900])))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "F", "YCbCr", "HSV"])

@@ -18,8 +18,6 @@ HEIC = find_spec("pillow_heif") is not None
 """Whether HEIC can be read: an extra, because the package contains an encoder under GPL."""
 
 PILLOW = ("BMP", "DIB", "PPM", "AVIF")
-# what the plugins of Pillow (AVIF's the last but one) and libheif raise over damaged files
-ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
 
 
 class Info(NamedTuple):

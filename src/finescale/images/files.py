@@ -23,12 +23,14 @@ from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError, nearest, system_reason
 from finescale.images import exif as exif_blocks
 from finescale.images import tiff
-from finescale.images.decoders import ERRORS, HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
+from finescale.images.decoders import HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
 from finescale.images.encoders import ENCODERS, Layout
 from finescale.images.picture import (
+    ERRORS,
     Picture,
     Samples,
     cmyk_to_srgb,
+    damaged,
     fitting,
     full_range,
     oriented,
@@ -72,7 +74,7 @@ READABLE |= HEIC_NAMES if HEIC else {}
 
 # fmt: off
 NOT_READ = (HEIC_NAMES.keys() - READABLE.keys()) | {
-    ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr",
+    ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr", ".pcx", ".ico", ".jxr", ".svg", ".pdf",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw",  # camera RAW
 }
 # fmt: on
@@ -137,7 +139,7 @@ class Opened:
                 known = "is not a known file format" not in said and "is not in a known format" not in said
                 raise self.error(_damage(said) if known else _UNKNOWN_FORMAT) from error
         except ERRORS as error:
-            raise self.error(_damaged(error)) from error
+            raise self.error(damaged(error)) from error
         if self.decoder is not None:
             self.image = None
             self.format, self.frames = self.decoder.info.format, self.decoder.info.frames
@@ -251,7 +253,7 @@ class Opened:
             except FinescaleError as error:
                 raise self.error(str(error)) from error
             except ERRORS as error:
-                raise self.error(_damaged(error)) from error
+                raise self.error(damaged(error)) from error
         with self.decoding():
             raw = self.image.numpy()
         samples = oriented(self.samples(raw.reshape(self.image.height, self.image.width, -1)), self.orientation)
@@ -530,14 +532,10 @@ def _said(error: Exception) -> str:
     return error.object.decode(errors="replace")
 
 
-def _damaged(reason: object) -> str:
-    return f"damaged or cut off ({' '.join(str(reason).split())})"
-
-
 def _damage(said: str) -> str:
     """The reason among what libvips said."""
     lines = [line.strip() for line in said.splitlines()]
     telling = [x for x in lines if x and "bad seek" not in x and not x.endswith("load error") and x[0] != "("]
     reason = telling[0] if telling else "no reason given"
     unknown = any(phrase in reason for phrase in _UNKNOWN_KIND)
-    return f"of a kind that is not supported ({reason})" if unknown else _damaged(reason)
+    return f"of a kind that is not supported ({reason})" if unknown else damaged(reason)

@@ -12,6 +12,9 @@ from finescale.images import exif as exif_blocks
 
 Samples = NDArray[Any]  # uint8 or uint16
 
+# what the plugins of Pillow (AVIF's the last but one) and libheif raise over damaged files
+ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -138,15 +141,23 @@ def cmyk_to_srgb(samples: Samples, icc: bytes | None) -> Samples:
     return image.icc_transform("srgb", depth=depth, **how).numpy()
 
 
+def damaged(reason: object) -> str:
+    """That a file is, in one line."""
+    return f"damaged or cut off ({' '.join(str(reason).split())})"
+
+
 def from_pil(image: Image.Image) -> Picture:
     """A Pillow image as a Picture: upright by its EXIF orientation, palettes expanded, CMYK as sRGB.
 
     Raises:
-        FinescaleError: no pixels, 32-bit integers beyond 16 bit, or floats outside [0, 1].
+        FinescaleError: no pixels, 32-bit integers beyond 16 bit, floats outside [0, 1], or a damaged file.
     """
     if 0 in image.size:
         raise FinescaleError("holds no pixels")
-    image.load()  # some plugins turn the picture here, and forget the orientation
+    try:
+        image.load()  # some plugins turn the picture here, and forget the orientation
+    except ERRORS as error:
+        raise FinescaleError(damaged(error)) from error
     block = image.getexif()
     orientation = block.get(exif_blocks.ORIENTATION, 1)
     icc = image.info.get("icc_profile")
