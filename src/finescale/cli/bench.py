@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from finescale.cli.score import add_perceptual, chosen_metrics, positive
+from finescale.cli.upscale import ENGINES, PRECISIONS
 
 
 def names(text: str) -> list[str]:
@@ -38,8 +39,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds how networks are applied, shared with `figure`."""
     group = parser.add_argument_group("how networks are applied")
     group.add_argument("--device", help="auto, cpu, cuda, ... (default: auto)")
-    group.add_argument("--engine", help="what computes, as in `finescale upscale` (default: torch)")
-    group.add_argument("--precision", help="as in `finescale upscale` (default: float32, the same on every machine)")
+    group.add_argument("--engine", choices=ENGINES, help="what computes, as in `finescale upscale` (default: torch)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="as in `finescale upscale` (default: float32, the same on every machine)",
+    )
     group.add_argument("--ensemble", action="store_true", help="average over the eight flips and turns")
     group.add_argument("--tile", type=positive, metavar="N", help="work by tiles of N low-resolution pixels")
     group.add_argument(

@@ -3,16 +3,19 @@
 import argparse
 import sys
 
+ENGINES = ("auto", "torch", "openvino", "onnx")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+
 
 def add_engine(parser: argparse._ActionsContainer) -> None:
     """Adds what computes, shared with `serve`."""
     add = parser.add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-    add("--engine", default="auto", choices=["auto", "torch", "openvino", "onnx"], help="what computes (default: auto)")
+    add("--engine", default="auto", choices=ENGINES, help="what computes (default: auto)")
     add(
         "--precision",
         default="auto",
-        choices=["auto", "float32", "bfloat16", "int8"],
+        choices=PRECISIONS,
         help="int8: faster and a little less exact, says how much (default: auto)",
     )
     add("--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)")
