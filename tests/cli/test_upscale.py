@@ -9,10 +9,12 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +22,10 @@ from PIL import Image
 from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
+from finescale.images import files
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
+from finescale.inference.flow import Flow
 
 pytestmark = pytest.mark.usefixtures("_here")
 
@@ -173,17 +177,17 @@ def test_sixteen_bits_are_not_lost_in_silence(caplog: pytest.LogCaptureFixture) 
 
 def test_pictures_of_other_kinds_in_a_folder_are_not_passed_over_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
     photo("in/a.png")
-    for name in ("in/b.JXL", "in/deep/c.jxl", "in/d.nef", "in/notes.txt", "in/.hidden.jxl"):
+    for name in ("in/b.JXL", "in/deep/c.jxl", "in/d.pcx", "in/notes.txt", "in/.hidden.jxl"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(b"x")
     assert upscale("in", "-o", "out") == 0
-    assert capsys.readouterr().err == "2 .jxl, 1 .nef left out: not among the kinds that are read\n"
+    assert capsys.readouterr().err == "2 .jxl, 1 .pcx left out: not among the kinds that are read\n"
     assert upscale("in", "-o", "out", "--quiet") == 0
     assert capsys.readouterr().err == ""
     Path("in/a.png").unlink()
     assert upscale("in", "-o", "out") == 2
     said = capsys.readouterr().err
-    assert said == "finescale: in: there are no pictures in this folder of a kind that is read (but 2 .jxl, 1 .nef)\n"
+    assert said == "finescale: in: there are no pictures in this folder of a kind that is read (but 2 .jxl, 1 .pcx)\n"
 
 
 def test_programs_are_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +206,34 @@ def test_programs_are_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         "failed": [{"picture": "in/c.png", "reason": reason}],
     }
     assert reason in said.err
+
+
+def test_ctrl_c_leaves_the_json_of_what_was_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(5):
+        photo(f"in/{i}.png", 20 + i)
+    compute, write_plainly, begun = Flow._compute, files.write, threading.Event()
+
+    def interrupted(flow: Flow, group: list[Any], *rest: Any) -> None:
+        if group[0].job.source.name == "3.png":
+            assert begun.wait(20)
+            raise KeyboardInterrupt
+        compute(flow, group, *rest)
+
+    def slow(picture: Picture, path: Path, **options: Any) -> None:
+        if path.name[0] == "1":
+            begun.set()
+            time.sleep(0.3)  # the next one waits meanwhile
+        write_plainly(picture, path, **options)
+
+    monkeypatch.setattr(Flow, "_compute", interrupted)
+    monkeypatch.setattr(files, "write", slow)
+    assert upscale("in", "-o", "out", "--scale", "2", "--json") == 130
+    said = capsys.readouterr()
+    assert said.err == "finescale: interrupted\n"
+    assert [one["result"] for one in json.loads(said.out)["written"]] == ["out/0_x2.png", "out/1_x2.png"]
+    assert finished("out") == ["0_x2.png", "1_x2.png"]
 
 
 def test_a_folder_may_have_any_name() -> None:
@@ -261,6 +293,8 @@ def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -
         ["a.png", "-o", "/dev/null"],
         ["a.png", "-o", "-"],
         ["a.png", "-o", "b.gif"],
+        ["a.png", "-o", ".png"],
+        ["a.png", "b.png", "-o", "out/.JPG"],
         ["a.png", "-o", "b.xyz"],
         ["a.png", "b.png", "-o", "b.gif"],
         ["a.png", "-o", "c.png", "--format", "jpeg"],

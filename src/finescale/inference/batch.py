@@ -135,6 +135,8 @@ def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
         if files.format_of(output, options.format) != kind:
             raise UsageError(f"{output}: its name says {kind}, and --format {options.format}; leave one of them out")
         return None, output
+    if output.name.lower() in files.READABLE:
+        raise UsageError(f"{output}: is an extension without a name before it")
     if output.exists():
         raise UsageError(f"{output}: is no folder, and its name has no extension of a picture")
     if output.suffix and (single or output.suffix.lower() in files.READABLE):
@@ -164,7 +166,8 @@ def _extension(source: Path, format: str | None) -> str:
 def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = False, as_json: bool = False) -> int:
     """Enlarges picture files, with a progress bar on a terminal; see `Flow`.
 
-    What was made is said on standard output, in words or as JSON, everything else on standard error.
+    What was made is said on standard output, in words or as JSON (also of what was made until Ctrl-C), everything else
+    on standard error.
 
     Pictures whose result exists are skipped with a note in folders and patterns (so an interrupted job goes on
     where it stopped); for a single file that is an error, unless `options.skip`.
@@ -191,8 +194,13 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         overwrite=options.overwrite,
         skip=options.skip or not alone,
     )
-    with _bar(len(todo), quiet) as bar:
-        flow.run(todo, bar)
+    try:
+        with _bar(len(todo), quiet) as bar:
+            flow.run(todo, bar)
+    except KeyboardInterrupt:
+        if as_json:
+            print(json.dumps(_report(flow), indent=1), flush=True)
+        raise
     for error in flow.failures.values():
         if alone and isinstance(error, UsageError):
             raise error

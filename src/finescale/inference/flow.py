@@ -101,6 +101,8 @@ class Flow:
     def run(self, todo: list[Job], bar: Bar) -> None:
         """Does all of them; what fails is kept in `failures`, unless it is no error a person can be told.
 
+        Interrupted, it has noted all that was written.
+
         Args:
             todo: the pictures.
             bar: told the name of the picture in work, and how many pictures are done.
@@ -122,8 +124,8 @@ class Flow:
                         bar("", before)
                 self._settle(0)
             except BaseException:
-                for _, future, _ in self._writes:
-                    future.cancel()
+                self._writes = deque(write for write in self._writes if not write[1].cancel())
+                self._settle(0)  # what is being written is made nevertheless
                 raise
 
     def _look(self, job: Job) -> _Task | None:
