@@ -9,6 +9,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -189,6 +190,12 @@ def test_impossible_requests_are_told_in_one_sentence(client: httpx.Client, fiel
     assert reply.json()["error"][-1] in ".?"
 
 
+def test_no_field_is_given_twice(client: httpx.Client) -> None:
+    for values in (["2", "3"], ["2", "2"], ["", "2"]):
+        reply = client.post("/api/jobs", files={"picture": ("cat.png", png())}, data={"scale": values})
+        assert (reply.status_code, reply.json()) == (400, {"error": "The field 'scale' is given more than once."})
+
+
 def test_requests_without_a_picture(client: httpx.Client) -> None:
     assert client.post("/api/jobs", data={"scale": "2"}).status_code == 415
     assert client.post("/api/jobs", files={"other": ("a.png", png())}).status_code == 400
@@ -224,19 +231,23 @@ def test_too_large_is_refused_before_decoding(client: httpx.Client, server: Serv
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_too_many_bytes_are_refused(client: httpx.Client, server: Server, announced: bool) -> None:
+def test_too_many_bytes_are_refused(server: Server, announced: bool) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a"\r\n\r\n'
 
     def body() -> Iterator[bytes]:
         yield head
-        for _ in range(20):
+        for _ in range(200):  # more than fits into what lies between
             yield bytes(100_000)
         yield b"\r\n--b--\r\n"
 
+    # a client that listens when it has sent everything, and gives up where it cannot
+    connection = HTTPConnection(server.address.removeprefix("http://"), timeout=30)
     content = b"".join(body()) if announced else body()
-    reply = client.post("/api/jobs", content=content, headers={"content-type": "multipart/form-data; boundary=b"})
-    assert reply.status_code == 413
-    assert "larger than the 1 MiB" in reply.json()["error"]
+    connection.request("POST", "/api/jobs", content, {"Content-Type": "multipart/form-data; boundary=b"})
+    reply = connection.getresponse()
+    assert reply.status == 413
+    assert "larger than the 1 MiB" in json.load(reply)["error"]
+    connection.close()
     assert not [entry for entry in server.folders()[0].iterdir() if entry.name.startswith("incoming")]
 
 

@@ -40,6 +40,7 @@ from finescale.web.names import content_disposition, safe_name
 FIELDS = ("picture", "network", "scale", "width", "height", "fit", "format")
 SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tif"}  # format -> of the result
 PREVIEW_SIDE = 4096
+DISCARDED = 1 << 30  # bytes that are read, and not kept, of what is refused
 
 
 class TooLarge(MultiPartException):
@@ -137,7 +138,7 @@ async def submit(request: Request) -> Response:
     try:
         jobs.room()  # before the upload is read and looked at
     except Full as full:
-        await _discard(request, jobs.limits.upload_bytes)
+        await _discard(request.stream())
         return _full(full)
     form = await _form(request, jobs.limits.upload_bytes)
     try:
@@ -273,10 +274,11 @@ async def _form(request: Request, limit: int) -> FormData:
         raise HTTPException(415, "Send the picture as multipart/form-data, in a field named 'picture'.")
     limit += 1 << 16
     announced = request.headers.get("content-length", "")
+    body = request.stream()
 
     async def limited() -> AsyncGenerator[bytes]:
         received = 0
-        async for chunk in request.stream():
+        async for chunk in body:
             received += len(chunk)
             if received > limit:
                 raise TooLarge("too large")
@@ -289,7 +291,7 @@ async def _form(request: Request, limit: int) -> FormData:
             request.headers, limited(), max_files=1, max_fields=len(FIELDS), max_part_size=4096
         ).parse()
     except TooLarge as error:
-        await _discard(request, limit)
+        await _discard(body)
         raise HTTPException(
             413, f"The file is larger than the {_megabytes(limit)} this server takes.", {"Connection": "close"}
         ) from error
@@ -297,12 +299,12 @@ async def _form(request: Request, limit: int) -> FormData:
         raise HTTPException(400, f"The form cannot be read: {error.message.rstrip('.')}.") from error
 
 
-async def _discard(request: Request, most: int) -> None:
-    """Reads on for a while without keeping anything, so that a client that still sends gets to see the answer."""
+async def _discard(body: AsyncIterator[bytes]) -> None:
+    """Reads on without keeping anything: a client that still sends does not get to see the answer before."""
     discarded = 0
-    async for chunk in request.stream():
+    async for chunk in body:
         discarded += len(chunk)
-        if discarded > most:
+        if discarded > DISCARDED:
             return
 
 
@@ -317,6 +319,8 @@ def _values(form: FormData) -> tuple[UploadFile, dict[str, str]]:
     for key, value in form.multi_items():
         if key not in FIELDS:
             raise HTTPException(400, f"There is no field '{key[:40]}'{nearest(key, FIELDS)}.".replace("?.", "?"))
+        if len(form.getlist(key)) > 1:
+            raise HTTPException(400, f"The field '{key}' is given more than once.")
         if isinstance(value, UploadFile):
             if key != "picture":
                 raise HTTPException(400, f"The field '{key}' is not a file.")
