@@ -19,6 +19,8 @@ ORDER = Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png")
 def work(order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
     """Does what the source says."""
     match source.read_text():
+        case "large":
+            result.write_bytes(bytes(45))
         case "copy":
             result.write_text("done")
         case "slow":
@@ -34,7 +36,7 @@ def work(order: Order, source: Path, result: Path, progress: Callable[[float], N
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Jobs]:
     (tmp_path / "jobs").mkdir()
-    found = Jobs(work, Limits(waiting=2, finished=2), tmp_path / "jobs")
+    found = Jobs(work, Limits(waiting=2, kept_bytes=100), tmp_path / "jobs")
     yield found
     found.close()
 
@@ -45,13 +47,24 @@ def submit(jobs: Jobs, text: str) -> Job:
     return jobs.submit(ORDER, upload)
 
 
-def test_only_the_newest_results_are_kept(jobs: Jobs) -> None:
-    done = []
-    for _ in range(4):
-        done.append(submit(jobs, "copy"))
-        until(lambda: done[-1].state is State.DONE)
-    assert [jobs.get(job.id) is not None for job in done] == [False, False, True, True]
-    assert {path.name for path in jobs.folder.iterdir()} == {job.id for job in done[2:]}
+def finish(jobs: Jobs, text: str) -> Job:
+    job = submit(jobs, text)
+    until(lambda: job.state is State.DONE)
+    return job
+
+
+def test_results_are_kept_by_their_size_and_not_by_their_number(jobs: Jobs) -> None:
+    small = [finish(jobs, "copy") for _ in range(12)]  # 8 bytes each
+    assert all(jobs.get(job.id) for job in small)
+    large = finish(jobs, "large")  # 50 bytes
+    assert [jobs.get(job.id) is not None for job in small] == [False] * 6 + [True] * 6
+    (large.folder / "preview-result.png").write_bytes(bytes(150))
+    assert jobs.weigh(large)
+    assert [job.id for job in (*small, large) if jobs.get(job.id)] == [large.id]  # the newest stays
+    assert [path.name for path in jobs.folder.iterdir()] == [large.id]
+    newest = finish(jobs, "copy")
+    assert jobs.get(large.id) is None
+    assert [path.name for path in jobs.folder.iterdir()] == [newest.id]
 
 
 def test_what_fails_unexpectedly_is_told_without_secrets_and_work_goes_on(

@@ -15,6 +15,16 @@ def _number(text: str) -> float:
 _number.__name__ = "number above 0"  # what argparse calls it
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+_count.__name__ = "whole number above 0"
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there (default: %(default)s)")
@@ -36,9 +46,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--max-result-megapixels", type=_number, default=200, metavar="MP", help="of a result (default: %(default)g)"
     )
-    limits.add_argument("--queue", type=int, default=16, metavar="N", help="jobs that may wait (default: %(default)d)")
+    limits.add_argument(
+        "--queue", type=_count, default=16, metavar="N", help="jobs that may wait (default: %(default)d)"
+    )
     limits.add_argument(
         "--keep", type=_number, default=60, metavar="MINUTES", help="results are kept so long (default: %(default)g)"
+    )
+    limits.add_argument(
+        "--keep-size",
+        type=_number,
+        default=4,
+        metavar="GIB",
+        help="finished pictures and results may take so much; the oldest go first (default: %(default)g)",
     )
 
 
@@ -52,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         pixels=round(args.max_megapixels * 1e6),
         result_pixels=round(args.max_result_megapixels * 1e6),
         waiting=args.queue,
+        kept_bytes=round(args.keep_size * (1 << 30)),
         keep=args.keep * 60,
     )
     settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "tile")}

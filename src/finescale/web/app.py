@@ -209,6 +209,8 @@ async def preview(request: Request) -> Response:
         await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, limits.result_pixels)
     except FinescaleError as error:
         raise _no_job() from error  # removed in this moment
+    if not await run_in_threadpool(_jobs(request).weigh, job):
+        raise _no_job()
     return FileResponse(target, media_type="image/png")
 
 
@@ -271,6 +273,7 @@ def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
 async def _form(request: Request, limit: int) -> FormData:
     """The fields of a multipart body of at most `limit` bytes (and a little for the other fields)."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        await _discard(request.stream())
         raise HTTPException(415, "Send the picture as multipart/form-data, in a field named 'picture'.")
     limit += 1 << 16
     announced = request.headers.get("content-length", "")
@@ -296,6 +299,7 @@ async def _form(request: Request, limit: int) -> FormData:
             413, f"The file is larger than the {_megabytes(limit)} this server takes.", {"Connection": "close"}
         ) from error
     except MultiPartException as error:
+        await _discard(body)
         raise HTTPException(400, f"The form cannot be read: {error.message.rstrip('.')}.") from error
 
 

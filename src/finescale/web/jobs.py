@@ -50,7 +50,7 @@ class Limits:
         pixels: of a picture that is sent.
         result_pixels: of a picture that is asked for.
         waiting: jobs in the queue, without the running one.
-        finished: finished jobs whose files are kept; the oldest goes first.
+        kept_bytes: of finished jobs; above, those that ended first are forgotten, but never the last.
         keep: seconds after which a finished job is forgotten and its files removed.
     """
 
@@ -58,7 +58,7 @@ class Limits:
     pixels: int = 40_000_000
     result_pixels: int = 200_000_000
     waiting: int = 16
-    finished: int = 64
+    kept_bytes: int = 4 << 30
     keep: float = 3600.0
 
 
@@ -96,6 +96,7 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     started: float | None = None
     ended: float | None = None
+    bytes: int = 0  # of its files, once it is finished
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -211,6 +212,14 @@ class Jobs:
         """Seconds until a finished job is forgotten; None for one that is not finished."""
         return None if job.ended is None else max(0.0, job.ended + self.limits.keep - time.monotonic())
 
+    def weigh(self, job: Job) -> bool:
+        """Notes what the files of a finished job take, forgets what is too much then; False when it is this one."""
+        with self._changed:
+            kept = [job.source, job.result, *job.folder.glob("preview-*.png")]
+            job.bytes = sum(path.stat().st_size for path in kept if path.is_file())
+            self._sweep()
+            return job.id in self._jobs
+
     def remove(self, identity: str) -> bool:
         """Cancels a job and forgets it with all its files; False when there is none of that id."""
         with self._changed:
@@ -243,12 +252,13 @@ class Jobs:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Forgets what has expired, and the oldest results above the number that is kept."""
+        """Forgets what has expired, and the oldest of what takes more room than there is for it."""
         finished = [job for job in self._jobs.values() if job.ended is not None]
         finished.sort(key=lambda job: job.ended or 0.0)
-        surplus = len(finished) - self.limits.finished
-        for index, job in enumerate(finished):
-            if index < surplus or self.expires(job) == 0.0:
+        total = sum(job.bytes for job in finished)
+        for job in finished:
+            if self.expires(job) == 0.0 or (total > self.limits.kept_bytes and job is not finished[-1]):
+                total -= job.bytes
                 self._forget(job)
 
     def _next(self) -> Job | None:
@@ -290,6 +300,7 @@ class Jobs:
                     job.progress = 1.0
                     self._typical += (job.seconds - self._typical) / 4
                 job.state = State.DONE if error is None else State.FAILED
+                self.weigh(job)
 
     def _reporter(self, job: Job) -> Callable[[float], None]:
         def report(progress: float) -> None:
