@@ -3,8 +3,10 @@
 import asyncio
 import io
 import json
+import os
 import re
 import struct
+import subprocess
 import sys
 import threading
 import zlib
@@ -22,6 +24,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 from tests.web.conftest import SETTINGS, Server, running, until
 
+from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
 from finescale.inference.upscale import Networks
@@ -472,3 +475,62 @@ def test_an_impossible_start_is_refused() -> None:
         serve(host="203.0.113.7")
     with pytest.raises(UsageError, match="cannot listen"):
         serve(port=700_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--device gpu", "there is no device 'gpu' here, only cpu"),
+        ("--device cuda --engine openvino", "the openvino engine runs on the CPU, not on 'cuda'"),
+        ("--engine onnx --precision bfloat16", "the onnx engine computes in float32, not in bfloat16"),
+        ("--engine torch --precision int8", "the torch engine computes in float32 and bfloat16, not in int8"),
+        ("--tile 0", "tiles have at least 1 pixel a side, not 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_the_start_as_by_upscale(
+    options: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finescale.web.serve._listen", lambda host, port: pytest.fail("it starts"))
+    (tmp_path / "a.png").write_bytes(png())
+    for command in (["serve", "--no-browser"], ["upscale", str(tmp_path / "a.png")]):
+        assert main([*command, *options.split()]) == 2
+        assert f"finescale: {sentence}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("package", "engine"), [("openvino", "openvino"), ("onnxruntime", "onnx")])
+def test_an_engine_that_is_not_installed_is_told_at_the_start(
+    package: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("finescale.web.serve._listen", lambda host, port: pytest.fail("it starts"))
+    with pytest.raises(UsageError, match=f"the {engine} engine needs"):
+        serve(settings={"engine": engine})
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_bfloat16_on_a_processor_without_it_is_refused_at_the_start(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    core = SimpleNamespace(get_property=lambda *_: ["FP32"])
+    monkeypatch.setattr("finescale.inference.engines.openvino.load_core", lambda: (core, ""))
+    monkeypatch.setattr("finescale.web.serve._listen", lambda host, port: pytest.fail("it starts"))
+    with pytest.raises(UsageError, match="this processor has no bfloat16"):
+        serve(settings={"engine": engine, "precision": "bfloat16", "device": "cpu"})
+
+
+def test_a_queue_without_places_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["serve", "--queue", "0"])
+    assert refused.value.code == 2
+    assert "invalid whole number above 0 value: '0'" in capsys.readouterr().err
+
+
+def test_checking_the_settings_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from finescale.inference.upscale import check_settings as check; check(); "
+        "check(engine='torch', precision='bfloat16', device='cpu', tile=48); check(engine='onnx', precision='float32');"
+        "assert not {'torch', 'openvino', 'onnxruntime'} & set(sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

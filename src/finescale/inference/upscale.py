@@ -15,7 +15,7 @@ from PIL import Image
 from finescale.errors import UsageError
 from finescale.images.picture import Picture, from_pil, split, to_integers, to_pil
 from finescale.inference import tiling
-from finescale.inference.engines import choose
+from finescale.inference.engines import check, choose
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.size import Target, passes
 from finescale.inference.tiling import Array, Progress
@@ -58,8 +58,7 @@ class Upscaler:
         tile: int | None = None,
         window: int | None = 48,
     ) -> None:
-        if tile is not None and tile < 1:
-            raise UsageError(f"tiles have at least 1 pixel a side, not {tile}")
+        _check_tile(tile)
         if isinstance(network, str):
             network = Path(network)
             if not network.is_file():
@@ -283,6 +282,23 @@ def upscale(
     if not isinstance(network, Network):
         raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
     return to_pil(Upscaler(network, **settings).picture(picture, size=size, progress=progress))
+
+
+def check_settings(
+    *, device: str = "auto", engine: str = "auto", precision: str = "auto", tile: int | None = None
+) -> None:
+    """Refuses settings of `Upscaler` that no network can work with here, before there is one.
+
+    Raises:
+        UsageError: unknown device, engine or precision; an impossible tile.
+    """
+    _check_tile(tile)
+    check(device, engine, precision)
+
+
+def _check_tile(tile: int | None) -> None:
+    if tile is not None and tile < 1:
+        raise UsageError(f"tiles have at least 1 pixel a side, not {tile}")
 
 
 class Networks:

@@ -41,7 +41,7 @@ def serve(
         settings: of the networks, see `finescale.inference.upscale.Upscaler`.
 
     Raises:
-        UsageError: the token is too short, or the address is not one of this machine.
+        UsageError: the token is too short, the address is not one of this machine, or nothing works with the settings.
         FinescaleError: the extra `web` is not installed.
     """
     try:
@@ -52,8 +52,10 @@ def serve(
         raise FinescaleError(
             f"the page needs the extra 'web' ({error.name} is missing): pip install 'finescale[web]'"
         ) from error
+    from finescale.inference.upscale import check_settings
     from finescale.web.app import application
 
+    check_settings(**(settings or {}))
     token = token or os.environ.get("FINESCALE_TOKEN")
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{16,200}", token):
         raise UsageError("--token: takes 16 to 200 letters, digits and the signs . _ ~ -")

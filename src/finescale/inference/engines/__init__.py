@@ -43,20 +43,11 @@ def choose(
     Raises:
         UsageError: unknown or impossible engine, precision or device.
     """
-    for value, known in ((engine, ENGINES), (precision, PRECISIONS)):
-        if value not in known:
-            raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")
+    engine = _possible(device, engine, precision)
     source = Source(network, window)
-    cpu = device == "cpu" or (device == "auto" and not _gpu())
-    if precision == "int8" and engine == "auto":
-        if not find_spec("openvino"):
-            raise UsageError("int8 needs OpenVINO and NNCF: pip install 'finescale[int8]'")
-        engine = "openvino"
     if engine in ("openvino", "onnx"):
-        if device not in ("auto", "cpu"):
-            raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")
         return _make(engine, source, precision)
-    if engine == "auto" and cpu:
+    if engine == "auto" and _on_cpu(device):
         for name, exactness in _fastest(precision):
             try:
                 return _make(name, source, exactness)
@@ -67,6 +58,50 @@ def choose(
     from finescale.inference.engines.pytorch import TorchEngine, pick_device
 
     return TorchEngine(source.prepared(), pick_device(device), precision)
+
+
+def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -> None:
+    """Refuses what `choose` would for every network; imports torch or OpenVINO only where nothing else knows.
+
+    Raises:
+        UsageError: unknown or impossible engine, precision or device.
+    """
+    engine = _possible(device, engine, precision)
+    if engine == "auto" and precision == "bfloat16" and find_spec("openvino") and _on_cpu(device):
+        engine = "openvino"
+    if engine == "openvino" and (precision == "bfloat16" or not find_spec("openvino")):
+        from finescale.inference.engines.openvino import load_core, pick_precision
+
+        pick_precision(load_core()[0], precision)
+    elif engine == "onnx" and not find_spec("onnxruntime"):
+        from finescale.inference.engines.onnx import load_runtime
+
+        load_runtime()
+    elif device not in ("auto", "cpu"):
+        from finescale.inference.engines.pytorch import pick_device
+
+        pick_device(device)
+
+
+def _possible(device: str, engine: str, precision: str) -> str:
+    """The engine, where the precision leaves only one that one; refuses what is impossible on every machine."""
+    for value, known in ((engine, ENGINES), (precision, PRECISIONS)):
+        if value not in known:
+            raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")
+    if precision == "int8" and engine == "auto":
+        if not find_spec("openvino"):
+            raise UsageError("int8 needs OpenVINO and NNCF: pip install 'finescale[int8]'")
+        engine = "openvino"
+    if engine in ("openvino", "onnx") and device not in ("auto", "cpu"):
+        raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")
+    exact = {"torch": ("float32", "bfloat16"), "onnx": ("float32",)}.get(engine, PRECISIONS)
+    if precision not in ("auto", *exact):
+        raise UsageError(f"the {engine} engine computes in {' and '.join(exact)}, not in {precision}")
+    return engine
+
+
+def _on_cpu(device: str) -> bool:
+    return device == "cpu" or (device == "auto" and not _gpu())
 
 
 def _fastest(precision: str) -> list[tuple[str, str]]:
@@ -82,7 +117,7 @@ def _make(engine: str, source: Source, precision: str) -> Engine:
     if engine == "onnx":
         from finescale.inference.engines.onnx import ONNXEngine
 
-        return ONNXEngine(source, precision)
+        return ONNXEngine(source)
     from finescale.inference.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(source, precision)

@@ -27,24 +27,17 @@ class ONNXEngine(Engine):
 
     Args:
         source: the network.
-        precision: "float32" or "auto".
 
     Raises:
-        UsageError: ONNX Runtime is not installed, or another precision is asked for.
+        UsageError: ONNX Runtime is not installed.
         FinescaleError: ONNX Runtime gives another picture than PyTorch.
     """
 
     name = "onnx"
     precision = "float32"
 
-    def __init__(self, source: Source, precision: str = "auto") -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise UsageError("the onnx engine needs ONNX Runtime: pip install 'finescale[onnx]'") from error
-        if precision not in ("auto", "float32"):
-            raise UsageError(f"the onnx engine computes in float32, not in {precision}")
-        name = compiled.key(weights=source.fingerprint(), engine=f"onnx {OPSET} {onnxruntime.__version__}")
+    def __init__(self, source: Source) -> None:
+        name = compiled.key(weights=source.fingerprint(), engine=f"onnx {OPSET} {load_runtime().__version__}")
         notes, data = compiled.read(name) or self._translate(source, name)
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._run = runner(data)
@@ -69,6 +62,15 @@ class ONNXEngine(Engine):
         notes = {"scale": network.scale, "bytes_per_pixel": memory, "margin": network.context}
         compiled.write(name, notes, data)
         return notes, data
+
+
+def load_runtime() -> Any:
+    """ONNX Runtime; UsageError where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError("the onnx engine needs ONNX Runtime: pip install 'finescale[onnx]'") from error
+    return onnxruntime
 
 
 def runner(data: bytes) -> Callable[[Array], Array]:

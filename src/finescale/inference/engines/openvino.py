@@ -41,17 +41,11 @@ class OpenVINOEngine(Engine):
 
     def __init__(self, source: Source, precision: str = "auto") -> None:
         core, version = load_core()
-        best = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
-        if precision == "auto":
-            precision = best
-        if precision not in TOLERANCE:
-            raise UsageError(f"the openvino engine computes in {', '.join(TOLERANCE)}, not in {precision}")
-        if precision == "bfloat16" != best:
-            raise UsageError("this processor has no bfloat16, and OpenVINO would compute in float32 instead")
+        precision = pick_precision(core, precision)
         self.source, self.precision = source, precision
         self._core = core
         self._config = {
-            "INFERENCE_PRECISION_HINT": _HINTS[best if precision == "int8" else precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[pick_precision(core) if precision == "int8" else precision],
             "PERFORMANCE_HINT": "LATENCY",
         }
         name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
@@ -179,6 +173,14 @@ def _depth_to_space(node: Any) -> Any:
 
     factor = int(node.get_values_from_const_input(1))
     return opset13.depth_to_space(node.get_input(0), "depth_first", factor).outputs()
+
+
+def pick_precision(core: Any, precision: str = "auto") -> str:
+    """The precision, for "auto" bfloat16 where the processor has it; UsageError where it has not what is asked for."""
+    best = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
+    if precision == "bfloat16" != best:
+        raise UsageError("this processor has no bfloat16, and OpenVINO would compute in float32 instead")
+    return best if precision == "auto" else precision
 
 
 def load_core() -> tuple[Any, str]:

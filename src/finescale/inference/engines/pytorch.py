@@ -59,8 +59,6 @@ class TorchEngine(Engine):
     def __init__(self, network: Network, device: torch.device, precision: str = "auto") -> None:
         if precision == "auto":
             precision = "bfloat16" if fast_bfloat16(device) else "float32"
-        if precision not in ("float32", "bfloat16"):
-            raise UsageError(f"the torch engine computes in float32 and bfloat16, not in {precision}")
         if precision == "bfloat16" and not fast_bfloat16(device):
             warnings.warn("bfloat16 is much slower than float32 on this machine", FinescaleWarning, stacklevel=2)
         self.bytes_per_pixel, self.margin = bytes_per_pixel(network), network.context
