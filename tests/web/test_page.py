@@ -1,11 +1,13 @@
 """The page as people meet it: in a real browser, by mouse, touch and keyboard."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -331,6 +333,161 @@ def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver
         button.click()
     assert states(page) == ["230 × 230", "230 × 230"]
     until(lambda: set(server.folders()[0].iterdir()) <= before)
+
+
+# Notes what is sent, and does not send it before it is released.
+HOLD = """
+    window.sent = [];
+    const held = new Promise((resolve) => (window.release = resolve));
+    const real = window.fetch;
+    window.fetch = async (path, options = {}) => {
+      if (options.method === "POST") {
+        sent.push([options.body.get("picture").name, options.body.get("scale")]);
+        await held;
+      }
+      return real(path, options);
+    };
+"""
+
+
+def hold(page: webdriver.Chrome, scale: str = "2") -> None:
+    page.execute_script(HOLD)
+    page.find_element(By.CSS_SELECTOR, f"input[name=scale][value='{scale}']").send_keys(Keys.SPACE)
+    until(lambda: one(page, "go").is_enabled())
+
+
+def sent(page: webdriver.Chrome) -> list[list[str]]:
+    found: list[list[str]] = page.execute_script("return sent")
+    return found
+
+
+def test_pressing_twice_sends_nothing_twice(page: webdriver.Chrome, server: Server, pictures: list[Path]) -> None:
+    before = set(server.folders()[0].iterdir())
+    choose(page, pictures[:2])
+    hold(page)
+    page.execute_script("for (const _ of [1, 2]) document.getElementById('settings').requestSubmit()")
+    until(lambda: states(page) == ["Sending", "Waiting to be sent"])
+    assert (one(page, "go").is_enabled(), one(page, "go").text) == (False, "Enlarging …")
+    page.execute_script("document.getElementById('settings').requestSubmit(); release()")
+    enlarged(page)
+    assert sent(page) == [["first.png", "2"], ["second.jpg", "2"]]
+    assert len(set(server.folders()[0].iterdir()) - before) == 2
+
+
+def test_pictures_added_while_others_are_sent_are_sent_after_them(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:1])
+    hold(page)
+    one(page, "go").click()
+    one(page, "files").send_keys(str(pictures[1]))
+    until(lambda: one(page, "go").is_enabled())
+    one(page, "go").click()
+    assert states(page) == ["Sending", "Waiting to be sent"]
+    page.execute_script("release()")
+    enlarged(page)
+    assert sent(page) == [["first.png", "2"], ["second.jpg", "2"]]
+
+
+@pytest.mark.parametrize("how", ["cancel", "clear"])
+def test_what_is_taken_away_before_its_turn_is_not_sent(
+    page: webdriver.Chrome, server: Server, pictures: list[Path], tmp_path: Path, how: str
+) -> None:
+    before = set(server.folders()[0].iterdir())
+    last = Path(shutil.copy(pictures[0], tmp_path / "last.png"))
+    choose(page, [*pictures[:2], last])
+    hold(page)
+    one(page, "go").click()
+    if how == "clear":
+        one(page, "clear").click()
+    else:
+        page.find_elements(By.CLASS_NAME, "remove")[1].click()
+        assert states(page) == ["Sending", "40 × 30", "Waiting to be sent"]
+    page.execute_script("release()")
+    enlarged(page)
+    page.execute_async_script("setTimeout(arguments[0], 500)")
+    names = ["first.png"] if how == "clear" else ["first.png", "last.png"]
+    assert [name for name, _ in sent(page)] == names
+    assert len(set(server.folders()[0].iterdir()) - before) == (0 if how == "clear" else 2)
+
+
+def test_cancelling_one_that_waits_for_a_full_queue_lets_the_next_go(
+    page: webdriver.Chrome, pictures: list[Path]
+) -> None:
+    choose(page, pictures[:2])
+    hold(page)
+    full = "Promise.resolve(new Response('{}', { status: 429, headers: { 'Retry-After': '600' } }))"
+    page.execute_script(
+        "release(); const usual = window.fetch; window.fetch = (path, options) => "
+        f"options?.body?.get('picture').name === 'first.png' ? {full} : usual(path, options)"
+    )
+    one(page, "go").click()
+    until(lambda: states(page) == ["The queue is full, waiting", "Waiting to be sent"])
+    page.find_element(By.CLASS_NAME, "remove").click()
+    enlarged(page)
+    assert states(page)[0] == "40 × 30"
+    assert states(page)[1].startswith("80 × 60")
+
+
+def test_settings_are_those_of_the_press(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:2])
+    hold(page)
+    one(page, "go").click()
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='3']").send_keys(Keys.SPACE)
+    page.execute_script("release()")
+    enlarged(page)
+    assert all(state.startswith("80 × 60") for state in states(page)), states(page)
+    assert one(page, "go").text == "Enlarge 2 pictures"  # to the size that is chosen now
+
+
+def test_a_file_that_is_no_longer_what_was_chosen(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:2])
+    pictures[0].unlink()
+    os.utime(pictures[1], (0, 0))
+    enlarge(page)
+    sentence = "the file was changed or removed after it was chosen; choose it again."
+    assert states(page) == [sentence, sentence]
+    assert one(page, "live").text == f"second.jpg: {sentence}"
+    page.refresh()
+    pictures[2].write_bytes(b"x")
+    choose(page, pictures[2:])
+    page.execute_script("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
+    enlarge(page)
+    assert states(page) == ["The server does not answer. Is it still running?"]
+
+
+def test_results_that_are_no_longer_kept_are_missed(
+    page: webdriver.Chrome, client: httpx.Client, pictures: list[Path]
+) -> None:
+    page.execute_script("for (let timer = setInterval(Object, 1e6); timer; timer--) clearInterval(timer)")
+    choose(page, pictures[:2])
+    enlarge(page)
+    links = page.find_elements(By.CLASS_NAME, "download")
+    for link in links:
+        assert client.delete((link.get_attribute("href") or "").removesuffix("/result")).status_code == 204
+    links[1].click()
+    until(lambda: one(page, "notice").text == "The result of second.jpg is no longer kept. Enlarge it again.", 3)
+    assert states(page)[1] == "The result is no longer kept"
+    page.find_element(By.CLASS_NAME, "pick").click()
+    until(lambda: one(page, "notice").text == "The results of 2 pictures are no longer kept. Enlarge them again.", 3)
+    assert not any(link.is_displayed() for link in [*links, one(page, "download-current")])
+    assert one(page, "go").text == "Enlarge 2 pictures"
+    enlarge(page)
+    assert all(state.startswith("160 × 120") for state in states(page)), states(page)
+    assert not one(page, "notice").is_displayed()
+
+
+def test_results_that_expire_are_missed_without_a_click(
+    chromium: webdriver.Chrome, weights: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    width_of_a_desk(chromium)
+    with running(weights, tmp_path, "--keep", "0.02") as brief:
+        chromium.get(brief.address)
+        until(lambda: chromium.find_elements(By.CSS_SELECTOR, "#network option"))
+        choose(chromium, pictures[:1])
+        enlarge(chromium)
+        until(lambda: states(chromium) == ["The result is no longer kept"])
+        assert one(chromium, "go").is_enabled()
+        chromium.get("about:blank")
+    chromium.get_log("browser")  # type: ignore[no-untyped-call]  # the 404 that told it
 
 
 def test_leaving_asks_while_there_is_something_to_lose(page: webdriver.Chrome, pictures: list[Path]) -> None:

@@ -9,12 +9,18 @@ export class Problem extends Error {
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
+const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
+
 async function call(path, options = {}) {
   let reply;
   try {
     reply = await fetch(path, { credentials: "same-origin", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    const file = options.body?.get("picture");
+    if (file && !(await isReadable(file))) {
+      throw new Problem(`${file.name}: the file was changed or removed after it was chosen; choose it again.`, 0);
+    }
     throw new Problem("The server does not answer. Is it still running?", 0);
   }
   if (reply.ok) return reply.status === 204 ? null : reply.json();
@@ -24,6 +30,7 @@ async function call(path, options = {}) {
   throw problem;
 }
 
+export const state = (id, signal) => call(`/api/jobs/${id}`, { signal });
 export const networks = () => call("/api/networks");
 export const health = () => call("/api/health");
 export const remove = (id) => call(`/api/jobs/${id}`, { method: "DELETE", keepalive: true }).catch(() => null);
@@ -40,9 +47,12 @@ export async function submit(file, fields, signal, onFull) {
       return await call("/api/jobs", { method: "POST", body: form, signal });
     } catch (error) {
       if (error.status !== 429) throw error;
-      onFull(error.retryAfter);
-      await pause(1000 * error.retryAfter);
-      signal.throwIfAborted();
+      onFull();
+      const end = Date.now() + 1000 * error.retryAfter;
+      while (Date.now() < end) {
+        await pause(200);
+        signal.throwIfAborted();
+      }
     }
   }
 }
@@ -52,7 +62,7 @@ export async function follow(id, signal, update) {
   let silent = 0;
   for (;;) {
     try {
-      const job = await call(`/api/jobs/${id}`, { signal });
+      const job = await state(id, signal);
       silent = 0;
       update(job);
       if (["done", "failed", "cancelled"].includes(job.state)) return job;

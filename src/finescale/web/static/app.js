@@ -65,7 +65,8 @@ function settings() {
 }
 
 const keyOf = (wanted) => JSON.stringify(wanted);
-const isBusy = (item) => ["sending", "waiting", "running"].includes(item.state);
+const isBusy = (item) => ["queued", "sending", "waiting", "running"].includes(item.state);
+const isDone = (item) => item.state === "done" && items.includes(item);
 const needsWork = (item) => !isBusy(item) && !(item.state === "done" && item.key === keyOf(settings()));
 
 function segment(value, label) {
@@ -145,8 +146,11 @@ function addOne(file) {
   part("name").textContent = item.name;
   part("bar").setAttribute("aria-label", `Progress of ${item.name}`);
   part("download").setAttribute("aria-label", `Download ${item.name}, enlarged`);
-  part("download").addEventListener("click", () => (item.saved = true));
-  part("pick").addEventListener("click", () => select(item));
+  part("download").addEventListener("click", () => download(item));
+  part("pick").addEventListener("click", () => {
+    select(item);
+    lookAfter(item);
+  });
   part("remove").addEventListener("click", () => (isBusy(item) ? cancel(item) : discard(item)));
   const thumb = part("thumb");
   thumb.addEventListener("load", () => {
@@ -192,7 +196,10 @@ function stateText(item) {
   const job = item.job;
   switch (item.state) {
     case "ready":
+      if (item.gone) return "The result is no longer kept";
       return item.width ? size(item.width, item.height) : "ready";
+    case "queued":
+      return "Waiting to be sent";
     case "sending":
       return item.full ? "The queue is full, waiting" : "Sending";
     case "waiting":
@@ -267,14 +274,32 @@ function warn(sentences) {
 
 // ---- work ----
 
-async function enlarge(item) {
-  const wanted = settings();
+// Marks a picture as to be sent, with the settings of this moment.
+function queue(item, wanted) {
   if (item.job) api.remove(item.job.id);
+  Object.assign(item, { state: "queued", job: null, error: null, wanted, key: keyOf(wanted), saved: false, gone: false });
+  draw(item);
+}
+
+let sending = false;
+
+// One upload after the other, until nothing is queued; those that were cancelled or removed meanwhile are not sent.
+async function sendQueued() {
+  if (sending) return;
+  sending = true;
+  try {
+    for (let item; (item = items.find((other) => other.state === "queued")); ) await enlarge(item);
+  } finally {
+    sending = false;
+  }
+}
+
+async function enlarge(item) {
   item.abort = new AbortController();
-  Object.assign(item, { state: "sending", job: null, error: null, key: keyOf(wanted), full: false, saved: false });
+  Object.assign(item, { state: "sending", full: false });
   draw(item);
   try {
-    item.job = await api.submit(item.file, wanted, item.abort.signal, () => {
+    item.job = await api.submit(item.file, item.wanted, item.abort.signal, () => {
       item.full = true;
       draw(item);
     });
@@ -290,6 +315,7 @@ async function watch(item) {
   try {
     await api.follow(item.job.id, item.abort.signal, (job) => {
       Object.assign(item, { job, state: job.state === "cancelled" ? "ready" : job.state, error: job.error });
+      item.until = Date.now() + 1000 * job.expires;
       if (item.state === "done" && item.unshown) item.part("thumb").src = api.previewUrl(job.id, "source");
       draw(item);
       if (item.state === "done") say([`${item.name} is done.`, ...job.warnings].join(" "));
@@ -319,6 +345,40 @@ function cancel(item) {
   say(`${item.name} is cancelled.`);
 }
 
+// Whether a result is still there: the server keeps them for a while only, and so many. Says so where it is not.
+async function lookAfter(item, patient = true) {
+  const { job } = item;
+  if (!isDone(item)) return false;
+  try {
+    await api.state(job.id);
+    return true;
+  } catch (error) {
+    if (item.job !== job || !isDone(item)) return false;
+    if (error.status === 404) expire(item);
+    else if (!patient) notice(error.message);
+    return false;
+  }
+}
+
+function expire(item) {
+  item.gone = true;
+  reset(item);
+  const gone = items.filter((other) => other.gone);
+  const results = gone.length > 1 ? `The results of ${gone.length} pictures are` : `The result of ${item.name} is`;
+  notice(`${results} no longer kept. Enlarge ${gone.length > 1 ? "them" : "it"} again.`);
+}
+
+// Results go in the order in which they came: as long as the first is there, so are the others.
+async function lookAfterAll() {
+  for (const item of items.filter(isDone).sort((a, b) => a.until - b.until)) if (await lookAfter(item)) return;
+}
+
+// Beside the link's own doing: where the result is gone, that would be nothing.
+async function download(item) {
+  item.saved = true;
+  item.saved = await lookAfter(item, false);
+}
+
 function discard(item) {
   item.abort?.abort();
   if (item.job) api.remove(item.job.id);
@@ -338,12 +398,14 @@ function discard(item) {
 
 // ---- what people do ----
 
-$("settings").addEventListener("submit", async (event) => {
+$("settings").addEventListener("submit", (event) => {
   event.preventDefault();
   notice("");
-  const wanted = items.filter(needsWork);
-  if (wanted.length && !wanted.includes(current)) select(wanted[0]);
-  for (const item of wanted) await enlarge(item); // one upload after the other
+  const batch = items.filter(needsWork);
+  const wanted = settings();
+  if (batch.length && !batch.includes(current)) select(batch[0]);
+  for (const item of batch) queue(item, wanted);
+  sendQueued();
 });
 $("settings").addEventListener("input", settingsChanged);
 $("network").addEventListener("change", networkChanged);
@@ -351,11 +413,12 @@ $("files").addEventListener("change", (event) => {
   add(event.target.files);
   event.target.value = "";
 });
-$("download-current").addEventListener("click", () => (current.saved = true));
+$("download-current").addEventListener("click", () => download(current));
 $("clear").addEventListener("click", () => [...items].forEach(discard));
 $("download-all").addEventListener("click", () => {
-  const links = items.filter((item) => item.state === "done").map((item) => item.part("download"));
-  links.forEach((link, index) => setTimeout(() => link.click(), 400 * index)); // browsers drop simultaneous ones
+  items.filter(isDone).forEach((item, index) => {
+    setTimeout(() => isDone(item) && item.part("download").click(), 400 * index); // browsers drop simultaneous ones
+  });
 });
 
 document.addEventListener("paste", (event) => {
@@ -377,6 +440,7 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dragging");
   add(event.dataTransfer.files);
 });
+setInterval(lookAfterAll, 5000);
 window.addEventListener("beforeunload", (event) => {
   if (items.some((item) => isBusy(item) || (item.state === "done" && !item.saved))) event.preventDefault(); // asks
 });
