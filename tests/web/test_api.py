@@ -528,7 +528,7 @@ def test_a_queue_without_places_is_refused(capsys: pytest.CaptureFixture[str]) -
 
 def test_checking_the_settings_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from finescale.inference.upscale import check_settings as check; check(); "
+        "import sys; from finescale.inference.upscale import check_settings as check; check(ensemble=True); "
         "check(engine='torch', precision='bfloat16', device='cpu', tile=48); check(engine='onnx', precision='float32');"
         "assert not {'torch', 'openvino', 'onnxruntime'} & set(sys.modules)"
     )

@@ -285,9 +285,9 @@ def upscale(
 
 
 def check_settings(
-    *, device: str = "auto", engine: str = "auto", precision: str = "auto", tile: int | None = None
+    *, device: str = "auto", engine: str = "auto", precision: str = "auto", tile: int | None = None, **_: Any
 ) -> None:
-    """Refuses settings of `Upscaler` that no network can work with here, before there is one.
+    """Refuses settings of `Upscaler` that no network can work with here, before there is one; any others may be so.
 
     Raises:
         UsageError: unknown device, engine or precision; an impossible tile.

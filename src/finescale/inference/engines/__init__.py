@@ -84,7 +84,7 @@ def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -
 
 
 def _possible(device: str, engine: str, precision: str) -> str:
-    """The engine, where the precision leaves only one that one; refuses what is impossible on every machine."""
+    """The engine, or the only one that has the precision; refuses what is impossible on every machine."""
     for value, known in ((engine, ENGINES), (precision, PRECISIONS)):
         if value not in known:
             raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")

@@ -370,7 +370,10 @@ function expire(item) {
 
 // Results go in the order in which they came: as long as the first is there, so are the others.
 async function lookAfterAll() {
-  for (const item of items.filter(isDone).sort((a, b) => a.until - b.until)) if (await lookAfter(item)) return;
+  for (const item of items.filter(isDone).sort((a, b) => a.until - b.until)) {
+    await lookAfter(item);
+    if (!item.gone) return;
+  }
 }
 
 // Beside the link's own doing: where the result is gone, that would be nothing.
