@@ -16,7 +16,7 @@ from finescale.layers.statistics import alignment, localise
 from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
-HEADROOM = 1.5  # of the gates of channel attention over a photograph's
+HEADROOM = 1.75  # of the gates of channel attention over a photograph's
 
 
 def for_inference(network: Network, window: int | None = WINDOW, gates: list[list[float]] | None = None) -> Network:

@@ -12,7 +12,7 @@ from typing import Any
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
 
-VERSION = 11  # of what is stored and of how networks are translated; another one leaves old entries unread
+VERSION = 12  # of what is stored and of how networks are translated; another one leaves old entries unread
 
 
 def processor() -> str:
