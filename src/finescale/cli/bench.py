@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from finescale.cli.score import add_perceptual, chosen_metrics, positive
-from finescale.cli.upscale import ENGINES, PRECISIONS
+from finescale.inference import ENGINES, PRECISIONS
 
 
 def names(text: str) -> list[str]:

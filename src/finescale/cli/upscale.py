@@ -3,8 +3,7 @@
 import argparse
 import sys
 
-ENGINES = ("auto", "torch", "openvino", "onnx")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+from finescale.inference import ENGINES, PRECISIONS
 
 
 def add_engine(parser: argparse._ActionsContainer) -> None:

@@ -26,7 +26,7 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     and cut away again): partly filled cells are copies of whole feature maps, and cost up to as much as the network.
 
     The gates of channel attention are limited to what photographs need. Patterns of single pixels, such as the
-    dithering of old pictures, open those of a trained network up to thirty times as far, block after block, and the
+    dithering of old pictures, open those of a trained network many times as far, block after block, and the
     result is noise wherever a window meets such a pattern.
 
     Args:
@@ -68,12 +68,12 @@ def gate_limits(network: Network) -> list[list[float]]:
     from finescale.inference.photograph import samples
 
     device = next(network.parameters()).device
-    found = {layer: torch.zeros((), device=device) for layer in layers}
+    found = {layer.conv_du: torch.zeros((), device=device) for layer in layers}
 
-    def look(layer: ChannelAttention, inputs: tuple[Tensor], result: Tensor) -> None:
-        found[layer] = torch.maximum(found[layer], layer.gates(*inputs).amax((0, 2, 3)))
+    def look(gates: nn.Sequential, inputs: tuple[Tensor], result: Tensor) -> None:
+        found[gates] = torch.maximum(found[gates], result.amax((0, 2, 3)))
 
-    hooks = [layer.register_forward_hook(look) for layer in layers]
+    hooks = [gates.register_forward_hook(look) for gates in found]
     try:
         with torch.inference_mode():
             for part in samples(network.multiple):
@@ -81,7 +81,7 @@ def gate_limits(network: Network) -> list[list[float]]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [(HEADROOM * found[layer]).tolist() for layer in layers]
+    return [(HEADROOM * most).tolist() for most in found.values()]
 
 
 def _fold(module: nn.Module) -> None:

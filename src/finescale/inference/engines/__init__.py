@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.inference import ENGINES, PRECISIONS
 from finescale.inference.engines import compiled
 from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
-
-ENGINES = ("auto", "torch", "openvino", "onnx")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
 def choose(
