@@ -6,12 +6,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from finescale.networks import FOR_JPEG
+from finescale.networks import DEFAULT
 from finescale.networks.catalogue import NETWORKS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TRAINED = [name for name, entry in NETWORKS.items() if entry.trained]
-DRAWN = [name for name in TRAINED if name != FOR_JPEG]  # it is drawn as the default network
+# networks that are the default one with other weights are drawn as that one
+DRAWN = [name for name in TRAINED if name == DEFAULT or NETWORKS[name].arguments != NETWORKS[DEFAULT].arguments]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`finescale data`: public data sets, and pictures packed to train on."""
+"""`finescale data`: public data sets, drawn pictures, and pictures packed to train on."""
 
 import argparse
 import os
@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the two things to do."""
-    what = parser.add_subparsers(dest="what", metavar="prepare|get", required=True)
+    """Adds the three things to do."""
+    what = parser.add_subparsers(dest="what", metavar="prepare|get|draw", required=True)
     prepare = what.add_parser("prepare", help="pack pictures into a store to train on")
     prepare.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures, in subfolders too")
     prepare.add_argument("-o", "--out", type=Path, required=True, metavar="STORE", help="the store to make")
@@ -22,14 +22,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     get.add_argument(
         "-o", "--out", type=Path, metavar="DIR", help="folder for the sets (default: the user's data folder)"
     )
+    draw = what.add_parser("draw", help="make pictures to train on: text, line drawings, pixel art, dithering, charts")
+    draw.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    draw.add_argument("--count", type=int, default=160, help="how many (160)")
+    draw.add_argument("--seed", type=int, default=0, help="of the first one; the next have the numbers after it (0)")
+    draw.add_argument("--side", type=int, default=1020, help="pixels of each side (1020)")
+    draw.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepares or gets."""
+    """Prepares, draws or gets."""
     if args.what == "prepare":
         from finescale.data.screen import prepare
 
         return prepare(args.folders, args.out, args.scales, args.licence, args.workers, args.overwrite)
+    if args.what == "draw":
+        from finescale.data.screen import draw
+
+        return draw(args.out, args.count, args.seed, args.side, args.overwrite)
     from finescale.data.screen import get
 
     return get(args.names, args.out)

@@ -1,4 +1,4 @@
-"""Packing and downloading with a bar on the screen and a sentence at the end."""
+"""Packing, drawing and downloading with a bar on the screen and a sentence at the end."""
 
 import sys
 import time
@@ -46,6 +46,27 @@ def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, worke
         f"{time.monotonic() - started:.0f} s" + (f"; {left_out} left out" if left_out else "")
     )
     return 1 if left_out else 0
+
+
+def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
+    """Draws pictures, see `finescale.data.graphics`.
+
+    Raises:
+        UsageError, FinescaleError: see there.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from finescale.data import graphics
+
+    if count < 1 or seed < 0:
+        raise UsageError(f"--count {count} --seed {seed}: should be 1 or more and 0 or more")
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("drawing", total=count)
+        for _ in graphics.draw(out, range(seed, seed + count), side, overwrite=overwrite):
+            bar.advance(task)
+    print(f"{out}: {count} pictures of {side} x {side}")
+    return 0
 
 
 def get(names: Sequence[str], out: Path | None) -> int:
