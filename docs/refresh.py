@@ -10,6 +10,7 @@
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from finescale.cli.main import main as command_line
 from finescale.evaluation import published
 from finescale.evaluation.tables import count
 from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
+from finescale.networks import FOR_GRAPHICS, FOR_JPEG
 from finescale.networks.complexity import count as measure
 from finescale.weights.files import load
 from finescale.weights.header import Header, read_header, sha256
@@ -35,6 +37,13 @@ SETS = ("Set5", "Set14", "B100", "Urban20")
 # published networks worth a line beside ours: the plainest, a small one, a large one
 BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN")
 JPEG = "-jpeg40"  # what the names of sets end in whose small pictures have been JPEGs of quality 40
+DRAWN = ("drawn",)  # finescale data draw -o drawn --count 24 --seed 2000000 --side 480
+# what shipped networks are for: sets, what their names end in, what to say of them
+KINDS = (
+    (SETS, "", ""),
+    (SETS, JPEG, "small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md))"),
+    (DRAWN, "", "text, drawings and pixel art ([beside others](docs/results/graphics.md))"),
+)
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 
@@ -63,9 +72,9 @@ def names(weights: Sequence[Shipped], scale: int) -> list[str]:
     return [file.header.name for file in weights if file.header.scale == scale and _sets(file)]
 
 
-def _sets(file: Shipped, suffix: str = "") -> list[str]:
-    """The sets, called so in results, that a file's own figures are of."""
-    return [name for name in SETS if f"{name}{suffix}" in _figures(file)]
+def _sets(file: Shipped, of: Sequence[str] = SETS, suffix: str = "") -> list[str]:
+    """The sets among some, called so in results, that a file's own figures are of."""
+    return [name for name in of if f"{name}{suffix}" in _figures(file)]
 
 
 def finescale(*arguments: str) -> None:
@@ -168,7 +177,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
 class Photograph:
     """A picture of the gallery, where it comes from, and what to show of it (nothing: chosen by the networks).
 
-    With `jpeg` the small picture has been a JPEG of quality 40.
+    With `jpeg` the small picture has been a JPEG of quality 40. `beside` is a network for such pictures, shown beside
+    those for clean photographs.
     """
 
     file: str
@@ -176,6 +186,7 @@ class Photograph:
     source: str
     boxes: Sequence[str] = ()
     jpeg: bool = False
+    beside: str = ""
 
 
 GALLERY = (
@@ -201,6 +212,13 @@ GALLERY = (
         "Fur and whiskers, from a JPEG of quality 40",
         "The small picture was written and read as a strongly compressed JPEG, as pictures of the web often were.",
         jpeg=True,
+        beside=FOR_JPEG,
+    ),
+    Photograph(
+        "gallery/page.png",
+        "A page with text",
+        "Part of the local page of Finescale, as a browser draws it.",
+        beside=FOR_GRAPHICS,
     ),
 )
 HERO = Photograph("hopper.jpg", "", "", ["172,0,136,102", "150,170,136,102"])
@@ -211,7 +229,9 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     (out / "images" / "gallery").mkdir(parents=True, exist_ok=True)
 
     def entrants(picture: Photograph) -> list[str]:
-        return [f.header.name for f in weights if f.header.scale == scale and (picture.jpeg or _sets(f))]
+        return [
+            f.header.name for f in weights if f.header.scale == scale and (_sets(f) or f.header.name == picture.beside)
+        ]
 
     def figure(picture: Photograph, target: Path) -> str:
         chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
@@ -226,7 +246,7 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     figure(HERO, out / "images" / "before-after.webp")
     parts = [
         "# Gallery",
-        f"Each photograph is shrunk to one part in {scale}, exactly as the benchmarks' files are made, and enlarged "
+        f"Each picture is shrunk to one part in {scale}, exactly as the benchmarks' files are made, and enlarged "
         f"{scale} times again: by bicubic interpolation, and by the networks that come with Finescale. PSNR (dB) / "
         "SSIM are of the box. No box was chosen by hand: `--auto 2` takes the two where the results differ most.",
     ]
@@ -259,13 +279,13 @@ def block(weights: Sequence[Shipped]) -> str:
     """The README's tables: shipped networks by the notes in their weight files, published ones beside them."""
     parts = []
     scales = sorted({file.header.scale for file in weights})
-    for suffix, scale in ((suffix, scale) for suffix in ("", JPEG) for scale in scales):
-        ours = [file for file in weights if file.header.scale == scale and _sets(file, suffix)]
+    for (of, suffix, what), scale in itertools.product(KINDS, scales):
+        ours = [file for file in weights if file.header.scale == scale and _sets(file, of, suffix)]
         if not ours:
             continue
-        sets = [name for name in SETS if any(name in _sets(file, suffix) for file in ours)]
+        sets = [name for name in of if any(name in _sets(file, of, suffix) for file in ours)]
         rows = [["network", "parameters", "GMAC", *sets, "weights, SHA-256"]]
-        for row in () if suffix else published.rows(scale, measured=False):
+        for row in () if what else published.rows(scale, measured=False):
             if row.network in BESIDE:
                 figures = [published.pair(row, name) or "-" for name in sets]
                 rows.append([f"{row.network} (published)", count(row.parameters), "-", *figures, "-"])
@@ -273,8 +293,7 @@ def block(weights: Sequence[Shipped]) -> str:
             figures = [_pair(_figures(file).get(f"{name}{suffix}")) for name in sets]
             price = [count(file.parameters), f"{file.macs / 1e9:.2f}"]
             rows.append([f"**{file.header.name}**", *price, *figures, f"`{file.sha256[:16]}`"])
-        of = ", small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md))"
-        parts += [f"**x{scale}**{of if suffix else ''}", _table(rows)]
+        parts += [f"**x{scale}**{what and ', '}{what}", _table(rows)]
     times = [f"{file.header.name} x{file.header.scale} {told}" for file in weights if (told := _training(file))]
     text = (
         "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "

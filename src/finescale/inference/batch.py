@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from finescale.errors import UsageError, system_reason
-from finescale.images import files, jpeg
+from finescale.images import files
+from finescale.inference.advice import Advice
 from finescale.inference.flow import Flow, Job
 from finescale.inference.size import RESULT, Target
 from finescale.inference.upscale import Networks
-from finescale.networks import FOR_JPEG
-from finescale.weights import places
 
 
 @dataclass(frozen=True)
@@ -193,6 +192,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         quality=options.quality,
         overwrite=options.overwrite,
         skip=options.skip or not alone,
+        advise=options.network is None,  # whoever names one has chosen
     )
     try:
         with _bar(len(todo), quiet) as bar:
@@ -212,7 +212,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         over = {path.absolute() for text in pictures if Path(text).is_dir() for path in files.passed_over(Path(text))}
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
-        for remark in (*_remarks(flow, len(todo), left), *_compressed(flow, options)):
+        for remark in (*_remarks(flow, len(todo), left), *_advice(flow)):
             print(remark, file=sys.stderr)
     if flow.failures:
         if not alone:
@@ -275,27 +275,16 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
             yield upscaler.remark
 
 
-def strong_compression(picture: Path) -> int | None:
-    """The quality of a JPEG whose traces the default network takes for detail; None for all other pictures.
-
-    Also None where the network for such pictures, `FOR_JPEG`, has no weights on this machine.
-    """
-    if places.present(FOR_JPEG, 4) is None:
-        return None
-    quality = jpeg.quality(picture)
-    return quality if quality is not None and quality < jpeg.STRONG else None
-
-
-def _compressed(flow: Flow, options: Options) -> Iterator[str]:
-    """That there is a network for JPEGs such as some of the pictures."""
-    if options.network is not None:  # whoever names one has chosen
-        return
-    found = {job.source: quality for job in flow.written if (quality := strong_compression(job.source))}
-    if len(found) == 1:
-        (source, quality), *_ = found.items()
-        yield f"{source}: a JPEG of quality {quality}; --network {FOR_JPEG} takes its traces away"
-    elif found:
-        yield f"{len(found)} of them are JPEGs of low quality; --network {FOR_JPEG} takes their traces away"
+def _advice(flow: Flow) -> Iterator[str]:
+    """That there are networks for pictures such as some of those that were made."""
+    found: dict[str, list[tuple[Job, Advice]]] = {}
+    for job in flow.written:
+        if advice := flow.advice.get(job):
+            found.setdefault(advice.network, []).append((job, advice))
+    for network, cases in found.items():
+        (job, advice), *more = cases
+        what = f"{len(cases)} of them {advice.many}" if more else f"{job.source}: {advice.one}"
+        yield f"{what}; --network {network} {advice.does}"
 
 
 def _naming(job: Job, error: Exception) -> str:

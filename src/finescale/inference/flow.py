@@ -14,6 +14,7 @@ from finescale.errors import FinescaleError, TakenError
 from finescale.images import files
 from finescale.images.picture import Picture
 from finescale.inference import strips
+from finescale.inference.advice import Advice, advice
 from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
 from finescale.inference.tiling import is_out_of_memory
@@ -79,6 +80,13 @@ class Flow:
         quality: see `finescale.images.files.write`.
         overwrite: replace results that are there already.
         skip: leave pictures out whose results are there, or made by another process meanwhile, instead of failing.
+        advise: note, for every picture, whether another network suits it better than the default one.
+
+    Attributes:
+        failures: pictures that failed, and why.
+        skipped: pictures that were left out.
+        written: (width, height) of the results.
+        advice: what was noted.
     """
 
     def __init__(
@@ -90,12 +98,14 @@ class Flow:
         quality: int | None = None,
         overwrite: bool = False,
         skip: bool = False,
+        advise: bool = False,
     ) -> None:
         self.target, self.networks = target, networks
         self.format, self.quality, self.overwrite, self.skip = format, quality, overwrite, skip
         self.failures: dict[Job, Exception] = {}
         self.skipped: list[Job] = []
-        self.written: dict[Job, tuple[int, int]] = {}  # (width, height) of the results
+        self.written: dict[Job, tuple[int, int]] = {}
+        self.advise, self.advice = advise, dict[Job, Advice]()
         self._writes: deque[tuple[_Task, Future[None], int]] = deque()
 
     def run(self, todo: list[Job], bar: Bar) -> None:
@@ -141,7 +151,10 @@ class Flow:
         with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
         large = size[0] * size[1] > strips.FROM_PIXELS and kind in strips.FORMATS
-        return _Task(job, kind, small, size, None if large else files.read(job.source))
+        picture = None if large else files.read(job.source)
+        if self.advise and (better := advice(job.source, picture)):
+            self.advice[job] = better
+        return _Task(job, kind, small, size, picture)
 
     def _group(self, tasks: Prefetcher[Job, _Task | None]) -> Iterator[_Task]:
         """The next picture, with those after it that can be computed together; nothing where it failed."""

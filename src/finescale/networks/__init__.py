@@ -8,6 +8,7 @@ from types import ModuleType
 # here, not in the catalogue, for those who want the names without importing torch
 DEFAULT = "sa-rcan-light"
 FOR_JPEG = "sa-rcan-light-jpeg"
+FOR_GRAPHICS = "sa-rcan-light-graphics"
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -10,9 +10,9 @@ import pyvips
 
 from finescale.images import files
 from finescale.images.picture import from_pil, to_8_bit, to_pil
-from finescale.inference.batch import strong_compression
+from finescale.inference.advice import advice
 from finescale.inference.upscale import Networks
-from finescale.networks import DEFAULT, FOR_JPEG
+from finescale.networks import DEFAULT
 from finescale.web.jobs import Limits, Order
 
 log = logging.getLogger("finescale")
@@ -37,8 +37,8 @@ class Studio:
         """See `finescale.web.jobs.Work`."""
         progress(0.0)
         picture = files.read(source, max_pixels=self.limits.pixels)
-        if order.network == DEFAULT and (quality := strong_compression(source)):
-            files.warn(f"{source}: a JPEG of quality {quality}; the network {FOR_JPEG} takes its traces away")
+        if order.network == DEFAULT and (better := advice(source, picture)):
+            files.warn(f"{source}: {better.one}; the network {better.network} {better.does}")
         if self._networks.network != order.network:
             self._networks = Networks(order.network, **self.settings)
         enlarged = self._networks.picture(picture, order.size, progress)

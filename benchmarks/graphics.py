@@ -1,0 +1,72 @@
+"""PSNR of networks on pictures that no camera took, kind by kind, beside photographs.
+
+    python benchmarks/graphics.py [--scales 2,4] [--networks A,B,...] [--data DIR] > graphics.md
+
+The kinds are drawn by chance as `finescale data draw` does, from seeds that no training uses.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from finescale.data.graphics import DRAWINGS, Chance, draw
+from finescale.evaluation import benchmark, sets
+from finescale.evaluation.scoring import means
+from finescale.evaluation.speed import machine
+
+FIRST, SIDE = 2_000_000, 480  # seed of the first picture, pixels of its sides
+
+
+def drawn(folder: Path, count: int) -> list[sets.PictureSet]:
+    """One set for every kind of drawing, and one of pictures of several kinds, as `draw` makes them."""
+    found = [sets.PictureSet("drawn", tuple(draw(folder, range(FIRST, FIRST + 24), SIDE)))]
+    for drawing in dict.fromkeys(DRAWINGS):
+        name = drawing.__name__.strip("_").replace("_", " ")
+        files = [folder / f"{name}-{seed}.png" for seed in range(FIRST, FIRST + count)]
+        for seed, file in enumerate(files, FIRST):
+            Image.fromarray(drawing(Chance(seed), SIDE, SIDE)).save(file)
+        found.append(sets.PictureSet(name, tuple(files)))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scales", default="2,4")
+    parser.add_argument("--networks", default="bicubic,sa-rcan-light,sa-rcan-light-graphics")
+    parser.add_argument("--count", type=int, default=6, help="pictures of every kind (6)")
+    parser.add_argument("--data", type=Path)
+    args = parser.parse_args()
+    info, names = machine(torch.device("cpu")), args.networks.split(",")
+    print(f"# Text, drawings, pixel art\n\n`python {' '.join(sys.argv)}`\n")
+    print(
+        f"PSNR on luma (dB) / SSIM by the published protocol: {args.count} pictures of {SIDE} x {SIDE} of every kind\n"
+        "that `finescale data draw` makes, and 24 of several kinds each (`--count 24 --seed 2000000 --side 480`),\n"
+        "from seeds that no training used; the slide and the comic of Set14; photographs.\n"
+        f"PyTorch in float32, {info['device']}.\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = drawn(Path(folder), args.count)
+        set14 = {path.stem: path for path in sets.find("Set14", args.data).pictures}
+        chosen += [sets.PictureSet(f"{name} (Set14)", (set14[name],)) for name in ("ppt3", "comic")]
+        chosen += [sets.find(name, args.data) for name in ("Set5", "B100")]
+        hashes = []
+        for scale in (int(text) for text in args.scales.split(",")):
+            rows = benchmark.run(names, chosen, scale, timed_size=None).rows
+            print(f"| x{scale} | {' | '.join(row.name for row in rows)} |")
+            print(f"|---|{'---:|' * len(rows)}")
+            for one in chosen:
+                figures = [means(row.scores[one.name]) for row in rows]
+                cells = (f"{f['psnr']:.2f} / {f['ssim']:.4f}" for f in figures)
+                print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
+            print()
+            hashes += [f"- {row.name} x{scale}: `{row.sha256}`" for row in rows if row.sha256]
+    print("Weights (SHA-256):\n")
+    print("\n".join(hashes))
+
+
+if __name__ == "__main__":
+    main()
