@@ -214,9 +214,11 @@ def test_ctrl_c_leaves_the_json_of_what_was_made(
     for i in range(5):
         photo(f"in/{i}.png", 20 + i)
     compute, write_plainly, begun = Flow._compute, files.write, threading.Event()
+    running: list[Flow] = []
 
     def interrupted(flow: Flow, group: list[Any], *rest: Any) -> None:
         if group[0].job.source.name == "3.png":
+            running.append(flow)
             assert begun.wait(20)
             raise KeyboardInterrupt
         compute(flow, group, *rest)
@@ -224,7 +226,8 @@ def test_ctrl_c_leaves_the_json_of_what_was_made(
     def slow(picture: Picture, path: Path, **options: Any) -> None:
         if path.name[0] == "1":
             begun.set()
-            time.sleep(0.3)  # the next one waits meanwhile
+            while not running or any(task.job.source.name == "2.png" for task, *_ in list(running[0]._writes)):
+                time.sleep(0.01)  # until the next one, which waits meanwhile, is given up
         write_plainly(picture, path, **options)
 
     monkeypatch.setattr(Flow, "_compute", interrupted)

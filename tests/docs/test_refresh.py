@@ -3,7 +3,7 @@
 import json
 import re
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,17 @@ def script() -> Mapping[str, Any]:
     return runpy.run_path(str(ROOT / "docs" / "refresh.py"))
 
 
-def test_the_readme_gives_every_measured_figure(script: Mapping[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def weights(script: Mapping[str, Any]) -> Sequence[Any]:
+    found: Sequence[Any] = script["shipped"]()
+    return found
+
+
+def test_the_readme_gives_every_measured_figure(script: Mapping[str, Any], weights: Sequence[Any]) -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     block = text.partition("<!-- figures -->\n")[2].partition("<!-- /figures -->")[0]
     write: Callable[..., str] = script["block"]
-    assert block.strip() == write(script["shipped"]()).strip(), "stale: run python docs/refresh.py tables"
+    assert block.strip() == write(weights).strip(), "stale: run python docs/refresh.py tables"
     index = json.loads((WEIGHTS / INDEX).read_text("utf-8"))
     for path in SHIPPED:
         line = next(line for line in block.splitlines() if f"`{sha256(path)[:16]}`" in line)
@@ -85,12 +91,12 @@ def test_the_results_contents_name_every_run(script: Mapping[str, Any], tmp_path
     assert "bicubic" not in page
 
 
-def test_the_benchmark_commands_are_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = runpy.run_path(str(ROOT / "docs" / "refresh.py"))
+def test_the_benchmark_commands_are_commands(
+    script: Mapping[str, Any], weights: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, ...]] = []
     run: Callable[..., None] = script["results"]
     monkeypatch.setitem(run.__globals__, "finescale", lambda *arguments: asked.append(arguments))
-    weights = script["shipped"]()
     run(weights, ["Set5", "B100"])
     scales = {file.header.scale for file in weights}
     read = [parser().parse_args(arguments) for arguments in asked]
