@@ -28,7 +28,7 @@ _FONTS = (
 )
 _LETTERS = (*("abcdefghijklmnopqrstuvwxyz",) * 6, "αβγδεζηθικλμνξοπρστυφχψω", "абвгдежзиклмнопрстуфхцчшыэюя")
 _SIGNS = ("(x, y)", "==", "{", "};", "->", "#", "&", "50 %", "a[i]", "@", "?", "!", "+", "$")
-_BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 + 1 / 32  # ordered dithering
+_BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])  # of ordered dithering
 
 
 def picture(seed: int, side: int = SIDE) -> Pixels:
@@ -122,8 +122,9 @@ def _text(chance: Chance, height: int, width: int) -> Pixels:
             top += size * chance.one.uniform(1.1, 1.6)
         if chance.likely(0.3):
             ink = chance.colour()
-    turned = page.rotate(chance.one.uniform(-30, 30), Image.Resampling.BICUBIC, fillcolor=paper)
-    return np.array(turned if chance.likely(0.1) else page)
+    if chance.likely(0.1):
+        page = page.rotate(chance.one.uniform(-30, 30), Image.Resampling.BICUBIC, fillcolor=paper)
+    return np.array(page)
 
 
 def _word(chance: Chance, latin: bool = True) -> str:
@@ -191,9 +192,9 @@ def _dithering(chance: Chance, height: int, width: int) -> Pixels:
     size = chance.one.randint(1, 8)
     rows, columns = height // size + 5, width // size + 5
     shade = np.full((rows, columns), 0.5) if chance.likely(0.3) else _shade(chance, rows, columns)
-    matrix = _BAYER if chance.likely(0.6) else _BAYER[:2, :2]
-    threshold = np.tile(matrix, (rows // len(matrix) + 1, columns // len(matrix) + 1))[:rows, :columns]
-    threshold = (threshold.argsort(axis=None).argsort().reshape(threshold.shape) + 0.5) / threshold.size
+    matrix = _BAYER if chance.likely(0.6) else _BAYER[:2, :2] // 4
+    threshold = np.tile((matrix + 0.5) / matrix.size, (rows // len(matrix) + 1, columns // len(matrix) + 1))
+    threshold = threshold[:rows, :columns]
     colours = np.array(chance.pair(), np.uint8)
     return _cut(colours[(shade > threshold).astype(int)].repeat(size, 0).repeat(size, 1), chance, height, width)
 
@@ -276,7 +277,7 @@ def _cells(chance: Chance, height: int, width: int) -> Pixels:
     for index, (row, column) in enumerate(places):
         away = np.hypot(y + bend - row, x - bend - column)
         cell = np.where(away < nearest[0], index, cell)
-        nearest = np.sort(np.concatenate((nearest, away[None])), axis=0)[:2]
+        nearest = np.stack((np.minimum(nearest[0], away), np.minimum(nearest[1], np.maximum(nearest[0], away))))
     colours = np.array([chance.colour() for _ in range(count)], float)[cell]
     if chance.likely(0.5):
         colours *= 0.6 + 0.4 * _shade(chance, height, width)[..., None]
@@ -291,19 +292,20 @@ def _chart(chance: Chance, height: int, width: int) -> Pixels:
     page = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(page)
     size = round(chance.length(12, 36))
-    font = _font(chance.one.choice(_fonts()), size)
+    file = chance.one.choice(_fonts())
+    font = _font(file, size)
     left, bottom = 3 * size, height - 2 * size
-    thick = chance.one.randint(1, 5)
-    for i in range(1, 12):
-        at = bottom - i * chance.one.choice((48, 60))
+    thick, spacing = chance.one.randint(1, 5), round(size * chance.length(1.2, 4))
+    for i in range(1, 1 + bottom // spacing):
+        at = bottom - i * spacing
         if chance.likely(0.8):
             pen.line((left, at, width, at), ink, 1)
         pen.text((4, at - size / 2), str(round(i * chance.length(0.1, 90), 1)), ink, font)
-    step = chance.one.randint(12, 64)
+    step = round(size * chance.length(1, 4))
     for x in range(left + step // 2, width, step):
         if chance.likely(0.5):
             pen.rectangle((x, bottom - chance.one.random() * height, x + step // 2, bottom), chance.colour())
-        pen.text((x, bottom + 4), _word(chance)[:3], ink, font)
+        pen.text((x, bottom + 4), _word(chance, latin=not file)[:3], ink, font)
     for _ in range(chance.one.randint(0, 4)):
         points = [(x, chance.one.uniform(0, bottom)) for x in range(left, width + step, step)]
         if len(points) > 1:
