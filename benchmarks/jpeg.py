@@ -1,6 +1,6 @@
 """PSNR of networks when the small pictures have been JPEGs, over qualities.
 
-    python benchmarks/jpeg.py [--scales 2,4] [--sets Set5,Set14] [--data DIR] > jpeg.md
+    python benchmarks/jpeg.py [--scales 2,3,4] [--sets Set5,Set14] [--data DIR] > jpeg.md
 
 "clean" is the field's protocol, as in all other tables.
 """
@@ -20,7 +20,7 @@ QUALITIES = (20, 40, 60, 80, 95, None)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scales", default="2,4")
+    parser.add_argument("--scales", default="2,3,4")
     parser.add_argument("--sets", default="Set5,Set14")
     parser.add_argument("--networks", default="bicubic,sa-rcan-light,sa-rcan-light-jpeg")
     parser.add_argument("--data", type=Path)

@@ -35,14 +35,16 @@ ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "src" / "finescale" / "weights" / "files"
 SETS = ("Set5", "Set14", "B100", "Urban20")
 # published networks worth a line beside ours: the plainest, a small one, a large one
-BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN")
+BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN", "SA-RCAN")
 JPEG = "-jpeg40"  # what the names of sets end in whose small pictures have been JPEGs of quality 40
-DRAWN = ("drawn",)  # finescale data draw -o drawn --count 24 --seed 2000000 --side 480
+DRAWN = (
+    "drawn",
+)  # finescale data draw -o drawn --count 24 --seed 2000000 --side 480, with the fonts of finescale[report]
 # what shipped networks are for: sets, what their names end in, what to say of them
 KINDS = (
     (SETS, "", ""),
     (SETS, JPEG, "small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md))"),
-    (DRAWN, "", "text, drawings and pixel art ([beside others](docs/results/graphics.md))"),
+    (DRAWN, "", "text, drawings, charts and pixel art ([beside others](docs/results/graphics.md))"),
 )
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
@@ -140,7 +142,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
     """The page docs/results/README.md: what lies beside it, with the figures in short."""
     parts = [
         "# Results",
-        "Made by `python docs/refresh.py`; every page says which command, which weights (SHA-256) and which machine. "
+        "Made by `python docs/refresh.py` and the scripts in `benchmarks`; every page says by which command, and with "
+        "timings on which machine; PSNR and SSIM are of weights whose SHA-256 stands there. "
         "How the figures are computed: [protocol.md](../protocol.md).",
     ]
     lines = []

@@ -5,6 +5,9 @@
 The figures are measured on the very tensors that are shipped and written into the file's own notes, so that
 `finescale networks` can show them and anybody can measure them again with `finescale bench`. Runs that a network was
 warm-started from belong in its notes: --notes '{"earlier": [{"sha256": "...", "steps": 6559, "minutes": 40}]}'.
+
+A network that was fine-tuned on special pictures forgets part of what it knew; the weighted mean of it and of the one
+that it was fine-tuned from (--before) keeps most of both (WiSE-FT, arXiv 2109.01903).
 """
 
 import argparse
@@ -28,14 +31,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder that holds the benchmark sets")
     parser.add_argument("--sets", default="Set5,Set14,B100,Urban20")
     parser.add_argument("--jpeg", type=int, metavar="QUALITY", help="measure on small pictures that have been JPEGs")
+    parser.add_argument("--before", type=Path, metavar="FILE", help="what it was fine-tuned from, to be mixed in")
+    parser.add_argument("--share", type=float, default=0.7, help="of the file itself in that mixture (%(default)s)")
     parser.add_argument("--notes", type=json.loads, default={}, metavar="JSON", help="added to the file's notes")
     args = parser.parse_args()
 
     header = read_header(args.file)
     network = files.load(args.file)
+    mixed = {}
+    if args.before:
+        old, new = files.load(args.before).state_dict(), network.state_dict()
+        network.load_state_dict({name: torch.lerp(old[name], value, args.share) for name, value in new.items()})
+        mixed = {"mixed": {"share": args.share, "with": sha256(args.before)}}
     target = args.folder / file_name(header.name, header.scale)
     args.folder.mkdir(parents=True, exist_ok=True)
-    notes = {**header.notes, **args.notes}
+    notes = {**header.notes, **args.notes, **mixed}
 
     figures = {}
     chosen = [sets.find(name, args.data) for name in args.sets.split(",")]

@@ -22,6 +22,7 @@ from PIL import Image
 from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
+from finescale.data import graphics
 from finescale.images import files
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
@@ -65,23 +66,42 @@ def test_beside_the_picture() -> None:
     assert read("photo_x4.png").size == (120, 80)
 
 
-def test_strongly_compressed_pictures_are_told_of_the_network_for_them(
+def test_pictures_of_another_kind_are_told_of_the_network_for_them(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny_weights, "weights")
     for file in Path("weights").glob("*.safetensors"):
-        shutil.copy(file, file.with_name(file.name.replace("-x", "-jpeg-x")))
+        for kind in ("jpeg", "graphics"):
+            shutil.copy(file, file.with_name(file.name.replace("-x", f"-{kind}-x")))
     monkeypatch.setenv("FINESCALE_WEIGHTS", "weights")
     for name, quality in (("a.jpg", 40), ("many/b.jpg", 30), ("many/c.jpg", 74), ("many/d.jpg", 95)):
         Path(name).parent.mkdir(exist_ok=True)
         Image.fromarray(picture(20, 30)).save(name, quality=quality)
+    Image.fromarray(graphics.picture(3, 60)).save("page.png")
     said: dict[str, str] = {}
-    for given in (["a.jpg"], ["many"], ["many/d.jpg"], ["a.jpg", "--network", "bicubic"], ["a.jpg", "--quiet"]):
+    for given in (
+        ["a.jpg"],
+        ["page.png"],
+        ["a.jpg", "page.png"],
+        ["many"],
+        ["many/d.jpg"],
+        ["a.jpg", "--network", "bicubic"],
+        ["a.jpg", "--quiet"],
+    ):
         assert upscale(*given, "--scale", "2", "-o", f"out{len(said)}/") == 0
         said[" ".join(given)] = capsys.readouterr().err
-    assert said.pop("a.jpg") == "a.jpg: a JPEG of quality 40; --network sa-rcan-light-jpeg takes such traces away\n"
-    assert "2 of them are JPEGs of low quality; --network sa-rcan-light-jpeg takes such traces away" in said.pop("many")
-    assert not any("JPEG" in text for text in said.values())
+    assert (
+        said.pop("a.jpg") == "a.jpg: a JPEG of quality 40; --network sa-rcan-light-jpeg takes the traces of JPEG away\n"
+    )
+    page = "page.png: looks drawn; --network sa-rcan-light-graphics is made for text, charts and pixel art\n"
+    assert said.pop("page.png") == page
+    both = said.pop("a.jpg page.png")
+    assert page in both
+    assert "a.jpg: a JPEG of quality 40; --network sa-rcan-light-jpeg" in both
+    assert "2 of them are JPEGs of low quality; --network sa-rcan-light-jpeg takes the traces of JPEG away" in said.pop(
+        "many"
+    )
+    assert not any("JPEG" in text or "drawn" in text for text in said.values())
 
 
 @pytest.mark.parametrize(
@@ -226,7 +246,10 @@ def test_ctrl_c_leaves_the_json_of_what_was_made(
     def slow(picture: Picture, path: Path, **options: Any) -> None:
         if path.name[0] == "1":
             begun.set()
-            while not running or any(task.job.source.name == "2.png" for task, *_ in list(running[0]._writes)):
+            until = time.monotonic() + 20
+            while time.monotonic() < until and (
+                not running or any(task.job.source.name == "2.png" for task, *_ in list(running[0]._writes))
+            ):
                 time.sleep(0.01)  # until the next one, which waits meanwhile, is given up
         write_plainly(picture, path, **options)
 

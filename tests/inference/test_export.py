@@ -15,6 +15,7 @@ from finescale.inference.engines.onnx import OPSET
 from finescale.inference.export import SIZES, TOLERANCE, export
 from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array
+from finescale.networks.catalogue import build
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -148,3 +149,19 @@ def test_as_it_is_typed(
         assert message in error
         assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("unet-7", {"encoder": "plain", "widths": (64, 48, 32, 24, 16)}),
+        ("sa-rcan", {"channels": 16, "groups": 2, "blocks": 2}),
+        ("edsr", {"channels": 16, "blocks": 2}),
+        ("srcnn", {}),
+    ],
+)
+def test_other_networks_are_exported_too(name: str, arguments: dict[str, object], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found = export(build(name, scale=2, **arguments), tmp_path / "a.onnx")
+    assert max(found.values()) < TOLERANCE

@@ -121,7 +121,7 @@ def test_a_strongly_compressed_picture_is_told_of_the_network_for_it(client: htt
         job = finished(client, submit(client, file.getvalue(), "cat.jpg"))
         told[quality] = job["warnings"]
         client.delete(f"/api/jobs/{job['id']}")
-    sentence = "cat.jpg: a JPEG of quality 40; the network sa-rcan-light-jpeg takes such traces away"
+    sentence = "cat.jpg: a JPEG of quality 40; the network sa-rcan-light-jpeg takes the traces of JPEG away"
     assert told == {40: [sentence], 90: []}
 
 

@@ -43,15 +43,18 @@ def test_rows_tell_cost_weights_and_figures() -> None:
     assert light.figures[2] == FIGURES
 
 
-def test_the_shipped_network_for_jpegs_shows_its_figures(
+def test_shipped_networks_for_other_pictures_show_their_figures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.delenv("FINESCALE_WEIGHTS", raising=False)
     assert cli.main(["networks"]) == 0
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if " sa-rcan-light-jpeg " in line)
+    said = capsys.readouterr().out
+    (line,) = (line for line in said.splitlines() if " sa-rcan-light-jpeg " in line)
     figures = read_header(places.candidates()[0] / "sa-rcan-light-jpeg-x2.safetensors").notes["figures"]["Set5-jpeg40"]
     assert f"x2 {figures['psnr']:.2f} / {figures['ssim']:.4f} (jpeg40)" in line
+    figures = read_header(places.candidates()[0] / "sa-rcan-light-graphics-x4.safetensors").notes["figures"]["drawn"]
+    assert f"x4 {figures['psnr']:.2f} / {figures['ssim']:.4f} (drawn)" in said
 
 
 @pytest.mark.usefixtures("few")

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             title_justify="left",
             box=box.SIMPLE_HEAD,
         )
-        headings = ("network", "parameters", "GMAC", *(("weights: Set5",) if usable else ()), "")
+        headings = ("network", "parameters", "GMAC", *(("weights: PSNR / SSIM",) if usable else ()), "")
         for heading in headings:
             right = heading in ("parameters", "GMAC")
             table.add_column(heading, justify="right" if right else "left", no_wrap=bool(heading))
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
             table.add_row(*cells, row.summary)
         screen.print(table)
     screen.print(
-        f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; Set5: PSNR in dB and SSIM, of luma"
-        " (jpeg40: of small pictures that have been JPEGs of quality 40; drawn: of text, drawings and pixel art)",
+        f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; PSNR in dB and SSIM: of luma, Set5"
+        " (jpeg40: its small pictures have been JPEGs of quality 40; drawn: text, charts and pixel art instead)",
         highlight=False,
     )
     return 0

@@ -148,6 +148,11 @@ def _fonts() -> tuple[str, ...]:
     return ("", *there)
 
 
+def has_fonts() -> bool:
+    """Whether there are fonts beside Pillow's own."""
+    return len(_fonts()) > 1
+
+
 @cache
 def _font(file: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)

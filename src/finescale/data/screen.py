@@ -59,13 +59,16 @@ def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
 
     from finescale.data import graphics
 
-    if count < 1 or seed < 0:
-        raise UsageError(f"--count {count} --seed {seed}: should be 1 or more and 0 or more")
+    if count < 1:
+        raise UsageError(f"--count {count}: should be 1 or more")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: should be 0 or more")
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("drawing", total=count)
         for _ in graphics.draw(out, range(seed, seed + count), side, overwrite=overwrite):
             bar.advance(task)
-    print(f"{out}: {count} pictures of {side} x {side}")
+    fonts = "" if graphics.has_fonts() else "; in one font only: pip install 'finescale[report]' brings others"
+    print(f"{out}: {count} {'picture' if count == 1 else 'pictures'} of {side} x {side}{fonts}")
     return 0
 
 

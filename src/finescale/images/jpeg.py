@@ -1,6 +1,7 @@
 """How strongly a JPEG was compressed."""
 
 import os
+import warnings
 from functools import cache
 
 # quantisation tables for luma and chroma at quality 50 (ITU-T T.81, tables K.1 and K.2), which libjpeg scales
@@ -30,8 +31,10 @@ def quality(path: str | os.PathLike[str]) -> int | None:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=["JPEG"]) as picture:
-            table = picture.quantization[0]  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is unpacked
+            with Image.open(path, formats=["JPEG"]) as picture:
+                table = picture.quantization[0]  # type: ignore[attr-defined]
     except (OSError, ValueError, SyntaxError, LookupError, AttributeError, Image.DecompressionBombError):
         return None
     total = sum(table)

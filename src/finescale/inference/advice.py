@@ -5,18 +5,26 @@ from pathlib import Path
 
 import numpy as np
 
+from finescale.errors import FinescaleError
 from finescale.images import jpeg
-from finescale.images.picture import Picture
+from finescale.images.picture import Picture, Samples, split
+from finescale.images.strips import StripReader
 from finescale.networks import FOR_GRAPHICS, FOR_JPEG
 from finescale.weights import places
 
-FLAT = 0.45  # share of pixels like the one before them: photographs have less, but for a few; drawings more
-_ROWS = 256  # that are looked at
+FLAT = 0.45  # share of pixels like the one before them: but for a few, photographs have less, drawings more
+_SIDE = 256  # about so many rows are looked at, and at most sixteen times as many columns
 
 
 @dataclass(frozen=True)
 class Advice:
-    """A network, with the words that say why: "a.png: {one}; NETWORK {does}", "3 of them {many}; NETWORK {does}"."""
+    """A network and why it suits.
+
+    Attributes:
+        network: its name.
+        one, many: what a picture is, what several are: "looks drawn", "look drawn".
+        does: the network with them.
+    """
 
     network: str
     one: str
@@ -29,26 +37,63 @@ def advice(source: Path, picture: Picture | None) -> Advice | None:
 
     Args:
         source: its file.
-        picture: what stands in it; None: not read, and only the file is looked at.
+        picture: what stands in it; None: too large to be held, and some of its rows are read.
     """
     if _there(FOR_JPEG):
         quality = jpeg.quality(source)
         if quality is not None and quality < jpeg.STRONG:
-            return Advice(
-                FOR_JPEG, f"a JPEG of quality {quality}", "are JPEGs of low quality", "takes such traces away"
-            )
-    if picture is not None and _there(FOR_GRAPHICS) and drawn(picture):
-        return Advice(FOR_GRAPHICS, "looks drawn", "look drawn", "is made for drawings, text and pixel art")
+            kind = f"a JPEG of quality {quality}"
+            return Advice(FOR_JPEG, kind, "are JPEGs of low quality", "takes the traces of JPEG away")
+    if _there(FOR_GRAPHICS) and drawn(*_rows(source) if picture is None else (picture.pixels, picture.alpha)):
+        return Advice(FOR_GRAPHICS, "looks drawn", "look drawn", "is made for text, charts and pixel art")
     return None
 
 
-def drawn(picture: Picture) -> bool:
-    """Whether so many neighbours in it are exactly alike as no camera makes them."""
-    rows = picture.pixels[:: -(-picture.pixels.shape[0] // _ROWS)]
-    if rows.shape[1] < 2:
+def drawn(pixels: Samples, alpha: Samples | None = None) -> bool:
+    """Whether so many neighbours are exactly alike as no camera makes them.
+
+    An empty margin, such as that of a scan, and what transparency hides do not count.
+
+    Args:
+        pixels: (H, W, 1 or 3) of any type.
+        alpha: (H, W), or None.
+    """
+    height, width = pixels.shape[:2]
+    left = max(0, width // 2 - 8 * _SIDE)
+    part = np.s_[:: -(-height // _SIDE), left : left + 16 * _SIDE]
+    pixels, shown = pixels[part], None if alpha is None else alpha[part] > 0
+    content = _any(pixels != pixels[0, 0])
+    content = content if shown is None else content & shown
+    inside = tuple(
+        slice(where[0], where[-1] + 1) for axis in (1, 0) if (where := np.flatnonzero(content.any(axis))).size
+    )
+    if len(inside) < 2:
         return False
-    return bool(np.mean((rows[:, 1:] == rows[:, :-1]).all(2)) > FLAT)
+    pixels = pixels[inside]
+    alike = ~_any(pixels[:, 1:] != pixels[:, :-1])
+    if shown is not None:
+        both = shown[inside]
+        alike = alike[both[:, 1:] & both[:, :-1]]
+    return bool(alike.size and np.mean(alike) > FLAT)
+
+
+def _any(differs: Samples) -> Samples:
+    """(H, W, C) -> (H, W); `any` over a short axis is slow."""
+    found = differs[..., 0]
+    for channel in range(1, differs.shape[2]):
+        found = found | differs[..., channel]
+    return found
+
+
+def _rows(source: Path) -> tuple[Samples, Samples | None]:
+    """Pixels and alpha of the middle rows of a picture; none where it cannot be read, as is told later."""
+    try:
+        reader = StripReader(source)
+        middle = reader.layout.height // 2
+        return split(reader.rows(max(0, middle - _SIDE // 2), min(reader.layout.height, middle + _SIDE // 2)))
+    except FinescaleError:
+        return np.zeros((1, 1, 1), np.uint8), None
 
 
 def _there(network: str) -> bool:
-    return places.present(network, 4) is not None
+    return any(places.present(network, scale) for scale in (2, 3, 4))

@@ -192,7 +192,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         quality=options.quality,
         overwrite=options.overwrite,
         skip=options.skip or not alone,
-        advise=options.network is None,  # whoever names one has chosen
+        advise=options.network is None and not quiet,  # whoever names a network has chosen
     )
     try:
         with _bar(len(todo), quiet) as bar:

@@ -70,7 +70,7 @@ NETWORKS: dict[str, Entry] = {
     ),
     "sa-rcan-light": Entry(RCAN, "small SA-RCAN for CPUs, the default", _LIGHT),
     "sa-rcan-light-jpeg": Entry(RCAN, "the same for strongly compressed JPEGs: takes their traces away", _LIGHT),
-    "sa-rcan-light-graphics": Entry(RCAN, "the same for drawings, text, screenshots and pixel art", _LIGHT),
+    "sa-rcan-light-graphics": Entry(RCAN, "the same for text, charts, screenshots and pixel art", _LIGHT),
 }
 
 ARCHITECTURES: dict[str, type[Network]] = {
