@@ -138,6 +138,7 @@ def test_a_run_that_calls_its_precision_bf16_goes_on(recipe: Path, tmp_path: Pat
     assert checkpoints.read(out / "last.ckpt")["progress"]["step"] == 4
 
 
+@pytest.mark.slow
 def test_scores_of_other_pictures_do_not_count(recipe: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board"]
@@ -201,6 +202,7 @@ def test_a_dry_run_says_what_it_would_do(recipe: Path, tmp_path: Path, capsys: p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_batch_norms_over_one_position(capsys: pytest.CaptureFixture[str]) -> None:
     """ResNeSt's attention normalises 1 x 1 maps, which takes two crops at least."""
     file = Path(__file__).parents[2] / "recipes" / "unet-10-x2.toml"

@@ -557,6 +557,7 @@ def test_long_names(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 def test_any_damaged_byte_of_an_avif_is_one_sentence() -> None:
     # three libraries have a word in these, each with errors of its own kind
     buffer, exif = io.BytesIO(), Image.Exif()

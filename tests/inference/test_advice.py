@@ -22,6 +22,7 @@ def test_what_is_drawn_looks_so(drawing: graphics.Drawing) -> None:
     assert sum(found) >= (7 if getattr(drawing, "__name__", "") in SIMPLE else 4)
 
 
+@pytest.mark.slow
 def test_photographs_do_not(shared_data: Path) -> None:
     pictures = [
         file

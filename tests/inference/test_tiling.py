@@ -56,6 +56,7 @@ def test_tiled_equals_whole(scale: int, tile: int) -> None:
     assert np.abs(tiled - whole).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(131, 187), (96, 150)])
 def test_tiles_of_the_self_ensemble_are_those_of_the_turned_pictures(height: int, width: int) -> None:
     x, run = picture(height, width, np.float32), engine(tiny_network(2))

@@ -79,7 +79,7 @@ class OneCrop:
         self.patch = patch
 
 
-@pytest.mark.parametrize("kind", ["adam", "muon"])
+@pytest.mark.parametrize("kind", [pytest.param("adam", marks=pytest.mark.slow), "muon"])
 def test_learns_one_picture_by_heart(make_training: MakeTraining, kind: str) -> None:
     crops = OneCrop(18)
     arguments = {"channels": 16, "groups": 1, "blocks": 2, "attention": None}
@@ -98,7 +98,7 @@ def test_learns_one_picture_by_heart(make_training: MakeTraining, kind: str) -> 
     assert error < nearest / 4
 
 
-@pytest.mark.parametrize("kind", ["adam", "muon"])
+@pytest.mark.parametrize("kind", [pytest.param("adam", marks=pytest.mark.slow), "muon"])
 def test_interrupted_and_resumed_equals_uninterrupted(make_training: MakeTraining, tmp_path: Path, kind: str) -> None:
     groups = [{"match": "tail", "rate": 0.5}, {"match": "", "frozen_until": 0.2}]
     keys: dict[str, Any] = {
@@ -248,6 +248,7 @@ def test_running_statistics_do_not_take_in_what_is_not_finite(make_training: Mak
     assert not torch.equal(training.network.get_buffer(name), value)
 
 
+@pytest.mark.slow
 def test_a_run_of_nothing_but_nonsense_ends(make_training: MakeTraining) -> None:
     training = make_training(budget="1M", optimiser={"average": 0})
     training.objective = lambda output, target: output.sum() * math.inf
@@ -346,6 +347,7 @@ def test_everything_is_compiled_before_the_schedule_starts(make_training: MakeTr
     assert sizes[:2] == [40, 44]
 
 
+@pytest.mark.slow
 def test_getting_ready_belongs_to_the_budget_and_not_to_the_schedule(
     make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -404,6 +404,7 @@ def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
             assert str(answer.status_code) in methods[method]["responses"], (path, method)
 
 
+@pytest.mark.slow
 def test_a_small_server_full_expiring_and_ended_by_a_signal(weights: Path, tmp_path: Path) -> None:
     with running(weights, tmp_path, "--queue", "1", "--keep", "0.02") as server, server.client() as client:
         job = finished(client, submit(client))
@@ -433,6 +434,7 @@ def test_a_small_server_full_expiring_and_ended_by_a_signal(weights: Path, tmp_p
         assert server.folders() == []
 
 
+@pytest.mark.slow
 def test_beyond_loopback_a_token_is_required(weights: Path, tmp_path: Path) -> None:
     with running(weights, tmp_path, "--host", "0.0.0.0") as server, server.client() as client:
         token = server.token

@@ -86,6 +86,7 @@ def pictures(tmp_path: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 def test_only_what_can_be_read_is_offered(page: webdriver.Chrome) -> None:
     assert set((one(page, "files").get_attribute("accept") or "").split(",")) == set(files.READABLE)
 
@@ -475,6 +476,7 @@ def test_results_that_are_no_longer_kept_are_missed(
     assert not one(page, "notice").is_displayed()
 
 
+@pytest.mark.slow
 def test_results_that_expire_are_missed_without_a_click(
     chromium: webdriver.Chrome, weights: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -603,6 +605,7 @@ def test_axe_sees_what_is_wrong(page: webdriver.Chrome, axe: str) -> None:
     assert "light: color-contrast" in found
 
 
+@pytest.mark.slow
 def test_the_page_that_asks_for_a_token(chromium: webdriver.Chrome, axe: str, weights: Path, tmp_path: Path) -> None:
     width_of_a_desk(chromium)
     with running(weights, tmp_path, "--token", "a-token-of-20-letters") as guarded:
