@@ -37,9 +37,8 @@ SETS = ("Set5", "Set14", "B100", "Urban20")
 # published networks worth a line beside ours: the plainest, a small one, a large one
 BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN", "SA-RCAN")
 JPEG = "-jpeg40"  # what the names of sets end in whose small pictures have been JPEGs of quality 40
-DRAWN = (
-    "drawn",
-)  # finescale data draw -o drawn --count 24 --seed 2000000 --side 480, with the fonts of finescale[report]
+# finescale data draw -o drawn --count 24 --seed 2000000 --side 480, with the fonts of finescale[report]
+DRAWN = ("drawn",)
 # what shipped networks are for: sets, what their names end in, what to say of them
 KINDS = (
     (SETS, "", ""),

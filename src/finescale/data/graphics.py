@@ -22,6 +22,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 Colour = tuple[int, int, int]
 
 SIDE = 1020  # pixels, a multiple of 12 as stores want them
+_LEAST = 160  # side of the box of one drawing
 _FONTS = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif"),
     *("DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic"),
@@ -92,12 +93,12 @@ class Chance:
         return first, second
 
 
-def _fill(pixels: Pixels, chance: Chance, least: int = 160) -> None:
+def _fill(pixels: Pixels, chance: Chance) -> None:
     """Halves a box by chance until its parts are small enough, and draws one thing into each."""
     height, width = pixels.shape[:2]
     along = int(width > height)
-    if pixels.shape[along] >= 2 * least and chance.likely(0.95 if max(height, width) > 3 * least else 0.4):
-        cut = chance.one.randint(least, pixels.shape[along] - least)
+    if pixels.shape[along] >= 2 * _LEAST and chance.likely(0.95 if max(height, width) > 3 * _LEAST else 0.4):
+        cut = chance.one.randint(_LEAST, pixels.shape[along] - _LEAST)
         first, second = np.split(pixels, [cut], axis=along)
         _fill(first, chance)
         _fill(second, chance)
@@ -210,15 +211,20 @@ def _stripes(chance: Chance, height: int, width: int) -> Pixels:
     angle = chance.one.choice((0, math.pi / 2, chance.one.uniform(0, math.pi)))
     period, change = chance.length(3, 40), chance.one.choice((0, 0, chance.one.uniform(0, 1)))
     share, soft = chance.one.uniform(0.15, 0.85), chance.likely(0.5)
-    colours = np.array(chance.pair(), float)
-    ink = np.zeros((height, width))
+    colours, ink = chance.pair(), np.zeros((height, width))
     for turn in (0, math.pi / 2)[: chance.one.randint(1, 2)]:
         along = x * math.cos(angle + turn) + y * math.sin(angle + turn)
         along = along * (1 + change * along / (height + width))
         away = abs((along + chance.one.uniform(0, period)) % period - period / 2)  # from the middle of the line
         edge = period * share / 2 - away
         ink = np.maximum(ink, np.clip(edge + 0.5, 0, 1) if soft else edge > 0)
-    return (colours[0] + ink[..., None] * (colours[1] - colours[0])).round().astype(np.uint8)
+    return _printed(ink, colours)
+
+
+def _printed(ink: NDArray[np.float64], colours: tuple[Colour, Colour]) -> Pixels:
+    """From paper, where there is no ink (0), to its colour, where it is full (1)."""
+    paper, full = np.array(colours, float)
+    return (paper + ink[..., None] * (full - paper)).round().astype(np.uint8)
 
 
 def _halftone(chance: Chance, height: int, width: int) -> Pixels:
@@ -231,8 +237,7 @@ def _halftone(chance: Chance, height: int, width: int) -> Pixels:
     ink = np.clip(radius - np.hypot(across, down) + 0.5, 0, 1)
     if chance.likely(0.3):
         ink = ink.round()
-    colours = np.array(chance.pair(), float)
-    return (colours[0] + ink[..., None] * (colours[1] - colours[0])).round().astype(np.uint8)
+    return _printed(ink, chance.pair())
 
 
 def _drawing(chance: Chance, height: int, width: int) -> Pixels:

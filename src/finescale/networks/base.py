@@ -38,9 +38,8 @@ class Network(nn.Module):
     """
 
     multiple: int = 1
-    context: int = (
-        48  # input pixels around a tile that can change it visibly, with local windows (measured: sa-rcan-light)
-    )
+    # input pixels around a tile that can change it visibly, with local windows (measured: sa-rcan-light)
+    context: int = 48
     config: Config | None = None
 
     def __init__(self, *, scale: int) -> None:
