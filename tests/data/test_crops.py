@@ -1,25 +1,27 @@
 """Random crops are aligned, equally likely everywhere, and the same on any number of processes."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from finescale.data import store
 from finescale.data.crops import Crops
 from finescale.data.degradations import Degradation
-from finescale.data.store import Store
 from finescale.errors import FinescaleError
 
 CPU = torch.device("cpu")
 
 
-def crops(store: Path, *, scale: int = 2, patch: int = 8, seed: int = 0, share: tuple[int, int] = (0, 1)) -> Crops:
-    return Crops(Store(store), scale=scale, patch=patch, device=CPU, seed=seed, share=share)
+def crops(folder: Path, *, scale: int = 2, patch: int = 8, seed: int = 0, share: tuple[int, int] = (0, 1)) -> Crops:
+    return Crops(store.Store(folder), scale=scale, patch=patch, device=CPU, seed=seed, share=share)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_every_crop_is_a_piece_of_a_picture_and_aligned_with_its_partner(tiny_store: Path, scale: int) -> None:
-    packed = Store(tiny_store)
+    packed = store.Store(tiny_store)
     low, high = crops(tiny_store, scale=scale).batch(24)
     assert low.shape == (24, 3, 8, 8)
     assert high.shape == (24, 3, 8 * scale, 8 * scale)
@@ -48,7 +50,7 @@ def _turned(x: torch.Tensor, turn: int) -> torch.Tensor:
 def test_every_position_is_equally_likely(tiny_store: Path) -> None:
     # with crops as high as the smallest picture, the others are drawn in proportion to their positions
     source = crops(tiny_store, patch=30)
-    sizes = [(item.height // 2, item.width // 2) for item in Store(tiny_store).items]
+    sizes = [(item.height // 2, item.width // 2) for item in store.Store(tiny_store).items]
     positions = torch.tensor([(h - 29) * (w - 29) for h, w in sizes], dtype=torch.float64)
     drawn = torch.diff(source.places, prepend=torch.zeros(1, dtype=torch.float64))
     assert torch.equal(drawn, positions)
@@ -83,6 +85,20 @@ def test_degraded_crops_are_those_of_clean_runs_beside_clean_originals(tiny_stor
         part.generator.manual_seed(1)
         part.degradation = Degradation(0.5, jpeg=(20, 90))
     torch.testing.assert_close(made.batch(6)[1], torch.cat([part.batch(6)[1] for part in parts]))
+
+
+def test_noise_is_each_process_s_own_and_comes_again_with_the_crops(tmp_path: Path) -> None:
+    Image.new("RGB", (96, 96), (128, 128, 128)).save(tmp_path / "grey.png")
+    list(store.prepare(store.find_pictures([tmp_path]), tmp_path / "store", (2,), licence="none"))
+    noise = []
+    for process in range(2):
+        source = crops(tmp_path / "store", patch=16, share=(process, 2))
+        source.degradation = Degradation(noise=(9, 9))
+        start = source.generator.get_state()
+        noise += [source.batch(4)[0], source.batch(4)[0]]
+        source.generator.set_state(start)
+        assert torch.equal(source.batch(4)[0], noise[-2])
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(noise, 2))
 
 
 def test_too_large_a_crop(tiny_store: Path) -> None:

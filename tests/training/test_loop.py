@@ -348,6 +348,23 @@ def test_everything_is_compiled_before_the_schedule_starts(make_training: MakeTr
 
 
 @pytest.mark.slow
+def test_a_compiler_that_fails_is_told_and_training_goes_on_without(make_training: MakeTraining) -> None:
+    def compiler(graph: object, inputs: object) -> None:
+        raise RuntimeError("no compiler here\nand much more")
+
+    arguments = {"channels": 8, "groups": 2, "blocks": 2, "attention": None}
+    plain = make_training(budget=3, arguments=arguments)
+    plain.run()
+    record = Record()
+    training = make_training(budget=3, arguments=arguments, compile="blocks", observers=[record])
+    with torch.compiler.set_stance(force_backend=compiler):
+        assert training.run()
+    assert any("no compiler here" in text and "uncompiled" in text and "much more" not in text for text in record.lines)
+    for name, value in plain.network.state_dict().items():
+        assert torch.equal(training.network.state_dict()[name], value), name
+
+
+@pytest.mark.slow
 def test_getting_ready_belongs_to_the_budget_and_not_to_the_schedule(
     make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
 ) -> None:

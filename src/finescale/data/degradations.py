@@ -43,11 +43,13 @@ class Degradation:
 
         Args:
             low: (B, 3, H, W) in [0, 1], on any device.
-            chance: (7, B) in [0, 1), on the CPU. The noise itself comes from torch's generator of the device.
+            chance: (7, B) in [0, 1), on the CPU. They are the only chance there is: the same
+                numbers give the same noise on one device, and every process of a run has numbers of its own.
 
         Returns:
             (B, 3, H, W) of whole grey levels in [0, 1], channels-last; crops outside the share are as they were.
         """
+        noise = torch.Generator(low.device).manual_seed(int(chance[2, 0] * 2**53))
         chance = chance.float()
         strength = [
             low_end + (high_end - low_end) * c for (low_end, high_end), c in zip((self.blur, self.noise), chance[1:])
@@ -57,7 +59,7 @@ class Degradation:
         if self.blur[1] > 0:
             x = _blurred(x, sigma, math.ceil(3 * self.blur[1]))
         if self.noise[1] > 0:
-            x = x + torch.randn_like(x) * (deviation / 255)
+            x = x + torch.empty_like(x).normal_(generator=noise) * (deviation / 255)
         x = x.mul(255).add(0.5).floor().clamp(0, 255)
         if self.jpeg:
             quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).int()

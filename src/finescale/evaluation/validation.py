@@ -42,10 +42,8 @@ class Validation:
         self.high = [mod_crop(sets.read_rgb(file), scale) for file in files]
         self.low = [downscale(high, scale) for high in self.high]
         if degradation:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # the noise
-                chance = torch.rand(Degradation.NUMBERS, len(files), generator=torch.Generator().manual_seed(0))
-                self.low = [_degraded(low, degradation, chance[:, i : i + 1]) for i, low in enumerate(self.low)]
+            chance = torch.rand(Degradation.NUMBERS, len(files), generator=torch.Generator().manual_seed(0))
+            self.low = [_degraded(low, degradation, chance[:, i : i + 1]) for i, low in enumerate(self.low)]
         self.low = [low.to(device) for low in self.low]
 
     def __call__(self, network: nn.Module, similarity: bool = False) -> tuple[float, float, list[Tensor]]:

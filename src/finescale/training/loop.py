@@ -130,6 +130,7 @@ class Training:
         self._started = time.monotonic()
         self._tick_step, self._tick_length = 0, 1
         self._took: dict[str, float] = {}  # seconds that a validation and a checkpoint take
+        self._compiled = recipe.compile != "off"
         compile_network(self.network, recipe.compile)
         self.members = groups.assign(self.network, recipe.active_groups)
         self.network.train()
@@ -184,10 +185,11 @@ class Training:
         """Compiles the network for every size and set of trained parameters to come, and warms a GPU up.
 
         Otherwise the first step's minute would be the schedule's warm-up, and later ones would fall into the decay.
-        The time belongs to the budget and not to the schedule. Nothing else of the run is changed.
+        The time belongs to the budget and not to the schedule. Nothing else of the run is changed. Where compiling
+        fails (no C++ compiler, say), that is told and the run goes on uncompiled.
         """
         recipe, data, device = self.recipe, self.recipe.data, self.world.device
-        if recipe.compile == "off" and device.type == "cpu":
+        if not self._compiled and device.type == "cpu":
             return
         started, count = time.monotonic(), data.batch // self.world.size
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
@@ -200,7 +202,7 @@ class Training:
                 torch.full((count, side, side, 3), 0.5, device=device).permute(0, 3, 1, 2)
                 for side in (patch, patch * recipe.scale)
             )
-            self._loss(low, high).backward()
+            self._prepare(low, high)
         if groups.freeze(self.members, now):
             self.distributed.renew()
         self.optimiser.zero_grad(set_to_none=True)
@@ -212,6 +214,20 @@ class Training:
         took, self.progress.seconds = self.world.max(time.monotonic() - started, time.monotonic() - self._started)
         self.progress.prepared += took
         self._say(f"ready after {took:.0f} s")
+
+    def _prepare(self, low: Tensor, high: Tensor) -> None:
+        try:
+            self._loss(low, high).backward()
+            return
+        except Exception as error:
+            if not self._compiled or not _of_compiler(error):
+                raise
+            cause = getattr(error, "inner_exception", error)
+            reason = f"{type(cause).__name__}: {cause}".split("\n", 1)[0][:160]
+        self._compiled = False
+        self._say(f"the network could not be compiled ({reason}), so it is trained uncompiled, which is slower")
+        self.distributed.renew()  # forgets the step that was cut short
+        self._loss(low, high).backward()
 
     def step(self) -> None:
         """One step of training; counts itself."""
@@ -232,7 +248,7 @@ class Training:
         self.progress.step += 1
 
     def _loss(self, low: Tensor, high: Tensor) -> Tensor:
-        with self.autocast():
+        with self.autocast(), nullcontext() if self._compiled else self._uncompiled():
             output = self.distributed.model(low)
         return self.objective(output.float(), high)
 
@@ -259,6 +275,10 @@ class Training:
         if self.recipe.precision == "float32":
             return nullcontext()
         return torch.autocast(self.world.device.type, torch.bfloat16)
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        """Within it the network runs as it is; in validation, too, so that nothing is compiled for its sizes."""
+        return nullcontext() if self.recipe.compile == "off" else torch.compiler.set_stance("force_eager")
 
     # Time
 
@@ -323,7 +343,7 @@ class Training:
         assert self.validate is not None
         started, progress = time.monotonic(), self.progress
         self.network.eval()
-        with self.ema.applied(), torch.no_grad(), self.autocast(), uncompiled(self.recipe.compile):
+        with self.ema.applied(), torch.no_grad(), self.autocast(), self._uncompiled():
             psnr, ssim, samples = self.validate(self.network, self.finished)
         progress.psnr, progress.ssim = self.world.max(psnr, ssim)
         better = progress.psnr > progress.best
@@ -425,9 +445,11 @@ def compile_network(network: nn.Module, how: str) -> None:
         part.compile(dynamic=False)
 
 
-def uncompiled(how: str) -> AbstractContextManager[Any]:
-    """Within it a network compiled as `how` says runs as it is: nothing is compiled for the sizes of validation."""
-    return nullcontext() if how == "off" else torch.compiler.set_stance("force_eager")
+def _of_compiler(error: Exception) -> bool:
+    """Whether it says that compiling failed. Memory that runs out meanwhile is another matter."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    return isinstance(error, TorchDynamoException) and "out of memory" not in str(error)
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:
