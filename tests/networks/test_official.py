@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+import finescale
+from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks.catalogue import build
 from finescale.networks.published import load_official
+from finescale.weights.header import read_header, sha256
 
 Shapes = dict[str, tuple[int, ...]]
 MEAN = torch.tensor([0.4488, 0.4371, 0.4040])
@@ -89,6 +93,35 @@ def test_the_inner_range_is_read_from_the_file(value_range: float, tmp_path: Pat
     assert not network.training
     for key, value in network.state_dict().items():
         assert torch.equal(value, state[key])
+
+
+def test_a_converted_file_is_one_that_every_command_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs, ours = tmp_path / "edsr_baseline_x2.pt", str(tmp_path / "edsr-x2.safetensors")
+    torch.save(official("edsr-baseline", 2), theirs)
+    assert main(["upscale", str(theirs), "--network", str(theirs)]) != 0
+    assert "finescale convert" in capsys.readouterr().err
+    command = ["convert", str(theirs), "edsr-baseline", "--scale", "2", "-o", ours, "--licence", "MIT"]
+    assert main(command) == 0
+    network = finescale.load(ours)
+    for key, value in load_official(theirs, "edsr-baseline", 2).state_dict().items():
+        assert torch.equal(network.state_dict()[key], value), key
+    notes = read_header(Path(ours)).notes
+    assert notes["licence"] == "MIT"
+    assert notes["converted"]["sha256"] == sha256(theirs)
+    Image.new("RGB", (9, 7), (50, 100, 200)).save(tmp_path / "a.png")
+    assert main(["upscale", str(tmp_path / "a.png"), "--scale", "2", "--network", ours]) == 0
+    assert Image.open(tmp_path / "a_x2.png").size == (18, 14)
+    capsys.readouterr()
+    for arguments, code, sentence in [
+        (command, 1, "already exists"),
+        (["convert", str(theirs), "sa-rcan", "--scale", "2", "-o", str(tmp_path / "b.safetensors")], 2, "no official"),
+        (["convert", str(theirs), "rcan", "--scale", "2", "-o", str(tmp_path / "b.safetensors")], 1, "do not fit"),
+        (["convert", ours, "edsr-baseline", "--scale", "2", "-o", str(tmp_path / "b.onnx")], 2, "end in .safetensors"),
+        (["convert", "none.pt", "rcan", "--scale", "2", "-o", str(tmp_path / "b.safetensors")], 1, "no such file"),
+    ]:
+        assert main(arguments) == code
+        assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.glob("b.*"))
 
 
 def test_mean_shifts_of_a_file_are_used_and_never_trained() -> None:

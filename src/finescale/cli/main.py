@@ -23,6 +23,7 @@ VERBS = {
     "benchmark": "how fast networks are on this machine, with every engine",
     "figure": "draw a box of a picture from every network side by side, as in papers",
     "export": "write a network as an ONNX or OpenVINO file, checked against PyTorch",
+    "convert": "make an authors' weight file (RCAN, EDSR) one that every command takes",
     "serve": "open a local page that enlarges pictures, with an HTTP API beside it",
     "doctor": "what is installed, what works, and where weights are found",
     "completion": "completion of commands, options and network names for your shell",

@@ -53,7 +53,7 @@ def read_header(path: Path) -> Header:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         foreign = path.suffix in (".pt", ".pth")
-        hint = "; finescale.networks.published.load_official reads the authors' files" if foreign else ""
+        hint = "; `finescale convert` makes an authors' file one" if foreign else ""
         raise FinescaleError(f"{path}: not a readable safetensors file ({error}){hint}") from error
     if metadata.get("format") != FORMAT:
         raise FinescaleError(f"{path}: not a Finescale weight file (its metadata do not say which network it is)")
