@@ -14,6 +14,7 @@ from tests.inference.test_tiling import picture
 import finescale
 from finescale.errors import FinescaleError, UsageError
 from finescale.images.picture import Picture
+from finescale.images.resize import resize
 from finescale.inference.size import Target, passes
 from finescale.inference.tiling import Cancelled
 from finescale.inference.transparency import bleed, within_neighbours
@@ -227,8 +228,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     factor: Any = np.float32(2)
     width: Any = np.int64(9)
-    assert finescale.upscale(image, factor, network="bicubic").size == (12, 8)
-    assert finescale.upscale(image, network="bicubic", width=width).size == (9, 6)
+    assert finescale.upscale(image, factor, network="bicubic").shape == (8, 12, 3)
+    assert finescale.upscale(image, network="bicubic", width=width).shape == (6, 9, 3)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
@@ -271,17 +272,31 @@ def test_a_weight_file_as_text(tmp_path: Path) -> None:
 )
 def test_what_is_no_picture(image: object, reason: str) -> None:
     with pytest.raises(FinescaleError, match=reason):
-        finescale.upscale(image, network="bicubic")  # type: ignore[arg-type]
+        finescale.upscale(image, network="bicubic")  # type: ignore[call-overload]
 
 
 def test_arrays_and_open_files(tmp_path: Path) -> None:
     pixels = picture(6, 8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    wanted = np.asarray(finescale.upscale(pixels, scale=2, network="bicubic"))
-    for image in (pixels / 255, tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
-        found = np.asarray(finescale.upscale(image, scale=2, network="bicubic"))
-        assert np.abs(found.astype(int) - wanted).max() <= 1
+    wanted = np.asarray(finescale.upscale(Image.fromarray(pixels), scale=2, network="bicubic"))
+    for image in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), pixels):
+        np.testing.assert_array_equal(finescale.upscale(image, scale=2, network="bicubic"), wanted)
     with open(tmp_path / "a.png", "rb") as file:
         np.testing.assert_array_equal(finescale.upscale(file, scale=2, network="bicubic"), wanted)
     with pytest.raises(UsageError, match="not Conv2d"):
-        finescale.upscale(pixels, network=torch.nn.Conv2d(3, 3, 1))  # type: ignore[arg-type]
+        finescale.upscale(pixels, network=torch.nn.Conv2d(3, 3, 1))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (6, 8, 2), (6, 8, 3), (6, 8, 4)])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, np.float64])
+def test_an_array_becomes_an_array_of_its_kind(shape: tuple[int, ...], kind: type) -> None:
+    ramp = np.linspace(0.2, 0.8, 48).reshape(6, 8, *(1,) * (len(shape) - 2)) * np.ones(shape)
+    top = np.iinfo(kind).max if issubclass(kind, np.integer) else 1
+    small = (ramp * top + (0.5 if top > 1 else 0)).astype(kind)
+    large = finescale.upscale(small, scale=2, network="bicubic")
+    assert large.dtype == kind
+    assert large.shape == (12, 16, *shape[2:])
+    step = 1 / (255 if kind == np.uint8 else 65535)
+    wanted = resize(torch.from_numpy(ramp.reshape(6, 8, -1)).permute(2, 0, 1), scale=2).permute(1, 2, 0)
+    inner = np.s_[2:-2, 2:-2]  # transparency does not overshoot at edges
+    np.testing.assert_allclose((large / top).reshape(wanted.shape)[inner], wanted[inner], atol=1.6 * step)

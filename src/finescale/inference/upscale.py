@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -227,6 +227,36 @@ def _enlarge_grey_or_colour(
     return grey
 
 
+class _Options(TypedDict, total=False):
+    width: int | None
+    height: int | None
+    fit: tuple[int, int] | None
+    device: str
+    engine: str
+    precision: str
+    ensemble: bool
+    tile: int | None
+    progress: Progress | None
+
+
+@overload
+def upscale(
+    image: Array,
+    scale: float | None = ...,
+    network: "str | os.PathLike[str] | Network | None" = ...,
+    **options: Unpack[_Options],
+) -> Array: ...
+
+
+@overload
+def upscale(
+    image: "Image.Image | File",
+    scale: float | None = ...,
+    network: "str | os.PathLike[str] | Network | None" = ...,
+    **options: Unpack[_Options],
+) -> "Image.Image": ...
+
+
 def upscale(
     image: "Image.Image | Array | File",
     scale: float | None = None,
@@ -241,7 +271,7 @@ def upscale(
     ensemble: bool = False,
     tile: int | None = None,
     progress: Progress | None = None,
-) -> "Image.Image":
+) -> "Image.Image | Array":
     """Enlarges a picture.
 
     >>> upscale("photo.jpg", scale=4).save("photo_x4.png")  # doctest: +SKIP
@@ -257,8 +287,9 @@ def upscale(
         progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
 
     Returns:
-        A Pillow image, upright, with profile and EXIF in its `info`. Pillow has no 16-bit colour: pictures of 16 bits
-        are computed so, and end as 8 bits unless they are opaque grey.
+        For an array: an array of the same type and number of dimensions (floats with the precision of 16 bits).
+        Otherwise a Pillow image, upright, with profile and EXIF in its `info`. Pillow has no 16-bit colour: pictures
+        of 16 bits are computed so, and end as 8 bits unless they are opaque grey.
 
     Raises:
         UsageError: an impossible size, an unknown network, device, engine or precision; no picture.
@@ -276,12 +307,14 @@ def upscale(
         "tile": tile,
     }
     if network is None or isinstance(network, str | os.PathLike):
-        return to_pil(Networks(network, **settings).picture(picture, size, progress))
-    from finescale.networks.base import Network
+        large = Networks(network, **settings).picture(picture, size, progress)
+    else:
+        from finescale.networks.base import Network
 
-    if not isinstance(network, Network):
-        raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
-    return to_pil(Upscaler(network, **settings).picture(picture, size=size, progress=progress))
+        if not isinstance(network, Network):
+            raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
+        large = Upscaler(network, **settings).picture(picture, size=size, progress=progress)
+    return _like(image, large.samples) if isinstance(image, np.ndarray) else to_pil(large)
 
 
 def check_settings(
@@ -379,6 +412,13 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
         return read(image)
     hint = "; a tensor goes into the network: finescale.load(NAME, SCALE)(x)" if hasattr(image, "detach") else ""
     raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}{hint}")
+
+
+def _like(array: Array, samples: Array) -> Array:
+    """The samples (H, W, C) of the result for a picture that was an array: of its type and number of dimensions."""
+    if array.dtype.kind == "f":
+        samples = (samples / np.float32(65535)).astype(array.dtype)
+    return samples if array.ndim == 3 else samples[..., 0]
 
 
 def share_of(progress: Progress | None, start: float, part: float) -> Callable[[float], None] | None:
