@@ -1,6 +1,6 @@
 """PSNR of networks on pictures that no camera took, kind by kind, beside photographs.
 
-    python benchmarks/graphics.py [--scales 2,4] [--networks A,B,...] [--data DIR] > graphics.md
+    python benchmarks/graphics.py [--scales 2,3,4] [--networks A,B,...] [--data DIR] > graphics.md
 
 The kinds are drawn by chance as `finescale data draw` does, from seeds that no training uses.
 """
@@ -35,7 +35,7 @@ def drawn(folder: Path, count: int) -> list[sets.PictureSet]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scales", default="2,4")
+    parser.add_argument("--scales", default="2,3,4")
     parser.add_argument("--networks", default="bicubic,sa-rcan-light,sa-rcan-light-graphics")
     parser.add_argument("--count", type=int, default=3, help="pictures of every kind (3)")
     parser.add_argument("--data", type=Path)

@@ -54,7 +54,7 @@ def explain(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
     key, kind, given = ".".join(map(str, where)), finding["type"], finding["input"]
     reason = str(finding["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if kind == "value_error":
-        return f"{key}: {reason}" if key else reason
+        return f"{key}: {reason}" if key and not reason.startswith(f"{key}.") else reason  # names a key within
     if kind == "missing":
         return f"{key}: is missing"
     if kind in ("too_short", "too_long"):  # "Tuple should have at most 2 items after validation, not 3"

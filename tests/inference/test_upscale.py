@@ -292,7 +292,7 @@ def test_arrays_and_open_files(tmp_path: Path) -> None:
 def test_an_array_becomes_an_array_of_its_kind(shape: tuple[int, ...], kind: type) -> None:
     ramp = np.linspace(0.2, 0.8, 48).reshape(6, 8, *(1,) * (len(shape) - 2)) * np.ones(shape)
     top = np.iinfo(kind).max if issubclass(kind, np.integer) else 1
-    small = (ramp * top + (0.5 if top > 1 else 0)).astype(kind)
+    small: np.ndarray[Any, Any] = (ramp * top + (0.5 if top > 1 else 0)).astype(kind)
     large = finescale.upscale(small, scale=2, network="bicubic")
     assert large.dtype == kind
     assert large.shape == (12, 16, *shape[2:])

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from finescale.errors import FinescaleError
+from finescale.networks import catalogue
 from finescale.training import checkpoints, loop
 from finescale.training.amounts import parse
 from finescale.training.loop import Progress, Training
+from finescale.training.parallel import World, synchronise_norms
 
 MakeTraining = Callable[..., Training]
 
@@ -382,8 +384,16 @@ def test_getting_ready_belongs_to_the_budget_and_not_to_the_schedule(
     assert training.progress.left == 0
 
 
+def test_batch_norms_see_the_whole_batch_on_several_gpus() -> None:
+    for size, device, expected in ((1, "cuda", False), (2, "cpu", False), (2, "cuda", True)):
+        network = catalogue.build("unet-2", scale=2, encoder="resnet18")
+        names = list(network.state_dict())
+        synchronise_norms(network, World(0, size, torch.device(device)))
+        assert any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()) == expected
+        assert list(network.state_dict()) == names
+
+
 def test_units_to_compile_are_small() -> None:
-    from finescale.networks import catalogue
     from finescale.training.parallel import repeated_blocks, units
 
     network = catalogue.build("sa-rcan", scale=2, channels=16, groups=4, blocks=3)

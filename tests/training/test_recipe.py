@@ -41,7 +41,7 @@ GOOD = 'network = "rcan"\nscale = 2\n'
         ('schedule.halve_every = "3m"', "schedule.halve_every: should be in steps or epochs, not a time"),
         ("degradation.jpg = [30, 90]", "there is no key 'degradation.jpg'; did you mean 'jpeg'?"),
         ("degradation.jpeg = [30, 120]", "degradation.jpeg.1: should be less than or equal to 100, not 120"),
-        ("degradation.jpeg = [90, 30]", "degradation.jpeg: should be [least, greatest], not [90, 30]"),
+        ("degradation.jpeg = [90, 30]", ".toml: degradation.jpeg: should be [least, greatest], not [90, 30]"),
         ("degradation.jpeg = [0, 30]", "degradation.jpeg: qualities are from 1 to 100, or [0, 0] for none"),
         ("degradation.noise = 3", "degradation.noise: should be"),
         ('schedule.kind = "cosine"', "schedule.kind: should be 'decay' or 'halving', not 'cosine'"),
@@ -60,6 +60,21 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
     assert ".toml: " in str(raised.value)
+
+
+def test_shards_go_without_groups_that_rest_at_first(tmp_path: Path) -> None:
+    text = GOOD + 'parallel = "fsdp"\n[[groups]]\nmatch = "a"\nfrozen_until = 0.5\n'
+    with pytest.raises(UsageError, match="'fsdp' goes neither with"):
+        recipe.load(write(tmp_path, text))
+    assert recipe.load(write(tmp_path, text + "pretrained = true\n")).active_groups == ()
+
+
+def test_a_group_that_others_leave_nothing_is_named() -> None:
+    network = catalogue.build("srcnn", scale=2)
+    with pytest.raises(UsageError, match=r"all parameters of 'layers\.0' belong to groups before it"):
+        groups.assign(network, [recipe.Group(match="layers"), recipe.Group(match="layers.0")])
+    with pytest.raises(UsageError, match=r"starts with 'layer\.0'; did you mean"):
+        groups.assign(network, [recipe.Group(match="layer.0")])
 
 
 def test_a_missing_key_and_a_broken_file(tmp_path: Path) -> None:

@@ -96,7 +96,10 @@ def test_another_range_of_pictures_is_an_error() -> None:
 
 
 def test_nothing_in_common_is_an_error() -> None:
-    with pytest.raises(FinescaleError, match="holds no weights"):
-        warm_start.apply(network(0), {"other": torch.zeros(3)}, "other.safetensors")
+    target = network(0)
+    shifts = {name: value for name, value in target.state_dict().items() if "mean" in name}
+    for state in ({"other": torch.zeros(3)}, shifts | {"tail.1.bias": torch.zeros(3)}):
+        with pytest.raises(FinescaleError, match=r"other\.safetensors: [01] of the \d+ weights"):
+            warm_start.apply(target, state, "other.safetensors")
     with pytest.raises(FinescaleError):
         warm_start.read(Path("none.safetensors"))

@@ -42,7 +42,7 @@ class ImageNetNormalisation(nn.Module):
         return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
-        return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
+        return x * self.std + self.mean  # float32 where autocast made x bfloat16
 
 
 def taps(layers: nn.Sequential, x: Tensor, indices: Sequence[int]) -> list[Tensor]:

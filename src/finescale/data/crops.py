@@ -75,6 +75,9 @@ class Crops:
         more = self.degradation.NUMBERS if self.degradation else 0
         draw = torch.rand(4 + more, count, generator=self.generator, dtype=torch.float64)
         index, of = self.share
+        if self.degradation:  # in every process, JPEG's blocks lie as in the batch's first crop
+            places = draw[4:][self.degradation.BLOCKS]
+            places[:] = places[:, :1].clone()
         draw = draw[:, index * count // of : (index + 1) * count // of]
         picture = torch.searchsorted(self.places, draw[0] * self.places[-1], right=True).clamp(max=len(self.sizes) - 1)
         height, width, offset = self.sizes[picture].unbind(1)

@@ -37,20 +37,20 @@ class Degradation:
     jpeg: tuple[int, int] | None = None
 
     NUMBERS = 7  # that chance has to give for every crop
+    BLOCKS = slice(4, 6)  # of them: where JPEG's blocks lie, the same for all crops of a batch
 
     def __call__(self, low: Tensor, chance: Tensor) -> Tensor:
         """Degrades a batch.
 
         Args:
             low: (B, 3, H, W) in [0, 1], on any device.
-            chance: (7, B) in [0, 1), on the CPU. They are the only chance there is: the same
-                numbers give the same noise on one device, and every process of a run has numbers of its own.
+            chance: (7, B) in [0, 1), on the CPU: the only chance there is. A crop with the same numbers has the same
+                noise (on one kind of device) in any batch; the first one's `BLOCKS` count for all.
 
         Returns:
             (B, 3, H, W) of whole grey levels in [0, 1], channels-last; crops outside the share are as they were.
         """
-        noise = torch.Generator(low.device).manual_seed(int(chance[2, 0] * 2**53))
-        chance = chance.float()
+        seeds, chance = chance[2], chance.float()
         strength = [
             low_end + (high_end - low_end) * c for (low_end, high_end), c in zip((self.blur, self.noise), chance[1:])
         ]
@@ -59,14 +59,22 @@ class Degradation:
         if self.blur[1] > 0:
             x = _blurred(x, sigma, math.ceil(3 * self.blur[1]))
         if self.noise[1] > 0:
-            x = x + torch.empty_like(x).normal_(generator=noise) * (deviation / 255)
+            x = x + _noise(low, seeds) * (deviation / 255)
         x = x.mul(255).add(0.5).floor().clamp(0, 255)
         if self.jpeg:
             quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).int()
-            shift = (chance[4:6, 0] * _CELL).long().tolist()
+            shift = (chance[self.BLOCKS, 0] * _CELL).long().tolist()
             x = _jpeg_of_part(x, quality, _sent(chance[6] < 0.75, low), shift)
         degraded = _sent(chance[0] < self.share, low)[:, None, None, None]
         return torch.where(degraded, x / 255, low).contiguous(memory_format=torch.channels_last)
+
+
+def _noise(like: Tensor, seeds: Tensor) -> Tensor:
+    """Noise of deviation 1 for every crop, by a number in [0, 1) for each."""
+    generator, noise = torch.Generator(like.device), torch.empty_like(like)
+    for crop, seed in zip(noise, seeds.tolist()):
+        crop.normal_(generator=generator.manual_seed(int(seed * 2**53)))
+    return noise
 
 
 def _sent(numbers: Tensor, x: Tensor) -> Tensor:

@@ -98,6 +98,10 @@ class BicubicEnlargement(nn.Module):
         self.register_buffer("kernel", kernel.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        kind = x.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):  # 8 bits of mantissa are too few for a picture
+                return self(x)
         batch, channels, height, width = x.shape
         x = F.pad(x.reshape(batch * channels, 1, height, width), (2, 2, 2, 2), mode="replicate")
         x = F.pixel_shuffle(F.conv2d(x, self.kernel.to(x.device, x.dtype)), self.scale)

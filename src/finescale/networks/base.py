@@ -95,4 +95,4 @@ class MeanShift(nn.Module):
         self.register_buffer("bias", sign * value_range * torch.tensor(mean))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.bias.to(x.dtype).reshape(1, 3, 1, 1)
+        return x + self.bias.reshape(1, 3, 1, 1)  # float32 where autocast made x bfloat16

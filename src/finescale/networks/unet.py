@@ -310,7 +310,8 @@ class UNet(Network):
         try:
             self.encoder.network.load_state_dict(body)
         except RuntimeError as error:
-            raise UsageError(f"these weights do not fit the encoder {self.pretrained_kind}: {error}") from error
+            reason = str(error).splitlines()[1].strip()[:160]
+            raise UsageError(f"these weights do not fit the encoder {self.pretrained_kind} ({reason})") from error
 
 
 def _project(channels: int, width: int) -> nn.Module:

@@ -43,6 +43,10 @@ def assign(network: nn.Module, groups: Sequence[Group]) -> list[Members]:
         inside = [left_modules.pop(name) for name in list(left_modules) if name.startswith(group.match)]
         if mine:
             members.append(Members(group, list(mine), list(mine.values()), inside))
+        elif group.match and any(name.startswith(group.match) for name in named):
+            raise UsageError(
+                f"groups: all parameters of '{group.match}' belong to groups before it; put it before them"
+            )
         elif group.match or not named:
             parts = sorted({".".join(name.split(".")[:depth]) for name in named for depth in (1, 2)})
             raise UsageError(f"groups: no parameter's name starts with '{group.match}'{nearest(group.match, parts)}")

@@ -130,6 +130,7 @@ class Training:
         self._started = time.monotonic()
         self._tick_step, self._tick_length = 0, 1
         self._took: dict[str, float] = {}  # seconds that a validation and a checkpoint take
+        parallel.synchronise_norms(self.network, world)
         self._compiled = recipe.compile != "off"
         compile_network(self.network, recipe.compile)
         self.members = groups.assign(self.network, recipe.active_groups)
@@ -343,7 +344,7 @@ class Training:
         assert self.validate is not None
         started, progress = time.monotonic(), self.progress
         self.network.eval()
-        with self.ema.applied(), torch.no_grad(), self.autocast(), self._uncompiled():
+        with self.ema.applied(), torch.no_grad(), self._uncompiled():  # in float32, as the network is scored later
             psnr, ssim, samples = self.validate(self.network, self.finished)
         progress.psnr, progress.ssim = self.world.max(psnr, ssim)
         better = progress.psnr > progress.best

@@ -120,6 +120,12 @@ def join(device: str) -> World:
     return World(0, 1, chosen)
 
 
+def synchronise_norms(network: nn.Module, world: World) -> None:
+    """Lets batch norms see the whole batch where several GPUs share it, in place; PyTorch can do so on GPUs only."""
+    if world.size > 1 and world.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
 class Distributed:
     """A network over the processes of a world: what to call in training, and its whole state.
 

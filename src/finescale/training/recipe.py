@@ -224,7 +224,9 @@ class Recipe(_Strict):
                 raise ValueError(f"loss: there is no loss '{name}'{nearest(name, LOSSES)}")
         if not self.loss or any(weight < 0 for weight in self.loss.values()) or not any(self.loss.values()):
             raise ValueError("loss: needs at least one loss with a weight above 0, and none below")
-        if self.parallel == "fsdp" and (self.optimiser.kind == "muon" or any(g.frozen_until for g in self.groups)):
+        if self.parallel == "fsdp" and (
+            self.optimiser.kind == "muon" or any(g.frozen_until for g in self.active_groups)
+        ):
             raise ValueError("parallel: 'fsdp' goes neither with muon nor with groups that are frozen at first")
         return self
 

@@ -39,7 +39,7 @@ from finescale.weights import files
 MakeValidation = Callable[[str, int, torch.device, int, Degradation | None], Validate]
 
 # What may differ between a run and its continuation.
-_FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_start"}
+_FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_start", "perception_file"}
 _PATHS = ("train", "validation")
 _VALIDATION_KEYS = ("validation", "validation_pictures")
 _FREE_DATA = {*_PATHS, "where", "validation_pictures"}
@@ -88,6 +88,13 @@ def train(
     world = join(device)
     try:
         outcome = _train(recipe, out, resume, world, make_validation, screen, board)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise FinescaleError(
+            f"{out}: out of memory (a smaller data.batch, data.patch or data.late_patch needs less, and so do "
+            'data.where = "memory" and smaller pictures to validate on; what was saved is kept)'
+        ) from error
     finally:
         world.close()
     return outcome if world.first else None
@@ -116,6 +123,8 @@ def _train(
         validate = make_validation(
             data.validation, recipe.scale, world.device, data.validation_pictures, recipe.degradation.crops
         )
+    else:
+        said.append("no validation (data.validation is empty): no PSNR is measured and no best weights are kept")
     speed = Speed(
         recipe,
         measure.step_flops(network, data.patch),
@@ -149,13 +158,6 @@ def _train(
                 observer.said(line)
         with _stopped_by_signals(training):
             finished = training.run()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise FinescaleError(
-            f"{out}: out of memory at step {training.progress.step} (a smaller data.batch, data.patch or "
-            "data.late_patch needs less; what was saved is kept)"
-        ) from error
     finally:
         for observer in observers:
             observer.close()
@@ -205,8 +207,14 @@ def _crops(recipe: Recipe, store: Store, world: World) -> Crops:
 
 def _resume(training: Training, saved: dict[str, Any]) -> str:
     """Goes on from a checkpoint; gives the sentence that says so."""
+    unfinished = saved["progress"]["spent"] < 1
     training.restore(saved)
     progress, recipe = training.progress, training.recipe
+    if unfinished and training.finished:
+        raise UsageError(
+            f"budget: {recipe.budget} is less than the run has had already ({progress.step} steps in "
+            f"{clock(progress.seconds)}); its weights would be those of the middle of a schedule"
+        )
     if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _VALIDATION_KEYS):
         progress.psnr, progress.ssim, progress.best = math.nan, math.nan, -math.inf  # of other pictures
     return f"going on from step {progress.step}, {progress.spent:.1%} of {recipe.budget}"
@@ -262,6 +270,8 @@ def describe(recipe: Recipe, device: str = "auto") -> str:
     else:
         amount = f"{steps:,} steps in {clock(steps * seconds)}"
     lines.append(f"# time: {seconds:.3g} s a step (measured, uncompiled), so about {amount}")
+    if any(name in losses.PERCEPTUAL for name in recipe.loss):
+        lines.append("# memory and time of the VGG that content and style look through come on top")
     return "\n".join(lines)
 
 
@@ -289,7 +299,10 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
             path = None if recipe.encoder == "imagenet" else Path(recipe.encoder)
             found = backbones.find(network.pretrained_kind, path, download=True)
             assert found is not None
-            network.load_encoder(backbones.read_state(found))
+            try:
+                network.load_encoder(backbones.read_state(found))
+            except UsageError as error:
+                raise UsageError(f"{found}: {error}") from error
             said.append(f"the encoder starts from {found}")
     if recipe.warm_start and fresh:
         if not Path(recipe.warm_start).is_file():

@@ -51,7 +51,7 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
     the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only unchanged.
 
     Raises:
-        FinescaleError: nothing fits, or pictures have another range inside the other network.
+        FinescaleError: less than a twentieth fits, or pictures have another range inside the other network.
     """
     own = network.state_dict()
     taken = Taken([], [], [])
@@ -71,8 +71,13 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
             taken.resized.append(name)
         else:
             taken.left.append(name)
-    if not taken.same and not taken.resized:
-        raise FinescaleError(f"{source}: holds no weights that this network could start from")
+    weights = {name for name, _ in network.named_parameters()}
+    fitting = len(weights.intersection([*taken.same, *taken.resized]))
+    if fitting < len(weights) / 20:
+        raise FinescaleError(
+            f"{source}: {fitting} of the {len(weights)} weights of this network could start from it; is it another "
+            "network's?"
+        )
     return taken
 
 
