@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
+from types import ModuleType
 
 import pytest
 
+from finescale import __main__ as start
 from finescale.cli.main import VERBS, main
 
 
@@ -42,3 +45,20 @@ def test_what_is_no_command_is_a_usage_error(
         main(arguments)
     assert leaving.value.code == 2
     assert part in capsys.readouterr().err
+
+
+class Slow(ModuleType):
+    """A module in whose import somebody presses Ctrl-C."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("run", "module"), [(start.run, "finescale.cli.main"), (main, "finescale.cli.networks")])
+def test_ctrl_c_at_the_very_start_is_told_in_a_word(
+    run: Callable[[], int], module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["finescale", "networks"])
+    monkeypatch.setitem(sys.modules, module, Slow(module))
+    assert run() == 130
+    assert capsys.readouterr() == ("", "finescale: interrupted\n")

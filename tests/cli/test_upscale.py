@@ -520,6 +520,25 @@ def test_odd_names(name: str) -> None:
     assert read(f"{Path(name).stem}_x2.png").size == (60, 40)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="any bytes in names")
+def test_names_that_standard_output_cannot_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), "latin-1", errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    photo("ü☃\udcff.png")
+    assert upscale("ü☃\udcff.png", "--scale", "2", "--network", "bicubic") == 0
+    out.seek(0)
+    assert out.read() == "ü\\u2603\\udcff_x2.png: 60 x 40 pixels\n"
+
+
+def test_without_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/a.png")
+    Path("in/b.png").write_bytes(b"x")
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stderr", None)
+        assert upscale("in", "--scale", "2", "--network", "bicubic") == 1
+    assert capsys.readouterr().out == "in/a_x2.png: 60 x 40 pixels\n"
+
+
 def test_a_damaged_large_picture_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     whole = photo("whole.png", 60, 60).read_bytes()
     Path("bomb.png").write_bytes(whole[:16] + struct.pack(">II", 90_000, 90_000) + whole[24:])

@@ -206,10 +206,24 @@ def test_requests_without_a_picture(client: httpx.Client) -> None:
     assert client.post("/api/jobs", files=[("picture", ("a", png()))] * 2).status_code == 400
     broken = {"content-type": "multipart/form-data"}
     assert client.post("/api/jobs", content=b"no boundary", headers=broken).status_code == 400
-    for method, path, status in (("PUT", "/api/jobs", 405), ("GET", "/api/nothing", 404), ("GET", "/api/jobs/x", 404)):
+    for method, path, status in (
+        ("PUT", "/api/jobs", 405),
+        ("GET", "/api/nothing", 404),
+        ("GET", "/api/jobs/x", 404),
+        ("GET", "/api/health/", 404),
+    ):
         reply = client.request(method, path)
         assert reply.status_code == status
         assert reply.json()["error"].endswith(".")
+
+
+def test_media_types_are_written_in_any_case(client: httpx.Client) -> None:
+    request = client.build_request("POST", "/api/jobs", files={"picture": ("a.png", png())})
+    kind, _, boundary = request.headers["content-type"].partition(";")
+    request.headers["content-type"] = f"{kind.upper()};{boundary}"
+    job = finished(client, client.send(request))
+    assert job["state"] == "done"
+    client.delete(f"/api/jobs/{job['id']}")
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -468,6 +482,14 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "starlette", None)
     with pytest.raises(FinescaleError, match=r"starlette is missing.*pip install 'finescale\[web\]'"):
         serve()
+
+
+def test_an_empty_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finescale.web.serve._listen", lambda host, port: pytest.fail("it starts"))
+    monkeypatch.setenv("FINESCALE_TOKEN", "")
+    for token, source in (("", "--token"), (None, "FINESCALE_TOKEN")):
+        with pytest.raises(UsageError, match=f"^{source}: is empty, and takes 16 to 200 letters"):
+            serve(token=token)
 
 
 def test_an_impossible_start_is_refused() -> None:

@@ -58,10 +58,14 @@ def _one_sentence(message: Warning | str, category: type[Warning], *place: Any, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0: done, 1: some work failed, 2: the request makes no sense, 130: interrupted."""
+    if sys.stderr is None:  # closed: what is meant for it would go to standard output
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
     words = sys.argv[1:] if arguments is None else arguments
-    args = parser(words[0] if words and words[0] in VERBS else None).parse_args(words)
     warnings.formatwarning = _one_sentence
     try:
+        args = parser(words[0] if words and words[0] in VERBS else None).parse_args(words)
         return int(import_module(f"finescale.cli.{args.verb}").run(args))
     except FinescaleError as error:
         print(f"finescale: {error}", file=sys.stderr)

@@ -72,6 +72,7 @@ def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, 
         exception_handlers={HTTPException: http_problem, ClientDisconnect: gone, Exception: unexpected},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # to an address that the client may not know this server by
     app.state.jobs = jobs
     return Guard(app, token=token, hosts=hosts, port=port)
 
@@ -272,7 +273,7 @@ def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 async def _form(request: Request, limit: int) -> FormData:
     """The fields of a multipart body of at most `limit` bytes (and a little for the other fields)."""
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         await _discard(request.stream())
         raise HTTPException(415, "Send the picture as multipart/form-data, in a field named 'picture'.")
     limit += 1 << 16

@@ -41,7 +41,8 @@ def serve(
         settings: of the networks, see `finescale.inference.upscale.Upscaler`.
 
     Raises:
-        UsageError: the token is too short, the address is not one of this machine, or nothing works with the settings.
+        UsageError: the token is empty or too short, the address is not one of this machine, or nothing works with the
+            settings.
         FinescaleError: the extra `web` is not installed.
     """
     try:
@@ -56,9 +57,11 @@ def serve(
     from finescale.web.app import application
 
     check_settings(**(settings or {}))
-    token = token or os.environ.get("FINESCALE_TOKEN")
+    source = "FINESCALE_TOKEN" if token is None else "--token"
+    token = os.environ.get("FINESCALE_TOKEN") if token is None else token
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{16,200}", token):
-        raise UsageError("--token: takes 16 to 200 letters, digits and the signs . _ ~ -")
+        empty = "" if token else "is empty, and "
+        raise UsageError(f"{source}: {empty}takes 16 to 200 letters, digits and the signs . _ ~ -")
     loopback = is_loopback(host)
     if token is None and not loopback:
         token = secrets.token_urlsafe(24)
