@@ -276,11 +276,38 @@ def test_patterns() -> None:
     assert [name for name in listing() if name.startswith("out")] == ["out/a_x2.png", "out/b_x2.png"]
 
 
-def test_hidden_files_only_by_their_name() -> None:
-    for name in ("in/.b.png", "in/a.png"):
+def test_a_pattern_of_folders_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one/a.png", "one/deep/b.png", "other/c.png"):
         photo(name)
+    Path("other/d.jxl").write_bytes(b"x")
+    bicubic = ("--network", "bicubic", "--scale", "2")
+    assert upscale("o*", "-o", "one/out", *bicubic) == 0
+    assert finished("one/out") == ["a_x2.png", "c_x2.png", "deep"]
+    assert "1 .jxl left out" in capsys.readouterr().err
+    assert upscale("o*", "-o", "one/out", *bicubic) == 0  # what lies in the output is no picture to enlarge
+    assert "3 of 3 skipped" in capsys.readouterr().err
+    Path("other/c.png").unlink()
+    assert upscale("oth*", *bicubic) == 2
+    assert "oth*: there are no pictures in this folder of a kind that is read (but 1 .jxl)" in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long_is_that_of_the_result(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "n" * 250
+    photo(f"in/{name}.png")
+    photo("in/a.png")
+    assert upscale("in", "--scale", "2", "--network", "bicubic") == 1
+    assert f"  in/{name}_x2.png: cannot be written (file name too long)\n" in capsys.readouterr().err
+
+
+def test_hidden_files_only_by_their_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("in/.b.png", "in/a.png", "in/.hidden/deep/c.png"):
+        photo(name)
+    Path("in/.hidden/d.jxl").write_bytes(b"x")
     assert upscale("in", "in/*", "in/a.png", "-o", "out", "--scale", "2") == 0
     assert [name for name in listing() if name.startswith("out")] == ["out/a_x2.png"]
+    assert "left out" not in capsys.readouterr().err
+    assert upscale("in/.hidden", "-o", "hidden", "--scale", "2", "--network", "bicubic") == 0  # named, so meant
+    assert finished("hidden/deep") == ["c_x2.png"]
     assert upscale("in/.b.png", "-o", "b.png", "--scale", "2") == 0
     assert Path("b.png").exists()
 
@@ -495,6 +522,23 @@ def test_pictures_that_differ_in_their_extension() -> None:
         assert [name for name in finished("three") if "_" in name] == made
     photo("other/a.png")
     assert upscale("*/a.png", "-o", "out", "--scale", "2") == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+def test_links_to_folders_elsewhere_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("in/a.png", "in/deep/b.png", "there/c.png"):
+        photo(name)
+    Path("in/here").symlink_to("deep")  # comes by anyway
+    Path("in/deep/away").symlink_to("../../there")
+    bicubic = ("--network", "bicubic", "--scale", "2")
+    assert upscale("in", "-o", "out", *bicubic) == 0
+    assert caplog.messages == ["in/deep/away left out: a link to another place; name it to include what lies there"]
+    Path("in/up").symlink_to("..")
+    assert upscale("in", "-o", "out", *bicubic) == 0
+    assert caplog.messages[1:] == [
+        "in/deep/away and 1 more left out: links to other places; name them to include what lies there"
+    ]
+    assert listing() == ["in/a.png", "in/deep/b.png", "out/a_x2.png", "out/deep/b_x2.png", "there/c.png"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links and pipes")

@@ -327,7 +327,10 @@ def probe(file: File) -> Info:
 
 
 def below(folder: Path) -> list[Path]:
-    """Files named as pictures in a folder and all below it, sorted; hidden files, pipes and devices are left out.
+    """Files named as pictures in a folder and all below it, sorted.
+
+    Hidden files and folders, pipes and devices are left out. Links to folders elsewhere are too, with a warning in the
+    log "finescale": they could lead in circles, or to what nobody meant.
 
     What cannot be opened is among them, so that it fails with its own reason when it is read and is not passed over in
     silence: links to nothing, and subfolders that may not be listed.
@@ -336,23 +339,44 @@ def below(folder: Path) -> list[Path]:
         FinescaleError: the folder itself may not be listed.
     """
     closed: list[Path] = []
+    linked: list[Path] = []
 
     def refused(error: OSError) -> None:
         if Path(error.filename) == folder:
             raise FinescaleError(f"{folder}: cannot be listed ({system_reason(error)})") from error
         closed.append(Path(error.filename))
 
-    walk = os.walk(folder, onerror=refused)
-    named = [Path(inner) / name for inner, _, names in walk for name in names if not name.startswith(".")]
-    wanted = [path for path in named if path.suffix.lower() in READABLE]
+    wanted = [path for path in _walk(folder, refused, linked) if path.suffix.lower() in READABLE]
+    if linked:
+        more = len(linked) - 1
+        which = f"{min(linked)} and {more} more" if more else str(min(linked))
+        what = "links to other places; name them" if more else "a link to another place; name it"
+        warn(f"{which} left out: {what} to include what lies there")
     return sorted([path for path in wanted if path.is_file() or not path.exists()] + closed)
 
 
 def passed_over(folder: Path) -> list[Path]:
     """Pictures in a folder and all below it that `below` leaves out because of their kind, such as HEIC."""
-    walk = os.walk(folder)
-    named = [Path(inner) / name for inner, _, names in walk for name in names if not name.startswith(".")]
-    return sorted(path for path in named if path.suffix.lower() in NOT_READ)
+    return sorted(path for path in _walk(folder) if path.suffix.lower() in NOT_READ)
+
+
+def _walk(
+    folder: Path, refused: Callable[[OSError], object] | None = None, linked: list[Path] | None = None
+) -> Iterator[Path]:
+    """Files in a folder and all below it, but for hidden ones and those in hidden folders.
+
+    Args:
+        folder: where to look.
+        refused: told of folders that may not be listed.
+        linked: takes the links to folders that are not entered, but for those that lead to where the walk comes by.
+    """
+    here = os.path.realpath(folder)
+    for inner, folders, names in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if linked is not None:
+            links = (Path(inner, name) for name in folders if Path(inner, name).is_symlink())
+            linked += [link for link in links if not Path(os.path.realpath(link)).is_relative_to(here)]
+        yield from (Path(inner, name) for name in names if not name.startswith("."))
 
 
 def apart(names: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:

@@ -47,6 +47,8 @@ class Options:
 def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
     """Picture files for files, folders and patterns: (path, path relative to the folder that was named).
 
+    A pattern stands for the files it matches, or where there are none for the folders.
+
     Raises:
         UsageError: something does not exist, or nothing was found in it.
         FinescaleError: a folder that was named may not be listed; for what lies below it see `files.below`.
@@ -54,22 +56,37 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
     found: dict[str, tuple[Path, Path]] = {}  # by folder and name, so that nothing is done twice
     for text in pictures:
         path = Path(text)
-        if text and path.is_dir():
-            chosen = [(p, p.relative_to(path)) for p in files.below(path)]
-            if not chosen:
-                raise UsageError(f"{text}: there are no pictures in this folder{_but(files.passed_over(path))}")
-        elif path.is_file():
+        if path.is_file():
             chosen = [(path, Path(path.name))]
-        elif text and path.exists():
+        elif text and path.exists() and not path.is_dir():
             raise UsageError(f"{text}: is neither a file nor a folder")
+        elif folders := _folders(text):
+            chosen = [(p, p.relative_to(folder)) for folder in folders for p in files.below(folder)]
+            if not chosen:
+                over = [p for folder in folders for p in files.passed_over(folder)]
+                where = "this folder" if len(folders) == 1 else "these folders"
+                raise UsageError(f"{text}: there are no pictures in {where}{_but(over)}")
         else:
-            matches = glob.glob(text, recursive=True)  # noqa: PTH207  (pathlib takes no absolute patterns)
-            chosen = [(Path(p), Path(Path(p).name)) for p in matches if Path(p).is_file() and Path(p).name[0] != "."]
+            chosen = [(p, Path(p.name)) for p in _matches(text) if p.is_file()]
             if not chosen:
                 raise UsageError(f"{text or 'an empty name'}: there is no such file, folder or pattern")
         for source, relative in sorted(chosen):
             found.setdefault(str(_real(source.parent) / source.name), (source, relative))
     return list(found.values())
+
+
+def _folders(text: str) -> list[Path]:
+    """The folder that is named, or those that a pattern matches which matches nothing else."""
+    if not text or Path(text).is_dir():
+        return [Path(text)] if text else []
+    matches = _matches(text)
+    return [] if any(path.is_file() for path in matches) else [path for path in matches if path.is_dir()]
+
+
+def _matches(pattern: str) -> list[Path]:
+    """What a pattern matches, but for what is hidden."""
+    found = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207  (pathlib takes no absolute patterns)
+    return sorted(path for path in found if not path.name.startswith("."))
 
 
 def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
@@ -90,7 +107,7 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
     folder, file = _output(options, single)
     if file:
         return [Job(found[0][0], file)], 0
-    folders = {_real(Path(text)) for text in pictures if Path(text).is_dir()}
+    folders = {_real(path) for text in pictures for path in _folders(text)}
     if folder and _real(folder) not in folders and not folders.isdisjoint(_real(folder).parents):
         found = [(source, relative) for source, relative in found if _real(folder) not in _real(source).parents]
 
@@ -209,7 +226,8 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     elif flow.written and not quiet:
         print(_written(flow.written))
     if not quiet:
-        over = {path.absolute() for text in pictures if Path(text).is_dir() for path in files.passed_over(Path(text))}
+        folders = [folder for text in pictures for folder in _folders(text)]
+        over = {path.absolute() for folder in folders for path in files.passed_over(folder)}
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
         for remark in (*_remarks(flow, len(todo), left), *_advice(flow)):

@@ -140,8 +140,9 @@ class Flow:
 
     def _look(self, job: Job) -> _Task | None:
         """Reads a picture; None where it is to be skipped."""
-        if self.skip and not self.overwrite and job.target.exists():
-            return None
+        with writing(job.target):  # its name may be too long
+            if self.skip and not self.overwrite and job.target.exists():
+                return None
         check_free(job.target, self.overwrite)
         kind = files.format_of(job.target, self.format)
         files.check_quality(self.quality)
