@@ -80,7 +80,7 @@ def test_a_broken_package_is_reported_and_the_rest_still_told(folder: Path, tmp_
 def test_what_is_read_is_told_apart_from_what_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     read, written = capsys.readouterr().out.partition("Pictures\n")[2].splitlines()[:2]
-    assert read.startswith("  Read     .avif .avifs .bmp .dib .gif ")
+    assert read.startswith("  Read     .avif .avifs .bmp .gif ")
     assert written.startswith("  Written  .avif .bmp .jfif ")
 
 

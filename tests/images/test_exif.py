@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from finescale.images.exif import HEADER, directories, from_tags, read_tags, upright
+from finescale.images.exif import HEADER, Tags, directories, from_tags, read_tags, upright
 
 
 def block(endian: str = "<", **more: Any) -> bytes:
@@ -63,6 +63,13 @@ def test_directories_at_any_place(endian: str, big: bool) -> None:
     head = struct.pack(endian + "HHHQ", 43, 8, 0, 64) if big else struct.pack(endian + "HI", 42, 64)
     file = (mark + head).ljust(64, b"\0") + directories(tags, 64, big)
     assert read_tags(io.BytesIO(file)) == tags
+
+
+@pytest.mark.parametrize("tag", [33550, 33922, 34264, 34735, 34736, 34737, 700, 33723, 34377])
+def test_georeference_and_other_metadata_are_left_out(tag: int) -> None:
+    tags = Tags(main={270: (2, 4, b"kept"), tag: (7, 8, bytes(8))})
+    data = b"II*\0" + struct.pack("<I", 8) + directories(tags, 8)
+    assert read_tags(io.BytesIO(data)).main == {270: (2, 4, b"kept")}
 
 
 def test_no_tags_are_no_block() -> None:

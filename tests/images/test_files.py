@@ -28,6 +28,7 @@ from finescale.errors import FinescaleError, UsageError
 from finescale.images.exif import Tags, directories
 from finescale.images.files import probe, read, warnings_to, write
 from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
+from finescale.images.strips import StripReader, StripWriter
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 GREY_PROFILE = PROFILE[:16] + b"GRAY" + PROFILE[20:]
@@ -356,6 +357,68 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, *extra: by
     return head + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+GAMMA = chunk(b"gAMA", struct.pack(">I", 100_000))
+WIDE = chunk(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))  # Display P3
+CICP = chunk(b"cICP", bytes([12, 13, 0, 1]))  # the same, by number
+SRGB = chunk(b"sRGB", b"\0") + chunk(b"gAMA", struct.pack(">I", 45455))
+
+
+NEARLY = chunk(b"gAMA", struct.pack(">I", 45000))
+
+
+@pytest.mark.parametrize(
+    "told", [GAMMA, WIDE, CICP + GAMMA, SRGB, NEARLY], ids=["gamma", "wide", "by number", "sRGB", "nearly sRGB"]
+)
+@pytest.mark.parametrize("by_strips", [False, True])
+def test_colours_told_without_a_profile(
+    tmp_path: Path, told: bytes, by_strips: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(2, 1, 8, 2, bytes(7), chunk(b"tEXt", b"a\0b"), told))
+    found = read(tmp_path / "a.png")
+    assert found.colours == told
+
+    def save(name: str) -> bytes:
+        if by_strips:
+            reader = StripReader(tmp_path / "a.png")
+            with StripWriter(tmp_path / name, reader.layout, overwrite=True) as out:
+                out.write(0, reader.rows(0, 1))
+        else:
+            write(found, tmp_path / name, overwrite=True)
+        return (tmp_path / name).read_bytes()
+
+    assert told in save("b.png")
+    assert not caplog.records
+    save("b.tif")
+    sentence = "b.tif: its colours are not those of sRGB, which without a profile only PNG can tell"
+    assert (sentence in caplog.text) == (told not in (SRGB, NEARLY))
+
+
+def test_a_profile_goes_before_what_else_is_told_of_colours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    profile = chunk(b"iCCP", b"x\0\0" + zlib.compress(PROFILE))
+    damaged = GAMMA[:-1] + bytes([GAMMA[-1] ^ 1])
+    assert read(png(2, 1, 8, 2, bytes(7), GAMMA, profile)).colours is None
+    assert read(png(2, 1, 8, 2, bytes(7), damaged)).colours is None
+    caplog.clear()  # libvips has complained of it
+    write(picture(3, icc=PROFILE, colours=GAMMA), tmp_path / "a.png")
+    write(picture(3, icc=PROFILE, colours=GAMMA), tmp_path / "a.tif")
+    assert b"gAMA" not in (tmp_path / "a.png").read_bytes()
+    assert not caplog.records
+
+
+def test_colours_of_avif(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(samples(3)).save(buffer, "AVIF")
+    data = buffer.getvalue()
+    assert data.count(b"colrnclx\0\1\0\r") == 1  # sRGB
+    assert read(data).colours is None
+    wide = read(data.replace(b"colrnclx\0\1", b"colrnclx\0\x0c"))
+    write(wide, tmp_path / "a.png")
+    assert CICP in (tmp_path / "a.png").read_bytes()
+    assert not caplog.records
+    write(wide, tmp_path / "a.jpg")
+    assert "a.jpg: its colours are not those of sRGB" in caplog.text
+
+
 def test_a_transparent_colour_at_16_bits() -> None:
     data = png(
         2, 1, 16, 2, b"\0" + struct.pack(">6H", 1, 2, 3, 500, 600, 700), chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))
@@ -505,6 +568,46 @@ def test_what_a_tiff_says_when_opened_is_not_told_of_the_next_picture() -> None:
         read(buffer.getvalue()[:900])
 
 
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("length", [4, 8, 100, 2000])
+def test_a_tiff_without_its_directory_is_cut_off(big: bool, length: int) -> None:
+    # libvips writes the directory last
+    whole = pyvips.Image.new_from_array(samples(1)[..., 0]).tiffsave_buffer(bigtiff=big)
+    with pytest.raises(FinescaleError, match=r"^the picture: damaged or cut off \(its directory is missing\)$"):
+        read(whole[:length])
+
+
+def tiff_of(values: NDArray[Any]) -> bytes:
+    """An uncompressed grey TIFF of samples (H, W) of any type."""
+    data = values.tobytes()
+    kind = {"u": 1, "i": 2, "f": 3, "c": 6}[values.dtype.kind]
+    main = {256: values.shape[1], 257: values.shape[0], 258: 8 * values.itemsize, 259: 1, 262: 1, 273: 8, 277: 1}
+    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in (main | {279: len(data), 339: kind}).items()}
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directories(Tags(main=entries), 8 + len(data))
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        ("f8", "floats of 64 bits"),
+        ("u8", "integers of 64 bits"),
+        ("c8", "complex numbers"),
+        ("i1", "signed integers of 8 bits, whose white is not defined"),
+        ("u4", "integers of 32 bits, whose white is not defined"),
+        ("i4", "integers of 32 bits, whose white is not defined"),
+    ],
+)
+def test_samples_that_are_not_read_are_named(kind: str, what: str) -> None:
+    for file in (tiff_of(np.ones((4, 4), kind)), tiff_of(np.zeros((1, 1), kind))):
+        with pytest.raises(FinescaleError, match=rf"^the picture: of a kind that is not supported \({what}\)$"):
+            probe(file)
+
+
+@pytest.mark.parametrize(("kind", "white"), [("f2", 65535), ("f4", 65535), ("u2", 1), ("i2", 1)])
+def test_samples_of_16_bits_and_short_floats(kind: str, white: int) -> None:
+    assert read(tiff_of(np.ones((4, 4), kind))).pixels.max() == white
+
+
 @pytest.mark.parametrize(("tag", "value"), [(258, 12), (258, 64), (259, 50000), (259, 34925), (259, 34712), (262, 9)])
 def test_whole_tiffs_of_unknown_kinds_are_not_called_damaged(tag: int, value: int) -> None:
     with pytest.raises(FinescaleError, match="of a kind that is not supported"):
@@ -528,6 +631,16 @@ def test_no_resolution_is_invented(tmp_path: Path, format: str) -> None:
         else:
             image.save(path)
         assert read(path).resolution == (None if format == "WEBP" else dpi and pytest.approx(dpi, abs=0.02))
+    whole = path.read_bytes()
+    if format == "TIFF":
+        unit = struct.pack("<HHI", 296, 3, 1)
+        path.write_bytes(whole.replace(unit + b"\2", unit + b"\1"))
+    elif format == "PNG":
+        scale = whole[whole.index(b"pHYs") + 4 :][:8]
+        path.write_bytes(whole.replace(chunk(b"pHYs", scale + b"\1"), chunk(b"pHYs", scale + b"\0")))
+    if format in ("TIFF", "PNG"):
+        assert path.read_bytes() != whole
+        assert read(path).resolution is None  # of no unit
     tags = Image.Exif()
     tags[282], tags[283], tags[296] = 300.0, 300.0, 2
     if format == "JPEG":

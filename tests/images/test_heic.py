@@ -57,6 +57,20 @@ def test_of_several_the_main_one_is_read(caplog: pytest.LogCaptureFixture) -> No
     assert "only the main one is read" in caplog.text
 
 
+def test_wide_colours_are_told_in_png(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = (FILES / "alpha.heic").read_bytes()
+    assert read(whole).colours is None
+    (tmp_path / "wide.heic").write_bytes(whole.replace(b"colrnclx\0\1", b"colrnclx\0\x0c"))
+    found = read(tmp_path / "wide.heic")
+    assert found.colours is not None
+    assert found.colours == StripReader(tmp_path / "wide.heic").layout.colours
+    write(found, tmp_path / "a.png")
+    assert b"cICP\x0c\x0d\0\1" in (tmp_path / "a.png").read_bytes()
+    assert not caplog.records
+    write(found, tmp_path / "a.tif")
+    assert "a.tif: its colours are not those of sRGB" in caplog.text
+
+
 def test_by_strips_as_whole() -> None:
     with_strips = StripReader(FILES / "turned.heic")
     assert np.array_equal(with_strips.rows(0, 32), read(FILES / "turned.heic").pixels)

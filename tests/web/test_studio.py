@@ -1,4 +1,4 @@
-"""What the page's worker tells whoever started the server."""
+"""What the page's worker tells whoever started the server, and its previews."""
 
 from pathlib import Path
 
@@ -8,11 +8,12 @@ from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
-from finescale.images.files import write
+from finescale.images.colours import chunk
+from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.networks import DEFAULT
 from finescale.web.jobs import Limits, Order
-from finescale.web.studio import Studio
+from finescale.web.studio import Studio, preview
 from finescale.weights.files import save
 
 
@@ -40,3 +41,10 @@ def test_what_int8_costs_is_told_once(
     (record,) = [record for record in caplog.records if "int8" in record.message]
     assert record.message in said
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_previews_tell_their_colours(tmp_path: Path) -> None:
+    wide = chunk(b"cICP", bytes([12, 13, 0, 1]))
+    write(Picture(picture(20, 30), colours=wide), tmp_path / "a.png")
+    preview(tmp_path / "a.png", tmp_path / "b.png", 10, 1000)
+    assert (read(tmp_path / "b.png").size, read(tmp_path / "b.png").colours) == ((10, 7), wide)

@@ -17,7 +17,7 @@ from finescale.images.picture import Picture, fitting, from_pil, full_range, spl
 HEIC = find_spec("pillow_heif") is not None
 """Whether HEIC can be read: an extra, because the package contains an encoder under GPL."""
 
-PILLOW = ("BMP", "DIB", "PPM", "AVIF")
+PILLOW = ("BMP", "PPM", "AVIF")
 
 
 class Info(NamedTuple):

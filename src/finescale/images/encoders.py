@@ -18,6 +18,7 @@ import numpy as np
 from isal import isal_zlib
 
 from finescale.images import exif as exif_blocks
+from finescale.images.colours import chunk
 from finescale.images.picture import Samples
 
 _LEVEL = 1  # ISA-L's: ten times as fast as zlib's 4, files 7 % larger
@@ -29,7 +30,10 @@ _TILED_FROM = 1 << 26  # pixels from which a TIFF is tiled, so that viewers can 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file is to hold: size, channels (1 grey, 2 grey and alpha, 3 RGB, 4 RGBA), bits (8, 16), metadata."""
+    """What a file is to hold: size, channels (1 grey, 2 grey and alpha, 3 RGB, 4 RGBA), bits (8, 16), metadata.
+
+    For the metadata see `finescale.images.picture.Picture`.
+    """
 
     width: int
     height: int
@@ -38,6 +42,7 @@ class Layout:
     icc: bytes | None = None
     exif: bytes | None = None
     resolution: tuple[float, float] | None = None
+    colours: bytes | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -140,14 +145,16 @@ class PngEncoder(Encoder):
         layout = self.layout
         colour = {1: 0, 2: 4, 3: 2, 4: 6}[layout.channels]
         head = b"\x89PNG\r\n\x1a\n"
-        head += _chunk(b"IHDR", struct.pack(">IIBBBBB", layout.width, layout.height, layout.bits, colour, 0, 0, 0))
+        head += chunk(b"IHDR", struct.pack(">IIBBBBB", layout.width, layout.height, layout.bits, colour, 0, 0, 0))
         if layout.icc:
-            head += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(layout.icc))
+            head += chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(layout.icc))
+        else:
+            head += layout.colours or b""
         if layout.resolution and max(layout.resolution) < 50_000_000:  # as much as fits in
-            head += _chunk(b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in layout.resolution), 1))
+            head += chunk(b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in layout.resolution), 1))
         if layout.exif:
-            head += _chunk(b"eXIf", layout.exif.removeprefix(exif_blocks.HEADER))
-        return head + _chunk(b"IDAT", b"\x78\x9c")  # the zlib header; the blocks are raw deflate
+            head += chunk(b"eXIf", layout.exif.removeprefix(exif_blocks.HEADER))
+        return head + chunk(b"IDAT", b"\x78\x9c")  # the zlib header; the blocks are raw deflate
 
     def _compress(self, rows: Samples) -> list[bytes]:
         filtered = _filtered(rows)
@@ -156,17 +163,13 @@ class PngEncoder(Encoder):
 
     def _append(self, rows: int, parts: list[bytes]) -> Block:
         data, filtered = parts
-        chunk = _chunk(b"IDAT", data)
-        self.file.write(chunk)
-        return Block(rows, [len(chunk)], zlib.adler32(filtered, self.blocks[-1].adler if self.blocks else 1))
+        whole = chunk(b"IDAT", data)
+        self.file.write(whole)
+        return Block(rows, [len(whole)], zlib.adler32(filtered, self.blocks[-1].adler if self.blocks else 1))
 
     def _tail(self) -> None:
         end = b"\x03\0" + struct.pack(">I", self.blocks[-1].adler)  # an empty last block, and the check sum
-        self.file.write(_chunk(b"IDAT", end) + _chunk(b"IEND", b""))
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
+        self.file.write(chunk(b"IDAT", end) + chunk(b"IEND", b""))
 
 
 def _in_order(samples: Samples, order: str) -> bytes:

@@ -12,11 +12,13 @@ from typing import BinaryIO
 
 HEADER = b"Exif\0\0"
 ORIENTATION, WIDTH, HEIGHT, EXIF_IFD, GPS_IFD = 0x0112, 0xA002, 0xA003, 34665, 34853
-# Tags that describe the pixels of one TIFF file or point into it; everything else is about the picture.
+# Tags that describe the pixels of one TIFF file or point into it, the place of its pixels on earth (GeoTIFF), and other
+# blocks of metadata (XMP, IPTC, Photoshop's), which say the size again; everything else is about the picture.
 LAYOUT = (
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, ORIENTATION, 277, 278, 279, 280, 281, 282, 283, 284}
     | {288, 289, 290, 291, 292, 293, 296, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336}
     | {338, 339, 340, 341, 342, 347, 512, 513, 514, 529, 530, 531, 532, 34675, 37724, EXIF_IFD, GPS_IFD}
+    | {33550, 33922, 34264, 34735, 34736, 34737, 700, 33723, 34377}
 )
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 

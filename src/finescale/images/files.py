@@ -21,8 +21,8 @@ import pyvips
 
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError, nearest, system_reason
+from finescale.images import colours, tiff
 from finescale.images import exif as exif_blocks
-from finescale.images import tiff
 from finescale.images.decoders import HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
 from finescale.images.encoders import ENCODERS, Layout
 from finescale.images.picture import (
@@ -61,7 +61,6 @@ LOSSLESS = ("png", "tiff", "bmp")
 HEIC_NAMES = {".heic": "heic", ".heif": "heic", ".hif": "heic"}
 READABLE = FORMATS | {
     ".gif": "gif",
-    ".dib": "bmp",
     ".mpo": "jpeg",
     ".avifs": "avif",
     ".ppm": "ppm",
@@ -98,7 +97,7 @@ _UNKNOWN_KIND = (
     "not configured",  # compressions of TIFF
     "not implemented",
     "not a whole number of bytes",  # 10 and 12 bits in TIFF
-    "samples out of range",  # more than 32 bits in TIFF
+    "samples out of range",  # thousands of channels in TIFF
 )
 
 File = str | os.PathLike[str] | bytes | BinaryIO
@@ -116,8 +115,9 @@ class Opened:
     """
 
     def __init__(self, file: File, access: str = "sequential") -> None:
-        self.name = _name(file)
+        self.name = name_of(file)
         self.image: Any = None
+        self._colours: bytes | None = None
         self.decoder: Decoder | None = None
         try:
             self.data, head = _contents(file)
@@ -137,9 +137,15 @@ class Opened:
                     self.decoder = self._decoder(with_pillow)
             if self.decoder is None:
                 known = "is not a known file format" not in said and "is not in a known format" not in said
-                raise self.error(_damage(said) if known else _UNKNOWN_FORMAT) from error
+                reason = _damage(said) if known else _UNKNOWN_FORMAT
+                if head[:4] in tiff.MARKS:
+                    with self._bytes() as opened:
+                        reason = tiff.reason(opened) or reason
+                raise self.error(reason) from error
         except ERRORS as error:
             raise self.error(damaged(error)) from error
+        if head[4:8] == b"ftyp":
+            self._colours = colours.of_heif(head)
         if self.decoder is not None:
             self.image = None
             self.format, self.frames = self.decoder.info.format, self.decoder.info.frames
@@ -217,24 +223,29 @@ class Opened:
             warn(f"{self.name}: has several frames or pages; only the {which} is read")
 
     def metadata(self) -> dict[str, Any]:
-        """icc, exif and resolution, for a Picture or a Layout."""
-        block = self.field("exif-data", None)
+        """icc, exif, resolution and colours, for a Picture or a Layout."""
+        block, told = self.field("exif-data", None), self._colours
+        scale = (self.image.xres, self.image.yres)  # per millimetre; where the file says nothing, libvips invents it
+        said = scale != (1, 1)
         if self.format == "tiff":
+            said &= self.field("resolution-unit", None) is not None
             try:
                 with self._bytes() as file:
                     block = exif_blocks.from_tags(exif_blocks.read_tags(file))
             except (OSError, ValueError):
                 block = None
-        scale = (self.image.xres, self.image.yres)  # per millimetre; where the file says nothing, libvips invents it
-        said = scale != (1, 1)
-        if self.format == "png":
-            said = scale != (2.834, 2.834)
+        elif self.format == "png":
+            with self._bytes() as file:
+                chunks = colours.chunks_of(file)
+            told, said = colours.of_png(chunks), chunks.get(colours.RESOLUTION, b"")[-1:] == b"\1"  # 0: no unit
         elif self.format == "jpeg":
             said = any(self.field(name, None) for name in ("resolution-unit", "exif-ifd0-XResolution"))
+        icc = None if self.cmyk else self.field("icc-profile-data", None)
         return {
-            "icc": None if self.cmyk else self.field("icc-profile-data", None),
+            "icc": icc,
             "exif": exif_blocks.upright(block) if block else None,
-            "resolution": (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)) if said else None,
+            "resolution": (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)) if said and min(scale) > 0 else None,
+            "colours": None if icc else told,
         }
 
     @contextmanager
@@ -249,7 +260,8 @@ class Opened:
         """Decodes the picture."""
         if self.decoder is not None:
             try:
-                return self.decoder.decode()
+                found = self.decoder.decode()
+                return found if found.icc else replace(found, colours=self._colours)
             except FinescaleError as error:
                 raise self.error(str(error)) from error
             except ERRORS as error:
@@ -301,8 +313,9 @@ def warn(sentence: str) -> None:
 def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
     """Reads a picture.
 
-    8-bit and 16-bit samples are kept (10 and 12 bits become 16; 1-bit, palettes and 16-bit colour of PPM 8), floats in
-    [0, 1] become 16 bit. CMYK, through its profile, and Lab become sRGB, YCbCr becomes RGB. The EXIF orientation is
+    8-bit and 16-bit samples are kept (10 and 12 bits become 16; 1-bit, palettes and 16-bit colour of PPM 8), floats of
+    16 and 32 bits in [0, 1] become 16 bit. Integers of 32 bits and signed ones of 8 are refused in files, whose white
+    they leave open. CMYK, through its profile, and Lab become sRGB, YCbCr becomes RGB. The EXIF orientation is
     applied. Of several frames or pages the first is read (of HEIC the main one), with a warning in the log "finescale".
 
     Args:
@@ -439,7 +452,8 @@ def write(
     """Writes a picture: all of it, or nothing.
 
     PNG and TIFF keep 16 bits, AVIF 10 of them; the others get 8, rounded. JPEG and BMP cannot hold transparency: the
-    picture is laid on white. The log "finescale" has a warning of both. Profile, EXIF and resolution go with it where
+    picture is laid on white. The log "finescale" has a warning of both, and of colours that are not sRGB's and have no
+    profile, which PNG alone can tell. Profile, EXIF and resolution go with it where
     the format has a place for them (BMP: resolution only).
 
     Args:
@@ -465,9 +479,13 @@ def write(
     channels = 3 if kind in _COLOUR_ONLY else picture.pixels.shape[2]
     picture = replace(picture, icc=fitting(picture.icc, channels), exif=exif)
     with new_file(path, overwrite=overwrite) as file:
+        if kind != "png":
+            tell_colours(picture, os.fspath(path))
         if kind in ENCODERS:
             samples = picture.samples
-            layout = Layout(*picture.size, samples.shape[2], picture.bits, picture.icc, exif, picture.resolution)
+            layout = Layout(
+                *picture.size, samples.shape[2], picture.bits, picture.icc, exif, picture.resolution, picture.colours
+            )
             encoder = ENCODERS[kind](file, layout)
             encoder.begin()
             encoder.write(samples)
@@ -476,6 +494,13 @@ def write(
             file.write(_avif(picture, quality or _QUALITY[kind]))
         else:
             file.write(_with_pillow(picture, kind, quality or _QUALITY.get(kind, 0), str(path)))
+
+
+def tell_colours(what: Picture | Layout, name: str) -> None:
+    """Warns of colours that are not those of sRGB and have no profile, where no PNG is written of them."""
+    if what.colours and not what.icc and not colours.is_srgb(what.colours):
+        reason = "its colours are not those of sRGB, which without a profile only PNG can tell"
+        warn(f"{name}: {reason}; they will look different")
 
 
 def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
@@ -523,7 +548,8 @@ def _avif(picture: Picture, quality: int) -> bytes:
     return image.heifsave_buffer(compression="av1", effort=3, bitdepth=bits, keep=int(keep), **options)
 
 
-def _name(file: File) -> str:
+def name_of(file: File) -> str:
+    """What a file is called in sentences."""
     if isinstance(file, bytes):
         return "the picture"
     if isinstance(file, str | os.PathLike):
@@ -544,7 +570,7 @@ def _contents(file: File) -> tuple[bytes | str, bytes]:
     except UnicodeDecodeError:
         data = ""  # type: ignore[assignment]
     if not isinstance(data, bytes):
-        raise UsageError(f"{_name(file)}: is opened as text; open it with mode 'rb'")
+        raise UsageError(f"{name_of(file)}: is opened as text; open it with mode 'rb'")
     return data, data[: 1 << 16]
 
 

@@ -21,12 +21,14 @@ class Picture:
     """A still picture, stored upright.
 
     Attributes:
-        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8 or uint16, in the colour space of `icc` (none: sRGB).
+        pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8 or uint16, in the colour space of `icc` (none: of `colours`,
+            else sRGB).
         alpha: (H, W), same type, not premultiplied; None where the picture is opaque.
         icc: the ICC profile of the pixels.
         exif: the EXIF block, as Pillow's `exif=` takes it, with orientation 1.
         format: the format of the file it was read from: "png", "jpeg", "webp", "tiff", "avif", "bmp", ...
         resolution: (horizontal, vertical) pixels per inch, where the file says so.
+        colours: what it says of the colour space where it has no profile, see `finescale.images.colours`.
     """
 
     pixels: Samples
@@ -35,6 +37,7 @@ class Picture:
     exif: bytes | None = None
     format: str | None = None
     resolution: tuple[float, float] | None = None
+    colours: bytes | None = None
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype

@@ -18,7 +18,7 @@ from finescale.atomic import check_free, publish, writing
 from finescale.errors import FinescaleError, TakenError, UsageError
 from finescale.images import exif as exif_blocks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
-from finescale.images.files import Opened, format_of
+from finescale.images.files import Opened, format_of, tell_colours
 from finescale.images.picture import Samples, fitting
 
 
@@ -51,7 +51,7 @@ class StripReader:
             picture = opened.picture()
             self._top, self._kept = 0, picture.samples
             info = (*picture.size, self._kept.shape[2], picture.bits)
-            self.layout = Layout(*info, picture.icc, picture.exif, picture.resolution)
+            self.layout = Layout(*info, picture.icc, picture.exif, picture.resolution, picture.colours)
         else:
             image = opened.image if opened.orientation == 1 else opened.image.autorot()
             self._region = pyvips.Region.new(image)
@@ -152,6 +152,8 @@ class StripWriter:
 
     def __enter__(self) -> Self:
         check_free(self.path, self.overwrite)
+        if self.kind != "png":
+            tell_colours(self.layout, str(self.path))
         with writing(self.path):
             try:
                 self._open()

@@ -4,8 +4,13 @@ import struct
 from typing import Any, BinaryIO
 
 from finescale.errors import FinescaleError
-from finescale.images.exif import main_directory, numbers
+from finescale.images.exif import Directory, main_directory, numbers
+from finescale.images.picture import damaged
 
+MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of TIFF and BigTIFF files."""
+
+_BITS, _KIND = 258, 339
 _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _COEFFICIENTS, _REFERENCE = 259, 262, 277, 529, 532
 _YCBCR = 6
 _OTHERS: dict[float, str] = {9: "ICCLab", 10: "ITULab", 32803: "samples behind a camera's colour filters"}
@@ -30,6 +35,8 @@ def colours(image: Any, file: BinaryIO) -> Any:
     def said(tag: int) -> list[float]:
         return numbers(order, *tags[tag]) if tag in tags else []
 
+    if unread := _unread(order, tags):
+        raise FinescaleError(f"of a kind that is not supported ({unread})")
     kind = (said(_PHOTOMETRIC) or [0])[0]
     if kind in _OTHERS:
         raise FinescaleError(f"of a kind that is not supported ({_OTHERS[kind]})")
@@ -41,6 +48,32 @@ def colours(image: Any, file: BinaryIO) -> Any:
         raise FinescaleError("of a kind that is not supported (YCbCr that is not of 8 bits)")
     rgb = _rgb(image[:3], said(_COEFFICIENTS), said(_REFERENCE))
     return rgb.bandjoin(image[3:]) if image.bands > 3 else rgb
+
+
+def reason(file: BinaryIO) -> str | None:
+    """Why libvips does not open a TIFF file, where that can be said more clearly than libvips does."""
+    try:
+        order, _, tags = main_directory(file)
+    except (ValueError, struct.error):
+        return damaged("its directory is missing")
+    unread = _unread(order, tags)
+    return f"of a kind that is not supported ({unread})" if unread else None
+
+
+def _unread(order: str, tags: Directory) -> str | None:
+    """What the samples are, if they are of a type that is not read."""
+
+    def said(tag: int) -> float:
+        return max(numbers(order, *tags[tag]) if tag in tags else [], default=1)
+
+    bits, kind = said(_BITS), said(_KIND)  # 1: unsigned, 2: signed, 3: floats
+    if kind in (5, 6):
+        return "complex numbers"
+    if bits > 32:
+        return f"{'floats' if kind == 3 else 'integers'} of {bits:g} bits"
+    if kind != 3 and bits == 32:
+        return "integers of 32 bits, whose white is not defined"
+    return f"signed integers of {bits:g} bits, whose white is not defined" if kind == 2 and bits < 16 else None
 
 
 def _rgb(image: Any, coefficients: list[float], reference: list[float]) -> Any:

@@ -80,4 +80,4 @@ def preview(file: Path, target: Path, side: int, max_pixels: int) -> None:
     alpha = None if found.alpha is None else to_8_bit(found.alpha)
     image = to_pil(replace(found, pixels=to_8_bit(found.pixels), alpha=alpha, exif=None))
     image.thumbnail((side, side))
-    files.write(from_pil(image), target, format="png", overwrite=True)
+    files.write(replace(from_pil(image), colours=found.colours), target, format="png", overwrite=True)
