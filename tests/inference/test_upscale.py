@@ -1,6 +1,8 @@
 """Pictures of every kind enlarged: sizes, transparency, 16 bits, grey, metadata, self-ensemble."""
 
+import re
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from tests.inference.test_tiling import picture
 
 import finescale
 from finescale.errors import FinescaleError, UsageError
+from finescale.images.colours import chunk
+from finescale.images.files import write
 from finescale.images.picture import Picture
 from finescale.images.resize import resize
 from finescale.inference.size import Target, passes
@@ -214,12 +218,18 @@ def tiny_file(folder: Path) -> Path:
     [
         ({"scale": "2"}, "scale is a number, not '2'"),
         ({"scale": True}, "scale is a number"),
+        ({"scale": Fraction(17)}, "at most 16, not 17"),
+        ({"scale": Fraction(10**400)}, "at most 16, not 1000"),
+        ({"device": None}, "a device is named, such as 'cpu', and not None"),
+        ({"tile": "a"}, "a whole number of pixels, not 'a'"),
+        ({"tile": 2.5}, "a whole number of pixels, not 2.5"),
+        ({"tile": True}, "a whole number of pixels, not True"),
         ({"width": 20.5}, "whole numbers, not 20.5"),
         ({"fit": 20}, "fit is"),
         ({"fit": (20, "x")}, "whole numbers"),
     ],
 )
-def test_what_is_no_size(size: dict[str, Any], reason: str) -> None:
+def test_what_is_no_size_or_setting(size: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         finescale.upscale(np.zeros((4, 4, 3), np.uint8), network="bicubic", **size)
 
@@ -283,8 +293,21 @@ def test_arrays_and_open_files(tmp_path: Path) -> None:
         np.testing.assert_array_equal(finescale.upscale(image, scale=2, network="bicubic"), wanted)
     with open(tmp_path / "a.png", "rb") as file:
         np.testing.assert_array_equal(finescale.upscale(file, scale=2, network="bicubic"), wanted)
+    with pytest.raises(UsageError, match=r"a\.png: cannot be read \(.*closed file\)"):
+        finescale.upscale(file, network="bicubic")
+    for name in ("", "a\0b.png"):
+        with pytest.raises(UsageError, match=f"^{re.escape(repr(name))}: is no name that a file can have$"):
+            finescale.upscale(name, network="bicubic")
     with pytest.raises(UsageError, match="not Conv2d"):
         finescale.upscale(pixels, network=torch.nn.Conv2d(3, 3, 1))  # type: ignore[call-overload]
+
+
+def test_colours_that_a_pillow_image_cannot_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, colours in (("a.png", chunk(b"cICP", bytes([9, 16, 0, 1]))), ("b.png", chunk(b"sRGB", b"\0"))):
+        write(Picture(picture(6, 8), colours=colours), tmp_path / name)
+        finescale.upscale(tmp_path / name, scale=2, network="bicubic")
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path / 'a.png'}: its colours are not those of sRGB")
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 1), (6, 8, 2), (6, 8, 3), (6, 8, 4)])
@@ -296,6 +319,9 @@ def test_an_array_becomes_an_array_of_its_kind(shape: tuple[int, ...], kind: typ
     large = finescale.upscale(small, scale=2, network="bicubic")
     assert large.dtype == kind
     assert large.shape == (12, 16, *shape[2:])
+    swapped = finescale.upscale(small.astype(small.dtype.newbyteorder()), scale=2, network="bicubic")
+    assert swapped.dtype == kind
+    np.testing.assert_array_equal(swapped, large)
     step = 1 / (255 if kind == np.uint8 else 65535)
     wanted = resize(torch.from_numpy(ramp.reshape(6, 8, -1)).permute(2, 0, 1), scale=2).permute(1, 2, 0)
     inner = np.s_[2:-2, 2:-2]  # transparency does not overshoot at edges

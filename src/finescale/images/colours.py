@@ -59,7 +59,7 @@ def is_srgb(colours: bytes) -> bool:
     found = chunks_of(io.BytesIO(bytes(8) + colours))
     if b"cICP" in found:  # goes before the others
         primaries, transfer = found[b"cICP"][:2]
-        return primaries in (1, 2) and transfer in (1, 2, 6, 13)  # 1 and 6: BT.709 and BT.601, made for the same eyes
+        return primaries in (1, 2) and transfer in (1, 2, 6, 13)  # 1 and 6 (BT.709, BT.601) are shown as sRGB
     if b"sRGB" in found:
         return True
     gamma = struct.unpack(">I", found.get(b"gAMA", struct.pack(">I", _GAMMA)))[0]

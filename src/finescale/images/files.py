@@ -111,6 +111,7 @@ class Opened:
         access: "sequential" to read from top to bottom once, "random" otherwise.
 
     Raises:
+        UsageError: a name that no file can have, or a file that is closed or opened as text.
         FinescaleError: it cannot be read, or is no picture of a known format.
     """
 
@@ -323,6 +324,7 @@ def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
         max_pixels: refuse larger pictures before decoding them; None: any size.
 
     Raises:
+        UsageError: a name that no file can have, or a file that is closed or opened as text.
         FinescaleError: it cannot be read, is damaged or too large, or is no picture of a known format.
     """
     opened = Opened(file)
@@ -453,8 +455,8 @@ def write(
 
     PNG and TIFF keep 16 bits, AVIF 10 of them; the others get 8, rounded. JPEG and BMP cannot hold transparency: the
     picture is laid on white. The log "finescale" has a warning of both, and of colours that are not sRGB's and have no
-    profile, which PNG alone can tell. Profile, EXIF and resolution go with it where
-    the format has a place for them (BMP: resolution only).
+    profile, which PNG alone can tell. Profile, EXIF and resolution go with it where the format has a place for them
+    (BMP: resolution only).
 
     Args:
         picture: what to write.
@@ -561,6 +563,8 @@ def _contents(file: File) -> tuple[bytes | str, bytes]:
     """The data or the path, and the first bytes of the file."""
     if isinstance(file, str | os.PathLike):
         path = os.fspath(file)
+        if not path or "\0" in path:
+            raise UsageError(f"{path!r}: is no name that a file can have")
         if stat.S_ISFIFO(Path(path).stat().st_mode):  # opening it would wait for a writer
             raise OSError("is a pipe, not a file")
         with open(path, "rb") as opened:
@@ -569,6 +573,8 @@ def _contents(file: File) -> tuple[bytes | str, bytes]:
         data = file if isinstance(file, bytes) else file.read()
     except UnicodeDecodeError:
         data = ""  # type: ignore[assignment]
+    except ValueError as error:
+        raise UsageError(f"{name_of(file)}: cannot be read ({str(error).rstrip('.').lower()})") from error
     if not isinstance(data, bytes):
         raise UsageError(f"{name_of(file)}: is opened as text; open it with mode 'rb'")
     return data, data[: 1 << 16]

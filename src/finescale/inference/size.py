@@ -44,7 +44,8 @@ class Target:
             if side is not None and (type(side) is bool or not isinstance(side, Integral)):
                 raise UsageError(f"width and height are whole numbers, not {side!r}")
         if self.scale is not None and not 0 < self.scale <= LARGEST_FACTOR:
-            raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {self.scale:g}")
+            shown = f"{self.scale:g}" if isinstance(self.scale, float) else self.scale  # fractions may not fit into one
+            raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {shown}")
         if any(side is not None and side < 1 for side in (self.width, self.height, *(self.fit or ()))):
             raise UsageError("the result must be at least 1 pixel wide and high")
 
@@ -67,7 +68,7 @@ class Target:
     def suffix(self) -> str:
         """What is appended to a file's name: ``_x4``, ``_1200w``, ``_800h`` or ``_fit1200x800``."""
         if self.scale is not None:
-            return f"_x{self.scale:g}"
+            return f"_x{float(self.scale):g}"
         if self.width is not None:
             return f"_{self.width}w"
         if self.height is not None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
@@ -287,7 +288,8 @@ def upscale(
         progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
 
     Returns:
-        For an array: an array of the same type and number of dimensions (floats with the precision of 16 bits).
+        For an array: an array of the same type (in the byte order of this machine) and number of dimensions (floats
+        with the precision of 16 bits).
         Otherwise a Pillow image, upright, with profile and EXIF in its `info`. Pillow has no 16-bit colour: pictures
         of 16 bits are computed so, and end as 8 bits unless they are opaque grey.
 
@@ -295,6 +297,8 @@ def upscale(
         UsageError: an impossible size, an unknown network, device, engine or precision; no picture.
         FinescaleError: the file cannot be read; floats outside [0, 1]; there are no trained weights.
     """
+    if isinstance(image, np.ndarray):
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)
     picture = _as_picture(image)
     if scale is None and width is None and height is None and fit is None:
         scale = 4
@@ -330,6 +334,9 @@ def check_settings(
 
 
 def _check_tile(tile: int | None) -> None:
+    given: object = tile  # whatever a program passed
+    if given is not None and (type(given) is bool or not isinstance(given, Integral)):
+        raise UsageError(f"a tile's side is a whole number of pixels, not {given!r}")
     if tile is not None and tile < 1:
         raise UsageError(f"tiles have at least 1 pixel a side, not {tile}")
 
@@ -407,9 +414,11 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
             raise UsageError(f"an array is (H, W) or (H, W, 1 to 4), at least 1 x 1, not {image.shape}")
         return Picture(*split(to_integers(image.reshape(*image.shape[:2], -1))))
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
-        from finescale.images.files import read
+        from finescale.images.files import name_of, read, tell_colours
 
-        return read(image)
+        picture = read(image)
+        tell_colours(picture, name_of(image))  # Pillow images have no place for them
+        return picture
     hint = "; a tensor goes into the network: finescale.load(NAME, SCALE)(x)" if hasattr(image, "detach") else ""
     raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}{hint}")
 

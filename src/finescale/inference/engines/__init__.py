@@ -83,6 +83,8 @@ def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -
 
 def _possible(device: str, engine: str, precision: str) -> str:
     """The engine, or the only one that has the precision; refuses what is impossible on every machine."""
+    if not isinstance(device, str):
+        raise UsageError(f"a device is named, such as 'cpu', and not {device!r}")
     for value, known in ((engine, ENGINES), (precision, PRECISIONS)):
         if value not in known:
             raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")
