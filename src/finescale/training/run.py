@@ -212,7 +212,7 @@ def _resume(training: Training, saved: dict[str, Any]) -> str:
     progress, recipe = training.progress, training.recipe
     if unfinished and training.finished:
         raise UsageError(
-            f"budget: {recipe.budget} is less than the run has had already ({progress.step} steps in "
+            f"budget: {recipe.budget} is no more than the run has had already ({progress.step} steps in "
             f"{clock(progress.seconds)}); its weights would be those of the middle of a schedule"
         )
     if any(saved["recipe"]["data"].get(key) != getattr(recipe.data, key) for key in _VALIDATION_KEYS):
