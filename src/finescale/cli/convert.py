@@ -15,25 +15,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the file, in float32, so that its figures are the authors'."""
+    """Writes the file and says so."""
     from pathlib import Path
 
-    import torch
-
-    from finescale.atomic import check_target
-    from finescale.errors import UsageError
-    from finescale.networks.published import load_official
     from finescale.weights import files
-    from finescale.weights.header import sha256
 
-    source, output = Path(args.file), Path(args.output)
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: weight files end in .safetensors")
-    check_target(output, args.overwrite)
-    network = load_official(source, args.network, args.scale)
-    notes = {"converted": {"file": source.name, "sha256": sha256(source)}}
-    if args.licence:
-        notes["licence"] = args.licence
-    files.save(network, output, notes=notes, dtype=torch.float32)
+    output = Path(args.output)
+    files.convert(Path(args.file), args.network, args.scale, output, licence=args.licence, overwrite=args.overwrite)
     print(f"wrote {output}: {args.network} x{args.scale}")
     return 0

@@ -55,38 +55,33 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
     """
     found: dict[str, tuple[Path, Path]] = {}  # by folder and name, so that nothing is done twice
     for text in pictures:
-        path = Path(text)
-        if path.is_file():
-            chosen = [(path, Path(path.name))]
-        elif text and path.exists() and not path.is_dir():
+        named, folders = _named(text)
+        chosen = [(path, Path(path.name)) for path in named]
+        chosen += [(path, path.relative_to(folder)) for folder in folders for path in files.below(folder)]
+        if not chosen and folders:
+            over = [path for folder in folders for path in files.passed_over(folder)]
+            where = "this folder" if len(folders) == 1 else "these folders"
+            raise UsageError(f"{text}: there are no pictures in {where}{_but(over)}")
+        if not chosen and text and Path(text).exists():
             raise UsageError(f"{text}: is neither a file nor a folder")
-        elif folders := _folders(text):
-            chosen = [(p, p.relative_to(folder)) for folder in folders for p in files.below(folder)]
-            if not chosen:
-                over = [p for folder in folders for p in files.passed_over(folder)]
-                where = "this folder" if len(folders) == 1 else "these folders"
-                raise UsageError(f"{text}: there are no pictures in {where}{_but(over)}")
-        else:
-            chosen = [(p, Path(p.name)) for p in _matches(text) if p.is_file()]
-            if not chosen:
-                raise UsageError(f"{text or 'an empty name'}: there is no such file, folder or pattern")
+        if not chosen:
+            raise UsageError(f"{text or 'an empty name'}: there is no such file, folder or pattern")
         for source, relative in sorted(chosen):
             found.setdefault(str(_real(source.parent) / source.name), (source, relative))
     return list(found.values())
 
 
-def _folders(text: str) -> list[Path]:
-    """The folder that is named, or those that a pattern matches which matches nothing else."""
-    if not text or Path(text).is_dir():
-        return [Path(text)] if text else []
-    matches = _matches(text)
-    return [] if any(path.is_file() for path in matches) else [path for path in matches if path.is_dir()]
-
-
-def _matches(pattern: str) -> list[Path]:
-    """What a pattern matches, but for what is hidden."""
-    found = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207  (pathlib takes no absolute patterns)
-    return sorted(path for path in found if not path.name.startswith("."))
+def _named(text: str) -> tuple[list[Path], list[Path]]:
+    """The file or folder of that name; or files that a pattern matches, or where there are none, folders."""
+    path = Path(text)
+    if path.is_file():
+        return [path], []
+    if text and path.is_dir():
+        return [], [path]
+    found = map(Path, glob.glob(text, recursive=True))  # noqa: PTH207  (pathlib takes no absolute patterns)
+    matches = sorted(match for match in found if not match.name.startswith("."))
+    matching = [match for match in matches if match.is_file()]
+    return matching, [] if matching else [match for match in matches if match.is_dir()]
 
 
 def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
@@ -107,7 +102,7 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
     folder, file = _output(options, single)
     if file:
         return [Job(found[0][0], file)], 0
-    folders = {_real(path) for text in pictures for path in _folders(text)}
+    folders = {_real(path) for text in pictures for path in _named(text)[1]}
     if folder and _real(folder) not in folders and not folders.isdisjoint(_real(folder).parents):
         found = [(source, relative) for source, relative in found if _real(folder) not in _real(source).parents]
 
@@ -226,7 +221,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     elif flow.written and not quiet:
         print(_written(flow.written))
     if not quiet:
-        folders = [folder for text in pictures for folder in _folders(text)]
+        folders = [folder for text in pictures for folder in _named(text)[1]]
         over = {path.absolute() for folder in folders for path in files.passed_over(folder)}
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)

@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from finescale.atomic import new_file
-from finescale.errors import FinescaleError
+from finescale.atomic import check_target, new_file
+from finescale.errors import FinescaleError, UsageError
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ARCHITECTURES, construct
-from finescale.weights.header import FORMAT, read_header
+from finescale.weights.header import FORMAT, read_header, sha256
 
 
 def save(
@@ -54,6 +54,33 @@ def save(
     }
     with new_file(path, overwrite=True) as file:
         file.write(serialise(tensors, metadata=metadata))
+
+
+def convert(
+    source: Path, name: str, scale: int, path: Path, *, licence: str | None = None, overwrite: bool = False
+) -> None:
+    """Writes an authors' weight file as a self-describing one, in float32, so that its figures are the authors'.
+
+    Args:
+        source, name, scale: see `finescale.networks.published.load_official`.
+        path: the file to write; it ends in .safetensors.
+        licence: of the weights, for the notes.
+        overwrite: replace an existing file.
+
+    Raises:
+        UsageError: another network or another kind of file name.
+        FinescaleError: the authors' file cannot be read or does not fit, or the new one cannot be written.
+    """
+    from finescale.networks.published import load_official
+
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path}: weight files end in .safetensors")
+    check_target(path, overwrite)
+    network = load_official(source, name, scale)
+    notes: dict[str, Any] = {"converted": {"file": source.name, "sha256": sha256(source)}}
+    if licence:
+        notes["licence"] = licence
+    save(network, path, notes=notes, dtype=torch.float32)
 
 
 def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
