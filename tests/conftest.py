@@ -1,8 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -89,3 +91,26 @@ def tiny_network(scale: int = 2, **overrides: object) -> "Network":
 def compiled_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder for the session, as `$XDG_CACHE_HOME`: each tiny network is compiled once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files behave as on Windows: one that this process has open or mapped is neither removed nor renamed."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("this system does not tell which files are open")
+
+    def is_held(path: Any) -> bool:
+        held = []
+        for opened in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):  # the one of this listing
+                held.append(opened.stat().st_ino)
+        held += [int(line.split()[4]) for line in Path("/proc/self/maps").read_text().splitlines()]
+        return Path(path).exists() and Path(path).stat().st_ino in held
+
+    def guarded(real: Any, *paths: Any, **options: Any) -> None:
+        for path in filter(is_held, paths):
+            raise PermissionError(13, "another process has it open", str(path))
+        real(*paths, **options)
+
+    for name in ("unlink", "replace", "rename"):
+        monkeypatch.setattr(os, name, partial(guarded, getattr(os, name)))

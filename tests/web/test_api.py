@@ -22,6 +22,8 @@ import pytest
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 from PIL import Image
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from tests.web.conftest import SETTINGS, Server, running, until
 
 from finescale.cli.main import main
@@ -40,6 +42,12 @@ def png(width: int = 12, height: int = 10, mode: str = "RGB") -> bytes:
     pixels = np.random.default_rng(3).integers(0, 256, (height, width, channels), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (400, 300)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -285,6 +293,15 @@ def test_what_is_no_picture_is_refused(client: httpx.Client, data: bytes) -> Non
     reply = submit(client, data, "x.png")
     assert reply.status_code == 415
     assert reply.json()["error"] == "x.png: this is not a picture that can be read."
+
+
+@pytest.mark.usefixtures("windows_files")
+@pytest.mark.parametrize("data", [b"#!/bin/sh\n", jpeg()[:200], b"<svg/>"], ids=["script", "cut off", "svg"])
+def test_what_is_no_picture_can_be_removed_at_once(tmp_path: Path, data: bytes) -> None:
+    jobs: Any = SimpleNamespace(folder=tmp_path)
+    with pytest.raises(HTTPException, match="this is not a picture") as refused:
+        app._submit(jobs, UploadFile(io.BytesIO(data), filename="x.png"), {})
+    assert (refused.value.status_code, list(tmp_path.iterdir())) == (415, [])
 
 
 def test_the_last_event_is_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from http import HTTPStatus
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from starlette.applications import Starlette
@@ -29,6 +29,7 @@ from starlette.types import ASGIApp
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.images import files
+from finescale.images.decoders import Info
 from finescale.images.sizes import parse_box, parse_scale
 from finescale.inference.size import Target
 from finescale.web import studio
@@ -346,10 +347,9 @@ def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
     try:
         with open(incoming, "xb") as file:
             shutil.copyfileobj(upload.file, file)
-        try:
-            found = files.probe(incoming)
-        except FinescaleError as error:
-            raise HTTPException(415, f"{name}: this is not a picture that can be read.") from error
+        found = _probe(incoming)
+        if found is None:
+            raise HTTPException(415, f"{name}: this is not a picture that can be read.")
         if found.width * found.height > jobs.limits.pixels:
             raise HTTPException(
                 413,
@@ -361,6 +361,14 @@ def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
         )
     finally:
         incoming.unlink(missing_ok=True)
+
+
+def _probe(file: Path) -> Info | None:
+    """What the header says, None for no picture: an error would keep the file open, which Windows does not remove."""
+    try:
+        return files.probe(file)
+    except FinescaleError:
+        return None
 
 
 def _trained() -> dict[str, studio.Offer]:

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -295,7 +296,8 @@ class Jobs:
                 job.ended = time.monotonic()
                 job.error = error
                 if error is not None:
-                    job.source.unlink(missing_ok=True)
+                    with suppress(OSError):  # goes with its folder later, if Windows has it open
+                        job.source.unlink()
                 else:
                     job.progress = 1.0
                     self._typical += (job.seconds - self._typical) / 4
