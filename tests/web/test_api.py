@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import mimetypes
 import os
 import re
 import struct
@@ -302,6 +303,22 @@ def test_what_is_no_picture_can_be_removed_at_once(tmp_path: Path, data: bytes) 
     with pytest.raises(HTTPException, match="this is not a picture") as refused:
         app._submit(jobs, UploadFile(io.BytesIO(data), filename="x.png"), {})
     assert (refused.value.status_code, list(tmp_path.iterdir())) == (415, [])
+
+
+async def _types(names: list[str]) -> list[str]:
+    page = app.application(SimpleNamespace(), token=None, hosts=None, port=1)  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(page), base_url="http://test") as client:
+        return [(await client.get(name)).headers["content-type"].partition(";")[0] for name in names]
+
+
+def test_the_page_is_served_by_its_own_media_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Browsers run no script of text/plain, which is what .js is in many a registry of Windows."""
+    monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())
+    for suffix in app.MEDIA_TYPES:
+        mimetypes.add_type("text/plain", suffix)
+    assert mimetypes.guess_type("app.js")[0] == "text/plain"
+    names = ["/", "/static/app.js", "/static/style.css", "/static/icon.svg"]
+    assert asyncio.run(_types(names)) == list(app.MEDIA_TYPES.values())
 
 
 def test_the_last_event_is_the_last_state(monkeypatch: pytest.MonkeyPatch) -> None:

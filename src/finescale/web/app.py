@@ -5,6 +5,7 @@ Nothing that was sent is served again: a result is always decoded and encoded an
 
 import asyncio
 import json
+import mimetypes
 import re
 import secrets
 import shutil
@@ -41,6 +42,8 @@ from finescale.web.names import content_disposition, safe_name
 FIELDS = ("picture", "network", "scale", "width", "height", "fit", "format")
 SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tif"}  # format -> of the result
 PREVIEW_SIDE = 4096
+# of the page's files; Windows takes them from its registry, where other programs may have put text/plain for .js
+MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 DISCARDED = 1 << 30  # bytes that are read, and not kept, of what is refused
 
 
@@ -56,6 +59,8 @@ def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, 
         yield
         await run_in_threadpool(jobs.close)
 
+    for suffix, kind in MEDIA_TYPES.items():
+        mimetypes.add_type(kind, suffix)
     app = Starlette(
         routes=[
             Route("/", page),
