@@ -600,6 +600,8 @@ def test_says_what_it_made_and_where(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("3 pictures written to in\n", "")
     assert upscale("in/b.png", "a.png", "--scale", "3", "-o", "out") == 0
     assert capfd.readouterr() == ("2 pictures written to out\n", "")
+    assert upscale("in/b.png", str(Path("a.png").absolute()), "--scale", "4") == 0  # these have no folder in common
+    assert capfd.readouterr() == ("2 pictures written to 2 folders\n", "")
     assert upscale("a.png", "--scale", "3", "--quiet") == 0
     assert capfd.readouterr() == ("", "")
 

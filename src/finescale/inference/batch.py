@@ -272,8 +272,10 @@ def _written(written: Mapping[Job, tuple[int, int]]) -> str:
         (job, (width, height)), *_ = written.items()
         return f"{job.target}: {width} x {height} pixels"
     folders = {job.target.parent for job in written}
-    common = os.path.commonpath(folders) if len({folder.is_absolute() for folder in folders}) == 1 else ""
-    return f"{len(written)} pictures written to {common or '.'}"
+    try:
+        return f"{len(written)} pictures written to {os.path.commonpath(folders) or '.'}"
+    except ValueError:  # on two drives, or only some absolute
+        return f"{len(written)} pictures written to {len(folders)} folders"
 
 
 def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
