@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import resource
 import signal
 import struct
@@ -26,7 +27,7 @@ from PIL.TiffImagePlugin import IFDRational
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.images.exif import Tags, directories
-from finescale.images.files import probe, read, warnings_to, write
+from finescale.images.files import apart, probe, read, warnings_to, write
 from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
 from finescale.images.strips import StripReader, StripWriter
 
@@ -822,3 +823,20 @@ def test_pillow_and_libvips_stay_quiet(tmp_path: Path, caplog: pytest.LogCapture
             write(picture(3, icc=PROFILE, exif=exif()), tmp_path / f"a.{extension}")
             read(tmp_path / f"a.{extension}")
     assert not caplog.records
+
+
+def test_results_that_some_systems_would_take_for_one_file() -> None:
+    """Those of pictures that even such a system tells apart; the name itself may have lost in how it is written."""
+
+    def named(*pictures: str) -> list[str]:
+        names = {Path(picture): [Path(picture).with_suffix(".tif"), Path(f"{picture}.tif")] for picture in pictures}
+        return list(map(str, apart(names).values()))
+
+    assert named("a.jpg", "b.png") == ["a.tif", "b.tif"]
+    assert named("a.jpg", "A.png", "b.png") == ["a.jpg.tif", "A.png.tif", "b.tif"]
+    assert named("caf\u00e9.jpg", "cafe\u0301.png") == ["caf\u00e9.jpg.tif", "cafe\u0301.png.tif"]
+    assert named("a.jpg", "A.jpg") == ["a.tif", "A.tif"]  # here they are two files, and so are their results
+    assert named("a.jpg", "A.jpg", "a.png") == ["a.jpg.tif", "A.jpg.tif", "a.png.tif"]
+    same = {Path("one/a.jpg"): [Path("a.tif")], Path("two/a.jpg"): [Path("a.tif")]}
+    with pytest.raises(UsageError, match=re.escape("would both become a.tif")):
+        apart(same)

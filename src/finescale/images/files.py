@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -397,6 +398,9 @@ def _walk(
 def apart(names: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
     """For every picture one of the names that its result may have: the first that leaves no two with one result.
 
+    Names that differ in capitals or in how accents are composed are one for macOS and Windows, and so they are here, on
+    every system, unless those of the pictures themselves differ in nothing else.
+
     Raises:
         UsageError: two have one even by their last names.
     """
@@ -404,15 +408,20 @@ def apart(names: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
     while True:
         found = {picture: names[picture][i] for picture, i in chosen.items()}
         count = Counter(found.values())
-        meeting = [picture for picture, name in found.items() if count[name] > 1]
-        if not meeting:
-            return found
+        alike = Counter(name for name, _ in {(_folded(name), _folded(picture)) for picture, name in found.items()})
+        meeting = [picture for picture, name in found.items() if count[name] > 1 or alike[_folded(name)] > 1]
         others = [picture for picture in meeting if chosen[picture] + 1 < len(names[picture])]
         if not others:
-            one, two = [picture for picture in meeting if found[picture] == found[meeting[0]]][:2]
-            raise UsageError(f"{two} and {one} would both become {found[one]}")
+            for name in (found[picture] for picture in meeting if count[found[picture]] > 1):
+                one, two = [picture for picture in meeting if found[picture] == name][:2]
+                raise UsageError(f"{two} and {one} would both become {name}")
+            return found
         for picture in others:
             chosen[picture] += 1
+
+
+def _folded(path: Path) -> str:
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
