@@ -1,6 +1,8 @@
 """What the page's worker tells whoever started the server, and its previews."""
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,3 +50,21 @@ def test_previews_tell_their_colours(tmp_path: Path) -> None:
     write(Picture(picture(20, 30), colours=wide), tmp_path / "a.png")
     preview(tmp_path / "a.png", tmp_path / "b.png", 10, 1000)
     assert (read(tmp_path / "b.png").size, read(tmp_path / "b.png").colours) == ((10, 7), wide)
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_a_preview_that_another_request_has_made_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(Picture(picture(20, 30)), tmp_path / "a.png")
+    with ExitStack() as other:
+
+        def slowly(file: Path, **options: Any) -> Picture:
+            (tmp_path / "b.png").write_bytes(b"the other's")
+            other.enter_context(open(tmp_path / "b.png", "rb"))  # and is being sent
+            return read(file, **options)
+
+        monkeypatch.setattr("finescale.web.studio.files.read", slowly)
+        preview(tmp_path / "a.png", tmp_path / "b.png", 10, 1000)
+    assert (tmp_path / "b.png").read_bytes() == b"the other's"
+    assert len(list(tmp_path.iterdir())) == 2

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyvips
 
+from finescale.errors import TakenError
 from finescale.images import files
 from finescale.images.picture import from_pil, to_8_bit, to_pil
 from finescale.inference.advice import advice
@@ -80,4 +82,5 @@ def preview(file: Path, target: Path, side: int, max_pixels: int) -> None:
     alpha = None if found.alpha is None else to_8_bit(found.alpha)
     image = to_pil(replace(found, pixels=to_8_bit(found.pixels), alpha=alpha, exif=None))
     image.thumbnail((side, side))
-    files.write(replace(from_pil(image), colours=found.colours), target, format="png", overwrite=True)
+    with suppress(TakenError):  # by another request, which may be sending it
+        files.write(replace(from_pil(image), colours=found.colours), target, format="png")
