@@ -92,7 +92,7 @@ def serve(
         )
     )
     # uvicorn stops in good order and then raises the signal again: that must not skip what is left to do here
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: server.handle_exit(signal.SIGTERM, None))
     address = f"http://{_shown(host)}:{port}/"
