@@ -40,6 +40,15 @@ def test_strips_equal_the_whole(tmp_path: Path, upscaler: Upscaler, kind: str, n
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", name}
 
 
+@pytest.mark.usefixtures("windows_files")
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
+def test_a_picture_may_be_replaced_by_its_own_enlargement(tmp_path: Path, upscaler: Upscaler, name: str) -> None:
+    write(Picture(picture(205, 70)), tmp_path / name)
+    upscale_strips(tmp_path / name, tmp_path / name, upscaler, format="png", overwrite=True)
+    assert read(tmp_path / name).size == (140, 410)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("height", [205, 96])
 def test_strips_of_the_self_ensemble_equal_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int

@@ -67,3 +67,4 @@ def upscale_strips(
                 progress=report,
             )
             out.write(top * scale, Picture(pixels, alpha).samples)
+        del reader  # it has the picture open, which Windows would not let the result replace
