@@ -312,7 +312,6 @@ def test_a_torn_journal_costs_only_its_last_line(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path).pixels, pixels)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows refuses this by itself")
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
     pixels, path = samples(1, 8), tmp_path / "a.tif"
     with StripWriter(path, layout_of(pixels), resume="job") as out:

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import sys
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -250,13 +251,16 @@ class StripWriter:
 
 
 def _locked(file: BinaryIO) -> bool:
-    """Locks a file for this process until it is closed; False where another process holds it."""
+    """Locks a file, just opened, for this process until it is closed; False where another holds it."""
     try:
-        import fcntl
-    except ImportError:  # Windows does not open a file for writing twice under a name that is being replaced
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # its first byte
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # in Windows's words the latter
         return False
     return True
