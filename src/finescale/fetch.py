@@ -109,11 +109,18 @@ def _state(target: Path) -> tuple[int, int] | None:
 
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
-    """Waits until no other process downloads this file, and keeps others from it; an empty part is not kept."""
+    """Waits until no other process downloads this file, and keeps others from it; an empty part is not kept.
+
+    Not so on Windows, which replaces no file that is open: two that bring one file there at once may both fail.
+    """
     try:
         import fcntl
-    except ImportError:  # Windows does not open a file for writing twice under a name that is being replaced
-        yield
+    except ImportError:
+        part.touch()
+        try:
+            yield
+        finally:
+            _remove_empty(part)
         return
     while True:
         with open(part, "ab") as file:
@@ -123,9 +130,13 @@ def _alone(part: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                if part.exists() and not _size(part):
-                    part.unlink()
+                _remove_empty(part)
             return
+
+
+def _remove_empty(part: Path) -> None:
+    if part.exists() and not _size(part):
+        part.unlink()
 
 
 def _size(part: Path) -> int:

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import sys
 import tarfile
 import threading
 import time
@@ -152,6 +153,20 @@ def test_other_sizes_and_bytes_than_published_are_refused(tmp_path: Path) -> Non
         with pytest.raises(FinescaleError, match="broke off"):
             bring(address, tmp_path / "g", attempts=2)
     assert [path.name for path in tmp_path.iterdir()] == ["g.part"]
+
+
+@pytest.mark.usefixtures("windows_files")
+def test_without_locks_as_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    refused = pytest.raises(FinescaleError, match="offers 3,000,000 bytes, and 4,000,000 were published")
+    with serving(CONTENT) as (_, address), refused:
+        bring(address, tmp_path / "f", size=4_000_000)
+    assert list(tmp_path.iterdir()) == []
+    with serving(CONTENT) as (server, address):
+        server.break_after = [1_200_000]
+        bring(address, tmp_path / "f", sha256=DIGEST)
+        assert server.asked == [None, "bytes=1200000-"]
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_errors_of_the_server(tmp_path: Path) -> None:
