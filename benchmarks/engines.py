@@ -3,7 +3,7 @@
     python benchmarks/engines.py [sa-rcan-light] [--scale 4] [--size 320x180] [--rounds 7] > engines.md
 
 "the usual way" is how published networks are run: the same network, PyTorch eager in float32, the whole picture at once
-with statistics of the whole picture. ONNX Runtime and OpenCV (pip install 'finescale[brisque]' brings it; used as its
+with statistics of the whole picture. ONNX Runtime and OpenCV (pip install "finescale[brisque]" brings it; used as its
 `dnn_superres` does) run the file that `finescale export` writes. Every way takes and gives the picture as 8-bit RGB.
 Ratios are medians of the rounds' ratios; the share of the measured peak (float32 or bfloat16, whichever is higher)
 counts the network's multiplications only.

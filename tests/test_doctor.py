@@ -91,4 +91,4 @@ def test_missing_extras_come_with_their_command(monkeypatch: pytest.MonkeyPatch)
     extras = {extra["name"]: extra for extra in doctor._extras([])}
     assert extras["fast"]["missing"] == []
     assert extras["web"]["missing"] == ["no-such-thing"]
-    assert extras["web"]["install"] == "pip install 'finescale[web]'"
+    assert extras["web"]["install"] == 'pip install "finescale[web]"'

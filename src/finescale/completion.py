@@ -16,7 +16,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         import shtab
     except ImportError as error:
         raise FinescaleError(
-            "completion needs the extra 'completion' (shtab is missing): pip install 'finescale[completion]'"
+            "completion needs the extra 'completion' (shtab is missing): pip install \"finescale[completion]\""
         ) from error
     from finescale.networks.catalogue import ALIASES, NETWORKS
 

@@ -175,7 +175,7 @@ def _extras(problems: list[str]) -> list[dict[str, Any]]:
             "name": extra,
             "for": PURPOSES[extra],
             "missing": [name for name in names if _version(name) is None],
-            "install": f"pip install 'finescale[{extra}]'",
+            "install": f'pip install "finescale[{extra}]"',
         }
         for extra, names in needs.items()
     ]

@@ -94,7 +94,7 @@ def test_the_published_model_prefers_the_photograph() -> None:
 
 def test_what_is_missing_comes_with_the_way_to_get_it(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(FinescaleError, match=r"pip install 'finescale\[brisque\]'"):
+    with pytest.raises(FinescaleError, match=r'pip install "finescale\[brisque\]"'):
         brisque.load()
     for without in (SimpleNamespace(), SimpleNamespace(quality=SimpleNamespace())):
         monkeypatch.setitem(sys.modules, "cv2", without)

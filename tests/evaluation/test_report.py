@@ -140,6 +140,6 @@ def test_points_of_the_plots(run: Run) -> None:
 
 def test_without_matplotlib_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(FinescaleError, match=r"pip install 'finescale\[report\]'"):
+    with pytest.raises(FinescaleError, match=r'pip install "finescale\[report\]"'):
         report.check(tmp_path / "r", 4, ["Set5"])
     assert not (tmp_path / "r").exists()

@@ -141,7 +141,7 @@ def test_without_the_extra(tmp_path: Path) -> None:
         )
         return found.returncode, found.stderr
 
-    needs = "pip install 'finescale[heic]'"
+    needs = 'pip install "finescale[heic]"'
     assert upscale(file) == (1, f"finescale: {file}: HEIC pictures need another package: {needs}\n")
     code, said = upscale(FILES)
     assert code == 2

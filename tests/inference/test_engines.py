@@ -170,9 +170,9 @@ def test_impossible_wishes(wish: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("module", "wish", "message"),
     [
-        ("openvino", {"engine": "openvino"}, r"pip install 'finescale\[fast\]'"),
-        ("onnxruntime", {"engine": "onnx"}, r"pip install 'finescale\[onnx\]'"),
-        ("nncf", {"precision": "int8"}, r"int8 needs OpenVINO and NNCF: pip install 'finescale\[int8\]'"),
+        ("openvino", {"engine": "openvino"}, r'pip install "finescale\[fast\]"'),
+        ("onnxruntime", {"engine": "onnx"}, r'pip install "finescale\[onnx\]"'),
+        ("nncf", {"precision": "int8"}, r'int8 needs OpenVINO and NNCF: pip install "finescale\[int8\]"'),
     ],
 )
 def test_missing_packages_are_named(

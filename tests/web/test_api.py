@@ -514,7 +514,7 @@ def test_beyond_loopback_a_token_is_required(weights: Path, tmp_path: Path) -> N
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "starlette", None)
-    with pytest.raises(FinescaleError, match=r"starlette is missing.*pip install 'finescale\[web\]'"):
+    with pytest.raises(FinescaleError, match=r'starlette is missing.*pip install "finescale\[web\]"'):
         serve()
 
 

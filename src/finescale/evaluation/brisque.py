@@ -74,11 +74,11 @@ def load() -> Brisque:
     try:
         opencv = import_module("cv2")
     except ImportError as error:
-        raise FinescaleError("BRISQUE needs OpenCV: pip install 'finescale[brisque]'") from error
+        raise FinescaleError('BRISQUE needs OpenCV: pip install "finescale[brisque]"') from error
     if not hasattr(getattr(opencv, "quality", None), "QualityBRISQUE_create"):  # another OpenCV beside it hides it too
         raise FinescaleError(
             "BRISQUE needs OpenCV with its contributed modules, and the one that is installed has none: "
-            "uninstall every opencv package, then pip install 'finescale[brisque]'"
+            'uninstall every opencv package, then pip install "finescale[brisque]"'
         )
     files = [metric_files.find(name, *_SYSTEM) for name in (MODEL, RANGE)]
     if None in files:

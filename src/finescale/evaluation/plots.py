@@ -43,7 +43,7 @@ def require() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise FinescaleError("plots and figures need matplotlib: pip install 'finescale[report]'") from error
+        raise FinescaleError('plots and figures need matplotlib: pip install "finescale[report]"') from error
     matplotlib.use("agg")
     return matplotlib
 

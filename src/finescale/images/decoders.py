@@ -78,7 +78,7 @@ def with_libheif(data: bytes | str) -> Decoder:
         OSError and others of `ERRORS`: it cannot be opened.
     """
     if not HEIC:
-        raise FinescaleError("HEIC pictures need another package: pip install 'finescale[heic]'")
+        raise FinescaleError('HEIC pictures need another package: pip install "finescale[heic]"')
     import pillow_heif
 
     file = pillow_heif.open_heif(io.BytesIO(data) if isinstance(data, bytes) else data, convert_hdr_to_8bit=False)

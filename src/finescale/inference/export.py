@@ -91,7 +91,7 @@ def _export_onnx(
     try:
         run = onnx.runner(data)
     except ImportError as error:
-        raise UsageError("checking the file needs ONNX Runtime: pip install 'finescale[onnx]'") from error
+        raise UsageError('checking the file needs ONNX Runtime: pip install "finescale[onnx]"') from error
     found = compare(network, run)
     with new_file(path, overwrite=overwrite) as file:
         file.write(data)

@@ -354,7 +354,7 @@ def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: boo
             observers.append(Board(out / "board", speed))
         except ImportError:
             for observer in observers:
-                observer.said("tensorboard is not installed, so no curves are written (pip install 'finescale[train]')")
+                observer.said('tensorboard is not installed, so no curves are written (pip install "finescale[train]")')
     return observers
 
 

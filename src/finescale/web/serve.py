@@ -51,7 +51,7 @@ def serve(
         import uvicorn
     except ImportError as error:
         raise FinescaleError(
-            f"the page needs the extra 'web' ({error.name} is missing): pip install 'finescale[web]'"
+            f"the page needs the extra 'web' ({error.name} is missing): pip install \"finescale[web]\""
         ) from error
     from finescale.inference.upscale import check_settings
     from finescale.web.app import application

@@ -69,7 +69,7 @@ def load_runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UsageError("the onnx engine needs ONNX Runtime: pip install 'finescale[onnx]'") from error
+        raise UsageError('the onnx engine needs ONNX Runtime: pip install "finescale[onnx]"') from error
     return onnxruntime
 
 
@@ -115,5 +115,5 @@ def translate(network: "Network") -> bytes:
                 dynamic_axes=free,
             )
     except (ImportError, torch.onnx.errors.OnnxExporterError) as error:
-        raise UsageError(f"ONNX files need the package onnx: pip install 'finescale[onnx]' ({error})") from error
+        raise UsageError(f'ONNX files need the package onnx: pip install "finescale[onnx]" ({error})') from error
     return buffer.getvalue()

@@ -188,5 +188,5 @@ def load_core() -> tuple[Any, str]:
     try:
         import openvino
     except ImportError as error:
-        raise UsageError("the openvino engine needs OpenVINO: pip install 'finescale[fast]'") from error
+        raise UsageError('the openvino engine needs OpenVINO: pip install "finescale[fast]"') from error
     return openvino.Core(), openvino.get_version()

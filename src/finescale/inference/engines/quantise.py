@@ -86,7 +86,7 @@ def _nncf() -> Any:
     try:
         import nncf
     except ImportError as error:
-        raise UsageError("int8 needs OpenVINO and NNCF: pip install 'finescale[int8]'") from error
+        raise UsageError('int8 needs OpenVINO and NNCF: pip install "finescale[int8]"') from error
     finally:
         if before is None:
             del os.environ["NNCF_CI"]
