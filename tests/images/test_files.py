@@ -4,7 +4,6 @@ import io
 import logging
 import os
 import re
-import resource
 import signal
 import struct
 import subprocess
@@ -760,6 +759,7 @@ def test_links_are_followed_and_permissions_usual(tmp_path: Path) -> None:
 @contextmanager
 def disk_of(size: int) -> Iterator[None]:
     """No file can grow beyond `size` bytes in the meantime: what a full disk does, without one."""
+    resource = pytest.importorskip("resource")  # not on Windows
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

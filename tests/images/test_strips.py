@@ -1,7 +1,6 @@
 """Work from top to bottom: the same pixels as the whole picture, valid or absent files, and resuming."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -212,6 +211,7 @@ def test_wrong_rows_are_refused(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing(tmp_path: Path, extension: str, room: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     path = tmp_path / f"a.{extension}"
+    resource = pytest.importorskip("resource")  # not on Windows
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
     try:
