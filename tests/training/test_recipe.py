@@ -110,6 +110,13 @@ def test_overrides_have_the_types_of_toml(tmp_path: Path) -> None:
         recipe.load(path, ["dat.train=x"])
 
 
+def test_a_recipe_may_have_the_mark_of_editors_on_windows(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    plain = recipe.load(path)
+    path.write_text(path.read_text("utf-8"), "utf-8-sig", newline="\r\n")
+    assert recipe.load(path) == plain
+
+
 def test_a_recipe_extends_a_base_and_other_recipes(tmp_path: Path) -> None:
     write(tmp_path, 'extends = "fast"\n' + GOOD + "[optimiser]\nrate = 3e-4\n[loss]\nl2 = 1.0\n")
     (tmp_path / "child.toml").write_text('extends = "r.toml"\nscale = 4\ndata = { batch = 32 }\n')

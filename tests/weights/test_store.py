@@ -19,7 +19,7 @@ from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 from finescale.weights import files, store
 from finescale.weights.header import sha256
-from finescale.weights.places import INDEX, file_name
+from finescale.weights.places import INDEX, file_name, verify
 
 NAME = file_name(DEFAULT, 3)
 
@@ -101,6 +101,13 @@ def test_a_path_of_another_scale_is_refused(tmp_path: Path) -> None:
 def test_scales_that_no_network_has(scale: int) -> None:
     with pytest.raises(UsageError, match="scale is 2, 3 or 4"):
         store.load(DEFAULT, scale)
+
+
+def test_an_index_may_have_the_mark_of_editors_on_windows(tmp_path: Path) -> None:
+    path = put(tmp_path / "mine")
+    index = path.with_name(INDEX)
+    index.write_text(index.read_text("utf-8"), "utf-8-sig")
+    assert verify(path)
 
 
 @pytest.mark.parametrize("byte", [-1, 200])

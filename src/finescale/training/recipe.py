@@ -303,7 +303,7 @@ def _read(path: Path, chain: tuple[Path, ...], schedule: str | None) -> tuple[di
     if path.resolve() in chain:
         raise UsageError(f"{path}: extends itself")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows mark it
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise UsageError(f"{path}: cannot be read ({reason})") from error

@@ -39,7 +39,7 @@ def verify(path: Path) -> bool:
     if not index.is_file():
         return False
     try:
-        entry = json.loads(index.read_text()).get(path.name)
+        entry = json.loads(index.read_bytes()).get(path.name)
         listed = entry["sha256"] if entry else None
     except (ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of something else
         raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
@@ -54,7 +54,7 @@ def list_file(path: Path, digest: str) -> None:
     """Adds a file with its SHA-256 to the index of its folder, so that it is held to it from now on."""
     index = path.parent / INDEX
     try:
-        listed = json.loads(index.read_text())
+        listed = json.loads(index.read_bytes())
     except (OSError, ValueError):
         listed = {}
     with new_file(index, overwrite=True) as file:
