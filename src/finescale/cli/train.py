@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -63,5 +64,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"{outcome.weights}: trained in {step} steps and {minutes:.1f} minutes")
     else:
         again = ["finescale", *sys.argv[1:], *(() if args.resume else ("--resume",))]
-        print(f"{out}: stopped at step {step} and saved; go on with: {shlex.join(again)}", file=sys.stderr)
+        line = subprocess.list2cmdline(again) if sys.platform == "win32" else shlex.join(again)
+        print(f"{out}: stopped at step {step} and saved; go on with: {line}", file=sys.stderr)
     return 0

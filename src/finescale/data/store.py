@@ -7,6 +7,7 @@ another) and for every scale `xS.bin` with the exact-bicubic low-resolution pict
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -55,7 +56,7 @@ class Store:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         try:
-            index = json.loads((self.folder / INDEX).read_text())
+            index = json.loads((self.folder / INDEX).read_bytes())
             self.items = [Item(**item) for item in index["items"]]
             self.scales: list[int] = index["scales"]
         except FileNotFoundError as error:
@@ -189,7 +190,8 @@ def _pack(
             paths = [path for _, path in pictures]
             if workers > 1:
                 spawn = get_context("spawn")  # libvips and OpenMP do not survive a fork
-                pool = ProcessPoolExecutor(workers, spawn, initializer=torch.set_num_threads, initargs=(1,))
+                count = min(workers, 61) if sys.platform == "win32" else workers  # the most that Windows waits for
+                pool = ProcessPoolExecutor(count, spawn, initializer=torch.set_num_threads, initargs=(1,))
                 results = stack.enter_context(pool).map(work, paths, chunksize=4)
             else:
                 results = map(work, paths)
