@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import stat
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -388,11 +389,23 @@ def _walk(
     """
     here = os.path.realpath(folder)
     for inner, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not _is_hidden(Path(inner, name))]
         if linked is not None:
             links = (Path(inner, name) for name in folders if Path(inner, name).is_symlink())
             linked += [link for link in links if not Path(os.path.realpath(link)).is_relative_to(here)]
-        yield from (Path(inner, name) for name in names if not name.startswith("."))
+        yield from (path for name in names if not _is_hidden(path := Path(inner, name)))
+
+
+def _is_hidden(path: Path) -> bool:
+    """By a dot before its name, or as Windows and macOS hide their own: recycle bins, AppData, ~/Library."""
+    if path.name.startswith("."):
+        return True
+    if sys.platform != "linux":
+        with suppress(OSError):
+            found = path.lstat()
+            windows, mac = getattr(found, "st_file_attributes", 0), getattr(found, "st_flags", 0)
+            return bool(windows & stat.FILE_ATTRIBUTE_HIDDEN or mac & stat.UF_HIDDEN)
+    return False
 
 
 def apart(names: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
