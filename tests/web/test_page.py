@@ -63,8 +63,8 @@ def width_of_a_desk(browser: webdriver.Chrome) -> None:
     appearance(browser, "light")
 
 
-def as_phone(browser: webdriver.Chrome) -> None:
-    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+def as_phone(browser: webdriver.Chrome, width: int = 390) -> None:
+    metrics = {"width": width, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
@@ -114,6 +114,17 @@ def test_a_long_name_leaves_the_buttons_in_their_row(
     assert abs(page.execute_script(middle, "caption") - page.execute_script(middle, "download-current")) < 2
 
 
+@pytest.mark.parametrize("size", [(200, 2), (2, 200)])
+def test_a_very_wide_or_tall_picture_leaves_a_phone_its_width(
+    page: webdriver.Chrome, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    as_phone(page, 320)
+    Image.new("RGB", size, "teal").save(tmp_path / "strip.png")
+    choose(page, [tmp_path / "strip.png"])
+    assert page.execute_script("return document.getElementById('view').clientWidth") == 292
+    assert overflow(page) <= 0
+
+
 def test_placeholders_can_be_read(page: webdriver.Chrome) -> None:
     colour = "return getComputedStyle(document.querySelector(arguments[0]), arguments[1]).color"
     for scheme in ("light", "dark"):
@@ -151,6 +162,11 @@ def enlarged(page: webdriver.Chrome) -> None:
 
 def states(page: webdriver.Chrome) -> list[str]:
     return [state.text for state in page.find_elements(By.CLASS_NAME, "state")]
+
+
+def overflow(page: webdriver.Chrome) -> int:
+    """How far the page has to be scrolled sideways, in pixels."""
+    return int(page.execute_script("return document.documentElement.scrollWidth - innerWidth"))
 
 
 def split(page: webdriver.Chrome) -> int:
@@ -245,8 +261,7 @@ def test_by_touch(page: webdriver.Chrome, pictures: list[Path]) -> None:
     touch("touchMove", 0.3, 0.7)
     touch("touchEnd")
     assert page.execute_script(width) > 2 * before  # two fingers zoom
-    overflow = page.execute_script("return document.documentElement.scrollWidth - innerWidth")
-    assert overflow <= 0
+    assert overflow(page) <= 0
 
 
 def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
