@@ -114,6 +114,23 @@ def test_a_long_name_leaves_the_buttons_in_their_row(
     assert abs(page.execute_script(middle, "caption") - page.execute_script(middle, "download-current")) < 2
 
 
+def test_sentences_with_a_long_name_stay_where_they_are(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
+) -> None:
+    as_phone(page, 320)
+    choose(page, [pictures[2].rename(tmp_path / f"{'broken' * 20}.png")])
+    enlarge(page)
+    (tmp_path / f"{'notes' * 40}.txt").write_text("no picture")
+    one(page, "files").send_keys(str(tmp_path / f"{'notes' * 40}.txt"))
+    until(lambda: one(page, "notice").is_displayed())
+    page.find_element(By.CLASS_NAME, "pick").click()
+    assert overflow(page) <= 0
+    wide = "return arguments[0].scrollWidth - arguments[0].clientWidth"
+    for sentence in (one(page, "notice"), one(page, "stage-note"), page.find_element(By.CLASS_NAME, "what")):
+        assert sentence.is_displayed()
+        assert page.execute_script(wide, sentence) <= 0, sentence.text
+
+
 @pytest.mark.parametrize("size", [(200, 2), (2, 200)])
 def test_a_very_wide_or_tall_picture_leaves_a_phone_its_width(
     page: webdriver.Chrome, tmp_path: Path, size: tuple[int, int]
