@@ -1,6 +1,7 @@
 """The page as people meet it: in a real browser, by mouse, touch and keyboard."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from importlib import resources
@@ -148,6 +149,19 @@ def test_placeholders_can_be_read(page: webdriver.Chrome) -> None:
         appearance(page, scheme)
         hint = page.execute_script(colour, "#network-hint", None)  # axe measures that one, but no placeholders
         assert page.execute_script(colour, "#width", "::placeholder") == hint
+
+
+def test_black_and_white_are_seen_behind_transparent_pictures(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:1])
+    for scheme in ("light", "dark"):
+        appearance(page, scheme)
+        for place in ("#canvas", "#after-layer", ".thumb"):
+            ground = page.execute_script(
+                "return getComputedStyle(document.querySelector(arguments[0])).backgroundImage", place
+            )
+            greys = re.findall(r"rgb\((\d+), \1, \1\)", ground)
+            assert greys
+            assert all(90 <= int(grey) <= 148 for grey in greys), place  # 3 : 1 to both
 
 
 def moving(folder: Path) -> Path:
