@@ -115,6 +115,18 @@ def test_a_long_name_leaves_the_buttons_in_their_row(
     assert abs(page.execute_script(middle, "caption") - page.execute_script(middle, "download-current")) < 2
 
 
+@pytest.mark.parametrize("device", ["desk", "phone"])
+def test_a_picture_of_a_long_list_is_shown_in_sight(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path, device: str
+) -> None:
+    if device == "phone":
+        as_phone(page)
+    choose(page, [Path(shutil.copy(pictures[0], tmp_path / f"{i}.png")) for i in range(15)])
+    page.find_elements(By.CLASS_NAME, "pick")[-1].click()  # scrolls there
+    box = page.execute_script("return document.getElementById('view').getBoundingClientRect()")
+    assert 0 <= box["top"] < box["bottom"] <= page.execute_script("return innerHeight")
+
+
 def test_sentences_with_a_long_name_stay_where_they_are(
     page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
 ) -> None:

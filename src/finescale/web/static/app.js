@@ -149,6 +149,7 @@ function addOne(file) {
   part("download").addEventListener("click", () => download(item));
   part("pick").addEventListener("click", () => {
     select(item);
+    $("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the list
     lookAfter(item);
   });
   part("remove").addEventListener("click", () => (isBusy(item) ? cancel(item) : discard(item)));
