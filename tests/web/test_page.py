@@ -226,6 +226,7 @@ def test_choose_enlarge_compare_and_download(page: webdriver.Chrome, pictures: l
     assert not one(page, "go").is_enabled()
     choose(page, pictures[:2])
     assert one(page, "go").text == "Enlarge 2 pictures"
+    assert one(page, "live").text == "2 pictures are added."
     assert "first.png · 40 × 30" in one(page, "caption").text
     page.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
     enlarge(page)
@@ -598,7 +599,12 @@ def test_the_appearance_can_be_chosen_and_is_remembered(page: webdriver.Chrome) 
 
 def test_everything_is_reached_by_the_tab_key(page: webdriver.Chrome, pictures: list[Path]) -> None:
     choose(page, pictures[:1])
-    enlarge(page)
+    assert one(page, "live").text == "first.png is added."
+    until(lambda: one(page, "go").is_enabled())
+    one(page, "go").send_keys(Keys.ENTER)
+    enlarged(page)
+    assert page.switch_to.active_element.get_attribute("class") == "pick"  # not lost with the disabled button
+    assert one(page, "live").text == "first.png is done."
     page.execute_script("document.getElementById('theme').focus()")  # the first one
     reached, focus = [], "const e = document.activeElement; return e.id || e.value || e.className"
     for _ in range(20):

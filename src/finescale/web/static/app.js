@@ -136,7 +136,9 @@ function add(files) {
   );
   $("notice").scrollIntoView({ block: "nearest" }); // on a phone it is below what was chosen from
   const added = [...files].filter((file) => ![...unreadable, ...large].includes(file)).map(addOne);
-  if (added.length) select(added[0]);
+  if (!added.length) return;
+  select(added[0]);
+  say(added.length > 1 ? `${added.length} pictures are added.` : `${added[0].name} is added.`);
 }
 
 function addOne(file) {
@@ -407,8 +409,10 @@ $("settings").addEventListener("submit", (event) => {
   notice("");
   const batch = items.filter(needsWork);
   const wanted = settings();
+  const pressed = document.activeElement === $("go");
   if (batch.length && !batch.includes(current)) select(batch[0]);
   for (const item of batch) queue(item, wanted);
+  if (batch.length && pressed) batch[0].part("pick").focus(); // a disabled button keeps no focus
   sendQueued();
 });
 $("settings").addEventListener("input", settingsChanged);
