@@ -69,9 +69,9 @@ def as_phone(browser: webdriver.Chrome, width: int = 390) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def appearance(browser: webdriver.Chrome, scheme: str) -> None:
+def appearance(browser: webdriver.Chrome, scheme: str, colours: str = "none") -> None:
     """Light or dark; without transitions, in the middle of which colours would be measured."""
-    wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce", "forced-colors": colours}
     features = [{"name": name, "value": value} for name, value in wanted.items()]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
@@ -595,6 +595,19 @@ def test_the_appearance_can_be_chosen_and_is_remembered(page: webdriver.Chrome) 
     assert ground() == light  # the system's choice again
     appearance(page, "dark")
     assert ground() == dark
+
+
+def test_what_colours_tell_is_seen_in_forced_colours(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:2])
+    enlarge(page)
+    appearance(page, "dark", "active")
+    style = "return getComputedStyle(document.querySelector(arguments[0]), arguments[1])[arguments[2]]"
+    assert "rgba(0, 0, 0, 0)" in page.execute_script(style, "#knob", "::before", "borderColor")  # no square
+    assert page.execute_script(style, "#knob", None, "backgroundColor") == "rgb(255, 255, 255)"
+    fill, track = [page.execute_script(style, part, None, "backgroundColor") for part in (".fill", ".bar")]
+    assert fill != track
+    edges = [page.execute_script(style, item, None, "borderColor") for item in (".item.current", ".item:not(.current)")]
+    assert edges[0] != edges[1]
 
 
 def test_everything_is_reached_by_the_tab_key(page: webdriver.Chrome, pictures: list[Path]) -> None:
