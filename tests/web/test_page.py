@@ -87,6 +87,15 @@ def pictures(tmp_path: Path) -> list[Path]:
     return found
 
 
+def test_the_name_of_the_network_is_not_cut(page: webdriver.Chrome) -> None:
+    as_phone(page, 320)
+    name = "sa-rcan-light-graphics"  # only its end says which
+    page.execute_script("document.getElementById('network').prepend(new Option(arguments[0]))", name)
+    given = page.execute_script("return document.getElementById('network').clientWidth")
+    page.execute_script("document.getElementById('network').style.width = 'max-content'")
+    assert given >= page.execute_script("return document.getElementById('network').clientWidth")
+
+
 @pytest.mark.slow
 def test_only_what_can_be_read_is_offered(page: webdriver.Chrome) -> None:
     assert set((one(page, "files").get_attribute("accept") or "").split(",")) == set(files.READABLE)
