@@ -273,6 +273,18 @@ def test_choose_enlarge_compare_and_download(page: webdriver.Chrome, pictures: l
     assert files.probe(result)[:2] == (80, 60)
 
 
+def test_what_has_not_arrived_is_not_shown_as_another_picture(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:2])
+    enlarge(page)
+    until(lambda: shown(page, "after"))
+    page.execute_cdp_cmd("Fetch.enable", {"patterns": [{"urlPattern": "*/result"}]})  # holds what the server answers
+    page.find_elements(By.CLASS_NAME, "pick")[1].click()
+    until(lambda: one(page, "before").is_displayed() and shown(page, "before"))
+    assert not one(page, "after").is_displayed()
+    page.execute_cdp_cmd("Fetch.disable", {})
+    until(lambda: one(page, "after").is_displayed() and shown(page, "after"))
+
+
 @pytest.mark.parametrize(("kind", "made"), [("TIFF", "TIFF"), ("HEIC", "PNG")])
 def test_a_format_that_browsers_do_not_show(
     page: webdriver.Chrome, pictures: list[Path], tmp_path: Path, kind: str, made: str
@@ -384,12 +396,12 @@ def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver
           const name = kind === "drop" ? "dataTransfer" : "clipboardData";
           const make = kind === "drop" ? DragEvent : ClipboardEvent;
           document.dispatchEvent(new make(kind, { [name]: data, bubbles: true, cancelable: true }));
-          done();
+          done(getComputedStyle(document.getElementById("divider")).display);
         });
     """
     before = set(server.folders()[0].iterdir())
     for kind in ("drop", "paste"):
-        page.execute_async_script(script, kind)
+        assert page.execute_async_script(script, kind) == "none"  # nothing is known of the picture in that moment
     assert [name.text for name in page.find_elements(By.CLASS_NAME, "name")] == ["drop.png", "paste.png"]
     page.execute_script("document.querySelector('#network').value = 'rcan'")
     page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)

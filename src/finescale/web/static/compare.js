@@ -36,16 +36,18 @@ export class Comparison {
     for (const end of ["pointerup", "pointercancel"]) {
       this.view.addEventListener(end, (event) => this.pointerUp(event));
     }
+    for (const image of [this.before, this.after]) {
+      for (const end of ["load", "error"]) image.addEventListener(end, () => (image.hidden = false));
+    }
     new ResizeObserver(() => (this.fitted ? this.fit() : this.draw())).observe(this.view);
   }
 
-  // Says why there is nothing to see.
+  // Shows no picture, and says why, if there is something to say.
   explain(sentence) {
     this.note.textContent = sentence;
     this.note.hidden = !sentence;
-    this.view.classList.toggle("blank", Boolean(sentence));
-    this.zoomButtons.hidden = Boolean(sentence);
-    if (sentence) this.view.classList.add("single");
+    this.view.classList.add("blank", "single");
+    this.zoomButtons.hidden = true;
   }
 
   // Shows a picture of width x height; without `after` there is nothing to compare yet.
@@ -53,14 +55,18 @@ export class Comparison {
     const same = width === this.width && height === this.height;
     this.width = width;
     this.height = height;
-    this.explain("");
+    this.note.hidden = true;
+    this.zoomButtons.hidden = false;
+    this.view.classList.remove("blank");
     this.view.style.setProperty("--aspect", `${width} / ${height}`);
     this.view.classList.toggle("single", !after);
     this.before.alt = after ? `${name}, before` : name;
     this.after.alt = after ? `${name}, after` : "";
     for (const [image, source] of [[this.before, before], [this.after, after]]) {
-      if (!source) image.removeAttribute("src");
-      else if (image.getAttribute("src") !== source) image.src = source;
+      if (image.getAttribute("src") === source) continue;
+      image.hidden = true; // until it has arrived: the browser shows the last picture as long
+      if (source) image.src = source;
+      else image.removeAttribute("src");
     }
     if (!same || this.fitted) this.fit();
     else this.draw();
