@@ -264,8 +264,13 @@ def test_choose_enlarge_compare_and_download(page: webdriver.Chrome, pictures: l
     assert zoom() > before
     one(page, "view").send_keys("0")
     assert zoom() == before
-    one(page, "zoom-real").click()
-    assert zoom() == 100
+    left = "return document.getElementById('canvas').getBoundingClientRect().left"
+    for width in (1280, 1281):  # an even rest beside the picture, and an odd one
+        metrics = {"width": width, "height": 757, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        one(page, "zoom-real").click()
+        assert zoom() == 100
+        assert page.execute_script(left) % 1 == 0  # not blurred by half a pixel
 
     one(page, "download-current").click()
     result = until(lambda: next(downloads.glob("first_x2.png"), None))

@@ -132,10 +132,12 @@ export class Comparison {
     this.fitted = Math.abs(this.zoom / this.fitZoom() - 1) < 0.001;
     const [left, right] = this.visible();
     const line = left + this.split * (right - left);
+    // on whole pixels of the screen: between them, the browser would blur what is to be judged
+    const [x, y] = [this.x, this.y].map((place) => Math.round(place * devicePixelRatio) / devicePixelRatio);
     Object.assign(this.canvas.style, {
       width: `${width}px`,
       height: `${height}px`,
-      transform: `translate(${this.x}px, ${this.y}px)`,
+      transform: `translate(${x}px, ${y}px)`,
     });
     this.afterLayer.style.clipPath = `inset(0 0 0 ${clamp(line - this.x, 0, width)}px)`;
     const [top, bottom] = [Math.max(0, this.y), Math.min(viewHeight, this.y + height)];
