@@ -498,6 +498,8 @@ def test_beyond_loopback_a_token_is_required(weights: Path, tmp_path: Path) -> N
             given = httpx.Headers({b"authorization": f"Bearer {wrong}".encode()})
             assert client.get("/api/health", headers=given).status_code == 401
         assert client.get("/?token=wrong").status_code == 401
+        refused = client.get("/?token=wrong", headers={"accept": "text/html"})
+        assert [" hidden>" in reply.text for reply in (asked, refused)] == [True, False]  # what is said of a wrong one
         assert client.get(f"/api/health?token={token}").status_code == 401  # only the page's own link
         assert client.get("/api/health", headers={"authorization": f"bearer {token}"}).status_code == 200
         link = client.get(f"/?token={token}")

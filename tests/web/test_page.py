@@ -538,6 +538,20 @@ def test_a_file_that_is_no_longer_what_was_chosen(page: webdriver.Chrome, pictur
     page.execute_script("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
     enlarge(page)
     assert states(page) == ["The server does not answer. Is it still running?"]
+    page.execute_script("window.fetch = () => Promise.resolve(new Response('{}', { status: 401 }))")
+    enlarge(page)
+    assert states(page) == ["The server asks for its token: reload the page to give it."]
+
+
+def test_a_server_that_was_started_anew_is_told(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:1])
+    page.execute_script("""
+        const real = window.fetch;
+        window.fetch = (path, options) => real(options?.method ? path : "/api/jobs/of-another-life", options);
+    """)
+    enlarge(page)
+    assert states(page) == ["The server was started anew and has forgotten this picture. Enlarge it again."]
+    assert one(page, "go").is_enabled()
 
 
 def test_results_that_are_no_longer_kept_are_missed(
@@ -715,6 +729,13 @@ def test_the_page_that_asks_for_a_token(chromium: webdriver.Chrome, axe: str, we
         chromium.get(guarded.address)
         field = chromium.find_element(By.CSS_SELECTOR, "input[name=token]")
         assert violations(chromium, axe) == []
+        said = chromium.find_element(By.CLASS_NAME, "notice")
+        assert not said.is_displayed()
+        assert chromium.switch_to.active_element == field
+        field.send_keys("a-token-of-20-letter" + Keys.ENTER)
+        until(lambda: chromium.find_element(By.CLASS_NAME, "notice").is_displayed())
+        assert violations(chromium, axe) == []
+        field = chromium.find_element(By.CSS_SELECTOR, "input[name=token]")
         field.send_keys("a-token-of-20-letters" + Keys.ENTER)
         until(lambda: chromium.find_elements(By.CSS_SELECTOR, "#network option"))
         assert "token" not in chromium.current_url  # neither in the history nor in a shared link

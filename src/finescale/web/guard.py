@@ -10,7 +10,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finescale.web.assets import STATIC
@@ -94,12 +94,12 @@ class Guard:
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(credentials.strip()):
             return None
-        if scope["path"] == "/" and scope["method"] == "GET":
-            given = QueryParams(scope["query_string"]).get("token")
-            if given is not None and self._is_token(given):  # the link that was printed: remember it, hide it
-                reply = RedirectResponse("/", 303)
-                reply.set_cookie(self.cookie, given, httponly=True, samesite="lax", max_age=30 * 86400)
-                return reply
+        given = QueryParams(scope["query_string"]).get("token")
+        page = scope["path"] == "/" and scope["method"] == "GET"
+        if page and given is not None and self._is_token(given):  # the link that was printed: remember it, hide it
+            reply = RedirectResponse("/", 303)
+            reply.set_cookie(self.cookie, given, httponly=True, samesite="lax", max_age=30 * 86400)
+            return reply
         try:
             morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
@@ -107,7 +107,8 @@ class Guard:
         if morsel is not None and self._is_token(morsel.value):
             return None
         if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
-            return FileResponse(STATIC / "token.html", 401)
+            form = (STATIC / "token.html").read_text("utf-8")
+            return HTMLResponse(form if given is None else form.replace(" hidden>", ">"), 401)
         return problem(401, "A token is required: send 'Authorization: Bearer TOKEN'.", {"WWW-Authenticate": "Bearer"})
 
     def _is_token(self, given: str) -> bool:

@@ -24,6 +24,7 @@ async function call(path, options = {}) {
     throw new Problem("The server does not answer. Is it still running?", 0);
   }
   if (reply.ok) return reply.status === 204 ? null : reply.json();
+  if (reply.status === 401) throw new Problem("The server asks for its token: reload the page to give it.", 401);
   const body = await reply.json().catch(() => ({}));
   const problem = new Problem(body.error || `The server answered with ${reply.status}.`, reply.status);
   problem.retryAfter = Number(reply.headers.get("Retry-After")) || 2;

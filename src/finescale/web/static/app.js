@@ -325,7 +325,8 @@ async function watch(item) {
       if (item.state === "failed") say(item.error);
     });
   } catch (error) {
-    failed(item, error);
+    const forgotten = "The server was started anew and has forgotten this picture. Enlarge it again.";
+    failed(item, error.status === 404 ? new api.Problem(forgotten, 404) : error);
   }
 }
 
