@@ -407,6 +407,8 @@ def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver
     before = set(server.folders()[0].iterdir())
     for kind in ("drop", "paste"):
         assert page.execute_async_script(script, kind) == "none"  # nothing is known of the picture in that moment
+    thumb = page.find_element(By.CLASS_NAME, "thumb")  # dragged to the stage, it is not dropped there as one more
+    ActionChains(page, 50).drag_and_drop_by_offset(thumb, -300, 0).perform()
     assert [name.text for name in page.find_elements(By.CLASS_NAME, "name")] == ["drop.png", "paste.png"]
     page.execute_script("document.querySelector('#network').value = 'rcan'")
     page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
