@@ -389,6 +389,24 @@ def test_a_wrong_size_is_forgotten_with_another_scale(page: webdriver.Chrome, pi
     assert one(page, "width").get_attribute("value") == "1.5"
 
 
+def test_a_scale_chosen_while_the_networks_are_awaited_stays(page: webdriver.Chrome) -> None:
+    wait = """
+        const real = window.fetch, released = new Promise((resolve) => (window.release = resolve));
+        window.fetch = async (...request) => {
+          await released;
+          return real(...request);
+        };
+    """
+    script = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": wait})
+    page.refresh()
+    page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
+    page.execute_script("release()")
+    until(lambda: page.find_elements(By.CSS_SELECTOR, "#network option"))
+    page.execute_async_script("setTimeout(arguments[0])")
+    assert page.find_element(By.CSS_SELECTOR, "input[name=scale]:checked").get_attribute("value") == "2"
+
+
 def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver.Chrome, server: Server) -> None:
     script = """
         const [kind, done] = arguments;

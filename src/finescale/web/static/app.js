@@ -481,6 +481,7 @@ $("scales").append(segment("2", "2×"), segment("3", "3×"), segment("4", "4×")
 arranged();
 await loadNetworks();
 const trained = known[0]?.scales || [4];
-document.querySelector(`input[name=scale][value="${Math.max(...trained)}"]`).checked = true;
+const largest = document.querySelector(`input[name=scale][value="${Math.max(...trained)}"]`);
+largest.checked ||= !document.querySelector("input[name=scale]:checked"); // nobody chose while the networks were awaited
 drawTheme();
 settingsChanged();
