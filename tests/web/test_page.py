@@ -622,8 +622,14 @@ def test_leaving_asks_while_there_is_something_to_lose(page: webdriver.Chrome, p
     assert page.execute_script(asks)
     one(page, "download-current").click()
     assert page.execute_script(asks)  # the other
+    one(page, "clear").click()
+    question = page.switch_to.alert
+    assert question.text == "One result is not saved. Clear the list all the same?"
+    question.dismiss()
     one(page, "download-all").click()
     until(lambda: not page.execute_script(asks))
+    one(page, "clear").click()
+    assert states(page) == []
 
 
 def test_leaving_the_page_removes_its_pictures(page: webdriver.Chrome, server: Server, pictures: list[Path]) -> None:

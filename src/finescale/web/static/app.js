@@ -67,6 +67,7 @@ function settings() {
 const keyOf = (wanted) => JSON.stringify(wanted);
 const isBusy = (item) => ["queued", "sending", "waiting", "running"].includes(item.state);
 const isDone = (item) => item.state === "done" && items.includes(item);
+const isUnsaved = (item) => item.state === "done" && !item.saved;
 const needsWork = (item) => !isBusy(item) && !(item.state === "done" && item.key === keyOf(settings()));
 
 function segment(value, label) {
@@ -423,7 +424,11 @@ $("files").addEventListener("change", (event) => {
   event.target.value = "";
 });
 $("download-current").addEventListener("click", () => download(current));
-$("clear").addEventListener("click", () => [...items].forEach(discard));
+$("clear").addEventListener("click", () => {
+  const lost = items.filter(isUnsaved).length;
+  const results = lost > 1 ? `${lost} results are` : "One result is";
+  if (!lost || confirm(`${results} not saved. Clear the list all the same?`)) [...items].forEach(discard);
+});
 $("download-all").addEventListener("click", () => {
   items.filter(isDone).forEach((item, index) => {
     setTimeout(() => isDone(item) && item.part("download").click(), 400 * index); // browsers drop simultaneous ones
@@ -451,7 +456,7 @@ document.addEventListener("drop", (event) => {
 });
 setInterval(lookAfterAll, 5000);
 window.addEventListener("beforeunload", (event) => {
-  if (items.some((item) => isBusy(item) || (item.state === "done" && !item.saved))) event.preventDefault(); // asks
+  if (items.some((item) => isBusy(item) || isUnsaved(item))) event.preventDefault(); // asks
 });
 window.addEventListener("pagehide", () => {
   for (const item of items) if (item.job) api.remove(item.job.id);
