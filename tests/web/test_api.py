@@ -162,6 +162,17 @@ def test_cancelling_a_running_job_stops_it_and_leaves_nothing(client: httpx.Clie
     assert job["id"] not in [entry.name for entry in folder.iterdir()]
 
 
+def test_a_client_that_leaves_before_the_answer_leaves_no_job(client: httpx.Client, server: Server) -> None:
+    folder = server.folders()[0]
+    before = {entry.name for entry in folder.iterdir()}
+    request = client.build_request("POST", "/api/jobs", files={"picture": ("cat.png", png())})
+    connection = HTTPConnection(request.url.host, request.url.port)
+    connection.request("POST", "/api/jobs", request.read(), {"Content-Type": request.headers["content-type"]})
+    connection.close()
+    after = finished(client, submit(client))
+    until(lambda: {entry.name for entry in folder.iterdir()} - before == {after["id"]})
+
+
 def test_previews_are_pngs_of_eight_bits(client: httpx.Client) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.full((8, 9), 40000, np.uint16)).save(buffer, "TIFF")

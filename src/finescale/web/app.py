@@ -151,6 +151,8 @@ async def submit(request: Request) -> Response:
     try:
         upload, values = _values(form)
         job = await run_in_threadpool(_submit, jobs, upload, values)
+        if await request.is_disconnected():  # whoever left does not know its id
+            await run_in_threadpool(jobs.remove, job.id)
     except Full as full:
         return _full(full)
     finally:
