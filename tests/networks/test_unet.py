@@ -213,6 +213,21 @@ def test_without_a_global_residual_colours_are_turned_back() -> None:
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.tensor([0.485, 0.456, 0.406]))
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize(
+    "options", [{}, {"decoder": "residual"}, {"attention": "both"}, {"norm": "batch"}, {"norm": "none"}]
+)
+def test_training_starts_near_bicubic_enlargement(scale: int, options: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    network = build("unet-2", scale=scale, **options).train()
+    assert isinstance(network, UNet)
+    assert network.bicubic is not None
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        off = (network(x) - network.bicubic(x)).abs().mean().item()
+    assert 1e-4 < off < 0.06  # of white; with weights as Kaiming starts them it was 1.8
+
+
 def test_encoder_takes_the_weights_of_its_classifier() -> None:
     network = tiny(encoder="resnet18")
     classifier = backbones.build("resnet18")

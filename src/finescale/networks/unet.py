@@ -1,6 +1,6 @@
 """U-Nets for super-resolution: any encoder with any decoder, attention, norm, activation and upsampling."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
@@ -184,6 +184,14 @@ class Decoder(nn.Module):
             self.stages.append(stage)
             previous = width
 
+    def linear(self) -> Iterator[nn.Module]:
+        """The layers without an activation after them."""
+        yield self.deepest
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            yield from (stage.enlarge, stage.project)
+            yield from (layer for layer in stage.blocks.children() if isinstance(layer, nn.Conv2d))
+
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = self.deepest(maps[-1])
         for stage, index in zip(self.stages, self.skips):
@@ -275,7 +283,8 @@ class UNet(Network):
         self.decoder = Decoder(channels, strides, widths, stage_blocks, upsampling)
         enlarging: list[nn.Module] = []
         before = widths[-1]
-        for step in (3,) if scale == 3 else (2,) * (scale // 2):
+        steps = (3,) if scale == 3 else (2,) * (scale // 2)
+        for step in steps:
             enlarging += [make_upsampling(upsampling, before, head, step), make_activation(activation, channels=head)]
             before = head
         self.head = nn.Sequential(*enlarging)
@@ -284,11 +293,17 @@ class UNet(Network):
         for module in self.children():
             if not isinstance(module, ResNetEncoder):
                 initialise(module, initialisation, slope=0.2 if activation == "leaky-relu" else 0.0)
-        _shrink_weights(self.output)
+        # no activation follows these: with the gain that makes up for one, every stage would double the features
+        for layer in (*([] if self.input_skip is None else [self.input_skip]), *self.decoder.linear()):
+            initialise(layer, initialisation, slope=1.0)
+        # The 9x9 convolution adds up thousands of products, and an optimiser's first steps are as large for it as for
+        # any other: at features of 1, each would change the picture by more than white is from black.
+        _shrink_weights(self.head, 0.1 ** (1 / len(steps)))
+        _shrink_weights(self.output, 0.1)
         if norm == "none":  # the sums would grow with every block (arXiv 1809.00219, section 3.1)
             for module in self.modules():
                 if isinstance(module, ResidualBlock | DenseBlock):
-                    _shrink_weights(module)
+                    _shrink_weights(module.body if isinstance(module, ResidualBlock) else module.units, 0.1)
 
     def enlarge(self, x: Tensor) -> Tensor:
         normal = self.normalise(x)
@@ -325,8 +340,8 @@ def _set_stride(module: nn.Module, stride: int) -> None:
 
 
 @torch.no_grad()
-def _shrink_weights(module: nn.Module) -> None:
-    """Multiplies the kernels of all but 1x1 convolutions by 0.1."""
+def _shrink_weights(module: nn.Module, factor: float) -> None:
+    """Multiplies the kernels of all convolutions by a factor."""
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
-            layer.weight.mul_(0.1)
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.weight.mul_(factor)
