@@ -1,5 +1,6 @@
 """Engines: all give PyTorch's picture, "auto" takes the fastest, impossible wishes are refused."""
 
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -366,3 +367,20 @@ def test_openvino_takes_pixel_shuffles_of_any_dimensions() -> None:
     np.testing.assert_allclose(
         choose(network, engine="openvino", precision="float32").run(x), x.repeat(2, 2).repeat(2, 3)
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell what a process takes")
+def test_openvino_does_not_keep_what_it_compiled_for_every_size() -> None:
+    pytest.importorskip("openvino")
+
+    def taken() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+    engine = OpenVINOEngine(Source(tiny_network(2), 48))
+    marks = []
+    for i in range(300):
+        engine.run(noise(4 + 4 * (i % 18), 4 + 4 * (i // 18)))
+        if i % 150 == 99:
+            marks.append(taken())
+    assert marks[1] - marks[0] < 20, f"{marks} MiB"

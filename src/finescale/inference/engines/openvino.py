@@ -22,6 +22,7 @@ TOLERANCE = {"float32": FLOAT32, "bfloat16": 60.0, "int8": 40.0}
 # as much as PyTorch's features need in float32: the most of three networks, by benchmarks/memory.py
 MEMORY = {"float32": 1.8, "bfloat16": 1.1, "int8": 1.1}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+KERNELS = 256  # that are kept of those compiled for sizes met before, of four sizes or so; OpenVINO's 5000 fill GiB
 
 
 class OpenVINOEngine(Engine):
@@ -47,6 +48,7 @@ class OpenVINOEngine(Engine):
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS[pick_precision(core) if precision == "int8" else precision],
             "PERFORMANCE_HINT": "LATENCY",
+            "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
         }
         name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
         notes, model = self._stored(name) or self._compile(name)
