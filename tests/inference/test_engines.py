@@ -3,6 +3,7 @@
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array, enlarge
 from finescale.inference.upscale import Upscaler
 from finescale.layers.statistics import alignment
+from finescale.networks import DEFAULT
 from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 
@@ -384,3 +386,25 @@ def test_openvino_does_not_keep_what_it_compiled_for_every_size() -> None:
         if i % 150 == 99:
             marks.append(taken())
     assert marks[1] - marks[0] < 20, f"{marks} MiB"
+
+
+@pytest.mark.parametrize(("engine", "setting"), [("torch", "float64"), ("torch", "device"), ("openvino", "autocast")])
+def test_what_the_program_around_asks_of_torch_changes_nothing(
+    engine: str, setting: str, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    x, path = picture(20, 24), tiny_weights / f"{DEFAULT}-x2.safetensors"
+    wanted = Upscaler(path, device="cpu", engine=engine, precision="float32").pixels(x)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is prepared yet
+    before = torch.get_rng_state()
+    asked = {"device": torch.device("meta"), "autocast": torch.autocast("cpu", torch.bfloat16)}
+    with asked.get(setting, nullcontext()):
+        if setting == "float64":
+            torch.set_default_dtype(torch.float64)
+        try:
+            found = Upscaler(path, device="cpu", engine=engine, precision="float32").pixels(x)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(found, wanted)
+    assert torch.equal(torch.get_rng_state(), before)  # a seeded program goes on as it would have

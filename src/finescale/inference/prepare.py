@@ -3,6 +3,8 @@
 import copy
 import math
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,13 @@ from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
 HEADROOM = 1.75  # of the gates of channel attention over a photograph's
+
+
+@contextmanager
+def exactly(device: torch.device) -> Iterator[None]:
+    """Without gradients, and in the network's own precision even where the program around has autocast switched on."""
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def for_inference(network: Network, window: int | None = WINDOW, gates: list[list[float]] | None = None) -> Network:
@@ -43,9 +52,9 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     if window is not None:
         clone.multiple = math.lcm(clone.multiple, alignment(clone))
     limits = gates or gate_limits(clone)
-    device = next(clone.parameters(), torch.empty(0)).device
+    device = next(clone.parameters(), torch.empty(0, device="cpu")).device
     for layer, values in zip(_channel_attention(clone), limits, strict=True):
-        layer.most = torch.tensor(values, device=device).reshape(1, -1, 1, 1)
+        layer.most = torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
     return clone
 
 
@@ -75,7 +84,7 @@ def gate_limits(network: Network) -> list[list[float]]:
 
     hooks = [gates.register_forward_hook(look) for gates in found]
     try:
-        with torch.inference_mode():
+        with exactly(device):
             for part in samples(network.multiple):
                 network(torch.from_numpy(part).to(device))
     finally:
@@ -106,9 +115,9 @@ def bytes_per_pixel(network: Network) -> float:
     Args:
         network: prepared by `for_inference`.
     """
-    device = next(network.parameters(), torch.empty(0)).device
-    with torch.inference_mode(), _PeakMemory() as alive:
-        network(torch.zeros(1, 3, WINDOW, WINDOW, device=device))
+    device = next(network.parameters(), torch.empty(0, device="cpu")).device
+    with exactly(device), _PeakMemory() as alive:
+        network(torch.zeros(1, 3, WINDOW, WINDOW, dtype=torch.float32, device=device))
     return alive.most / WINDOW**2
 
 

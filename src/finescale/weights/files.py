@@ -100,7 +100,8 @@ def load(path: Path) -> Network:
     header = read_header(path)
     if header.architecture not in ARCHITECTURES:
         raise FinescaleError(f"{path}: made for a network class '{header.architecture}' that this version lacks")
-    network = construct(header.name, ARCHITECTURES[header.architecture], header.arguments)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # neither heeds nor changes the program's own settings
+        network = construct(header.name, ARCHITECTURES[header.architecture], header.arguments).float()
     with safe_open(str(path), framework="pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     try:

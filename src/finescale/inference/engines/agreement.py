@@ -20,7 +20,9 @@ def agreement(
     """dB between the picture of `run` and PyTorch's for (1, 3, H, W), relative to its range, or clipped to `limits`."""
     import torch
 
-    with torch.inference_mode():
+    from finescale.inference.prepare import exactly
+
+    with exactly(torch.device("cpu")):
         wanted, found = network(torch.from_numpy(x)).numpy(), run(x)
     if limits:
         wanted, found = wanted.clip(*limits), found.clip(*limits)

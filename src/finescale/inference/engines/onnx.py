@@ -51,7 +51,7 @@ class ONNXEngine(Engine):
         """Translates, compares with PyTorch, and stores."""
         from finescale.inference.prepare import bytes_per_pixel
 
-        network = source.prepared()
+        network = source.prepared().cpu()
         data = translate(network)
         decibels = least_agreement(network, runner(data))
         if decibels < FLOAT32:
@@ -94,6 +94,9 @@ def translate(network: "Network") -> bytes:
     """
     import torch
 
+    from finescale.inference.prepare import exactly
+
+    x = torch.zeros(1, 3, 53, 67, dtype=torch.float32, device="cpu")
     buffer = io.BytesIO()
     free = {
         "picture": {0: "batch", 2: "height", 3: "width"},
@@ -101,12 +104,12 @@ def translate(network: "Network") -> bytes:
     }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
+        with exactly(x.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # by tracing: twenty times faster here than by torch.export, and the graph is smaller
             torch.onnx.export(
                 network,
-                (torch.zeros(1, 3, 53, 67),),
+                (x,),
                 buffer,  # type: ignore[arg-type]
                 dynamo=False,
                 opset_version=OPSET,

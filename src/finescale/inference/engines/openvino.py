@@ -86,7 +86,7 @@ class OpenVINOEngine(Engine):
         """Translates, compiles, compares with PyTorch, and stores."""
         from finescale.inference.prepare import bytes_per_pixel
 
-        network = self.source.prepared()
+        network = self.source.prepared().cpu()  # wherever it was trained
         multiple = network.multiple
         try:
             from finescale.inference.engines.quantise import quantise
@@ -147,16 +147,20 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     from openvino.frontend.pytorch import ConversionExtension
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(network, torch.zeros(1, 3, *size), check_trace=False)
-    manager = FrontEndManager()
-    frontend = manager.load_by_framework("pytorch")
-    graph = traced.inlined_graph  # its nodes do not outlive it
-    if all(next(node.inputs()).type().dim() == 4 for node in graph.findAllNodes("aten::pixel_shuffle")):
-        frontend.add_extension(ConversionExtension("aten::pixel_shuffle", _depth_to_space))
-    decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
-    model = frontend.convert(frontend.load(decoder))
+    from finescale.inference.prepare import exactly
+
+    x = torch.zeros(1, 3, *size, dtype=torch.float32, device="cpu")
+    with exactly(x.device):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(network, x, check_trace=False)
+        manager = FrontEndManager()
+        frontend = manager.load_by_framework("pytorch")
+        graph = traced.inlined_graph  # its nodes do not outlive it
+        if all(next(node.inputs()).type().dim() == 4 for node in graph.findAllNodes("aten::pixel_shuffle")):
+            frontend.add_extension(ConversionExtension("aten::pixel_shuffle", _depth_to_space))
+        decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
+        model = frontend.convert(frontend.load(decoder))
     model.reshape([-1, 3, -1, -1])
     # a compiled model lists the names of all that went into a node: six times its size, and slow to read
     for i, node in enumerate(model.get_ops()):
