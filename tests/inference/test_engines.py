@@ -1,5 +1,6 @@
 """Engines: all give PyTorch's picture, "auto" takes the fastest, impossible wishes are refused."""
 
+import multiprocessing
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -408,3 +409,19 @@ def test_what_the_program_around_asks_of_torch_changes_nothing(
             torch.set_default_dtype(torch.float32)
     np.testing.assert_array_equal(found, wanted)
     assert torch.equal(torch.get_rng_state(), before)  # a seeded program goes on as it would have
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_goes_on_with_an_upscaler() -> None:
+    up, x = Upscaler(tiny_network(2), device="cpu", engine="torch", precision="float32"), picture(96, 96)
+    wanted = up.pixels(x)
+    child = multiprocessing.get_context("fork").Process(
+        target=lambda: np.testing.assert_array_equal(up.pixels(x), wanted)
+    )
+    child.start()
+    child.join(30)
+    try:
+        assert child.exitcode == 0
+    finally:
+        child.kill()

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
 HEADROOM = 1.75  # of the gates of channel attention over a photograph's
+
+# OpenMP's threads are not there in a forked process, which would wait for them for ever
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @contextmanager
