@@ -399,8 +399,8 @@ def test_what_the_program_around_asks_of_torch_changes_nothing(
     wanted = Upscaler(path, device="cpu", engine=engine, precision="float32").pixels(x)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is prepared yet
     before = torch.get_rng_state()
-    asked = {"device": torch.device("meta"), "autocast": torch.autocast("cpu", torch.bfloat16)}
-    with asked.get(setting, nullcontext()):
+    asked: dict[str, Any] = {"device": torch.device("meta"), "autocast": torch.autocast("cpu", torch.bfloat16)}
+    with asked.get(setting) or nullcontext():
         if setting == "float64":
             torch.set_default_dtype(torch.float64)
         try:

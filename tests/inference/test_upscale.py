@@ -285,6 +285,41 @@ def test_what_is_no_picture(image: object, reason: str) -> None:
         finescale.upscale(image, network="bicubic")  # type: ignore[call-overload]
 
 
+def test_a_result_shares_no_memory_with_its_picture() -> None:
+    small = picture(6, 8)
+    before = small.copy()
+    for size in ({"scale": 1}, {"width": 8}):
+        large = finescale.upscale(small, network="bicubic", **size)  # type: ignore[call-overload]
+        np.testing.assert_array_equal(large, small)
+        large[:] = 0
+        np.testing.assert_array_equal(small, before)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_a_matrix_is_an_array() -> None:
+    grey = picture(6, 8)[..., 0]
+    large = finescale.upscale(np.asmatrix(grey), scale=2, network="bicubic")
+    np.testing.assert_array_equal(large, finescale.upscale(grey, scale=2, network="bicubic"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_asynchronous_upload_is_told() -> None:
+    class Upload:
+        async def read(self) -> bytes:
+            return b""
+
+    with pytest.raises(UsageError, match="read asynchronously; give the bytes"):
+        finescale.upscale(Upload(), network="bicubic")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("wrong", ["n" * 5000, tiny_network, b"bicubic", 4])
+def test_what_is_no_network_is_told(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"neither a network nor a weight file|a network is a name"):
+        finescale.load(wrong)
+    with pytest.raises(UsageError, match=r"neither a network nor a weight file|a network is a name"):
+        finescale.upscale(picture(6, 8), network=wrong)
+
+
 def test_arrays_and_open_files(tmp_path: Path) -> None:
     pixels = picture(6, 8)
     Image.fromarray(pixels).save(tmp_path / "a.png")

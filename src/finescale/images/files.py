@@ -4,6 +4,7 @@ Reading goes through libvips, which gives every format at its own depth, and thr
 writing of PNG and TIFF through `encoders`, of AVIF through libvips and of the rest through Pillow.
 """
 
+import inspect
 import io
 import logging
 import os
@@ -592,11 +593,14 @@ def _contents(file: File) -> tuple[bytes | str, bytes]:
         with open(path, "rb") as opened:
             return path, opened.read(1 << 16)
     try:
-        data = file if isinstance(file, bytes) else file.read()
+        data: Any = file if isinstance(file, bytes) else file.read()
     except UnicodeDecodeError:
-        data = ""  # type: ignore[assignment]
+        data = ""
     except ValueError as error:
         raise UsageError(f"{name_of(file)}: cannot be read ({str(error).rstrip('.').lower()})") from error
+    if inspect.iscoroutine(data):  # of an asynchronous server's upload
+        data.close()
+        raise UsageError(f"{name_of(file)}: is read asynchronously; give the bytes that its read() gives")
     if not isinstance(data, bytes):
         raise UsageError(f"{name_of(file)}: is opened as text; open it with mode 'rb'")
     return data, data[: 1 << 16]

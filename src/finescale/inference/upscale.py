@@ -298,7 +298,7 @@ def upscale(
         FinescaleError: the file cannot be read; floats outside [0, 1]; there are no trained weights.
     """
     if isinstance(image, np.ndarray):
-        image = image.astype(image.dtype.newbyteorder("="), copy=False)
+        image = np.asarray(image, image.dtype.newbyteorder("="))
     picture = _as_picture(image)
     if scale is None and width is None and height is None and fit is None:
         scale = 4
@@ -427,6 +427,8 @@ def _like(array: Array, samples: Array) -> Array:
     """The samples (H, W, C) of the result for a picture that was an array: of its type and number of dimensions."""
     if array.dtype.kind == "f":
         samples = (samples / np.float32(65535)).astype(array.dtype)
+    elif np.may_share_memory(samples, array):  # a factor of 1; who changes the result does not mean the picture
+        samples = samples.copy()
     return samples if array.ndim == 3 else samples[..., 0]
 
 

@@ -58,14 +58,14 @@ def available() -> Iterator[Found]:
         yield Found(name, scale, path, read_header(path))
 
 
-def scales(network: str | Path | None = None) -> list[int]:
+def scales(network: str | os.PathLike[str] | None = None) -> list[int]:
     """The scales at which a network (as `load` takes it) can be had on this machine, in rising order.
 
     Raises:
         UsageError: there is no network or file of that name.
         FinescaleError: there are no trained weights, or the file is damaged.
     """
-    text = str(DEFAULT if network is None else network)
+    text = _text(network)
     if text in NETWORKS or text in ALIASES:
         if not NETWORKS[resolve(text)].trained:
             return [2, 3, 4]
@@ -76,7 +76,7 @@ def scales(network: str | Path | None = None) -> list[int]:
     return [read_header(_weight_file(text)).scale]
 
 
-def load(network: str | Path | None = None, scale: int | None = None) -> Network:
+def load(network: str | os.PathLike[str] | None = None, scale: int | None = None) -> Network:
     """A trained network, ready to use: float32, on the CPU, in evaluation mode.
 
     Args:
@@ -89,7 +89,7 @@ def load(network: str | Path | None = None, scale: int | None = None) -> Network
     """
     if scale not in (None, 2, 3, 4):
         raise UsageError(f"scale is 2, 3 or 4, not {scale!r}")
-    text = str(DEFAULT if network is None else network)
+    text = _text(network)
     if text in NETWORKS or text in ALIASES:
         scale = int(scale or 4)
         entry = NETWORKS[resolve(text)]
@@ -107,6 +107,14 @@ def load(network: str | Path | None = None, scale: int | None = None) -> Network
     return loaded
 
 
+def _text(network: object) -> str:
+    if network is None:
+        return DEFAULT
+    if not isinstance(network, str | os.PathLike):
+        raise UsageError(f"a network is a name or a weight file, not {type(network).__name__}")
+    return os.fspath(network)
+
+
 def _missing(what: str) -> FinescaleError:
     have = sorted({f"{found.name} x{found.scale}" for found in available()})
     return FinescaleError(
@@ -116,7 +124,7 @@ def _missing(what: str) -> FinescaleError:
 
 
 def _weight_file(text: str) -> Path:
-    if not Path(text).is_file():
+    if not os.path.isfile(text):  # noqa: PTH113 (Path's fails over a name that is too long)
         raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
     return Path(text)
 
