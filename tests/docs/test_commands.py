@@ -98,7 +98,7 @@ def test_blocks_are_found_and_marked_ones_left_out() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_no_command_hides_in_a_block_that_is_not_looked_at(page: Path) -> None:
     kinds = re.findall(r"^ *```(\w*)$", page.read_text("utf-8"), flags=re.MULTILINE)
-    assert set(kinds[::2]) <= {"sh", "python", "toml", "json", "ini", "nginx", "text"}, kinds
+    assert set(kinds[::2]) <= {"sh", "bat", "python", "toml", "json", "ini", "nginx", "text"}, kinds
     assert set(kinds[1::2]) <= {""}
 
 
