@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -425,3 +426,26 @@ def test_a_forked_process_goes_on_with_an_upscaler() -> None:
         assert child.exitcode == 0
     finally:
         child.kill()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_threads_that_begin_together_translate_once(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(warnings, "filters", [*warnings.filters])
+    before, traced = [*warnings.filters], []
+    place, name = (torch.jit, "trace") if engine == "openvino" else (torch.onnx, "export")
+    real = getattr(place, name)
+
+    def counted(*args: Any, **options: Any) -> Any:
+        traced.append(name)
+        return real(*args, **options)
+
+    monkeypatch.setattr(place, name, counted)
+    network = tiny_network(2, blocks=1)
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda _: choose(network, device="cpu", engine=engine, precision="float32"), range(3)))
+    assert len(traced) == 1
+    assert [*warnings.filters] == before  # silenced only meanwhile

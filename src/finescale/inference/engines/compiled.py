@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import secrets
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
 
 VERSION = 12  # of what is stored and of how networks are translated; another one leaves old entries unread
+
+MAKING = threading.Lock()
+"""Held while a network is translated: others find it in the cache then, and meanwhile the whole program's warnings are
+silenced."""
 
 
 def processor() -> str:

@@ -38,7 +38,11 @@ class ONNXEngine(Engine):
 
     def __init__(self, source: Source) -> None:
         name = compiled.key(weights=source.fingerprint(), engine=f"onnx {OPSET} {load_runtime().__version__}")
-        notes, data = compiled.read(name) or self._translate(source, name)
+        found = compiled.read(name)
+        if found is None:
+            with compiled.MAKING:
+                found = compiled.read(name) or self._translate(source, name)
+        notes, data = found
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._run = runner(data)
 

@@ -51,7 +51,11 @@ class OpenVINOEngine(Engine):
             "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
         }
         name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
-        notes, model = self._stored(name) or self._compile(name)
+        found = self._stored(name)
+        if found is None:
+            with compiled.MAKING:
+                found = self._stored(name) or self._compile(name)
+        notes, model = found
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness = notes["agreement"] if precision == "int8" else None
         self._multiple: int = notes["multiple"]
