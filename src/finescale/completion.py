@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Iterator
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, install
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
@@ -16,7 +16,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         import shtab
     except ImportError as error:
         raise FinescaleError(
-            "completion needs the extra 'completion' (shtab is missing): pip install \"finescale[completion]\""
+            f"completion needs the extra 'completion' (shtab is missing): {install('completion')}"
         ) from error
     from finescale.networks.catalogue import ALIASES, NETWORKS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finescale import __version__
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, install
 from finescale.inference.machine import meminfo, processor
 
 PACKAGES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "pydantic", "rich")
@@ -175,7 +175,7 @@ def _extras(problems: list[str]) -> list[dict[str, Any]]:
             "name": extra,
             "for": PURPOSES[extra],
             "missing": [name for name in names if _version(name) is None],
-            "install": f'pip install "finescale[{extra}]"',
+            "install": install(extra),
         }
         for extra, names in needs.items()
     ]

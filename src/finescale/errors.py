@@ -25,6 +25,11 @@ class FinescaleWarning(UserWarning):
     """Something a person should know although the work goes on."""
 
 
+def install(extra: str) -> str:
+    """The command that brings an extra, in quotes that every shell takes (cmd.exe hands single ones on to pip)."""
+    return f'pip install "finescale[{extra}]"'
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
     """A hint such as ``; did you mean 'rcan'?`` for a misspelt `name`, or an empty string."""
     import difflib

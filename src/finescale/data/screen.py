@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finescale.data import download, store
-from finescale.errors import UsageError, nearest
+from finescale.errors import UsageError, install, nearest
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -67,7 +67,7 @@ def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
         task = bar.add_task("drawing", total=count)
         for _ in graphics.draw(out, range(seed, seed + count), side, overwrite=overwrite):
             bar.advance(task)
-    fonts = "" if graphics.has_fonts() else '; in one font only: pip install "finescale[report]" brings others'
+    fonts = "" if graphics.has_fonts() else f"; in one font only: {install('report')} brings others"
     print(f"{out}: {count} {'picture' if count == 1 else 'pictures'} of {side} x {side}{fonts}")
     return 0
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, install
 from finescale.evaluation import metric_files
 from finescale.evaluation.metrics import Pixels
 from finescale.evaluation.scoring import Unavailable
@@ -74,11 +74,11 @@ def load() -> Brisque:
     try:
         opencv = import_module("cv2")
     except ImportError as error:
-        raise FinescaleError('BRISQUE needs OpenCV: pip install "finescale[brisque]"') from error
+        raise FinescaleError(f"BRISQUE needs OpenCV: {install('brisque')}") from error
     if not hasattr(getattr(opencv, "quality", None), "QualityBRISQUE_create"):  # another OpenCV beside it hides it too
         raise FinescaleError(
             "BRISQUE needs OpenCV with its contributed modules, and the one that is installed has none: "
-            'uninstall every opencv package, then pip install "finescale[brisque]"'
+            f"uninstall every opencv package, then {install('brisque')}"
         )
     files = [metric_files.find(name, *_SYSTEM) for name in (MODEL, RANGE)]
     if None in files:

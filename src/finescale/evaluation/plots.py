@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finescale.atomic import new_file
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, install
 from finescale.evaluation import published
 from finescale.evaluation.benchmark import Run
 from finescale.evaluation.contenders import REFERENCES
@@ -43,7 +43,7 @@ def require() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise FinescaleError('plots and figures need matplotlib: pip install "finescale[report]"') from error
+        raise FinescaleError(f"plots and figures need matplotlib: {install('report')}") from error
     matplotlib.use("agg")
     return matplotlib
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, UsageError, install, nearest
 from finescale.evaluation import speed
 from finescale.evaluation.plots import INK, OURS, STYLE, THEIRS, require, save
 from finescale.evaluation.tables import console
@@ -147,7 +147,7 @@ def _measured(
     """A line with its figures, or with what is missing; `macs` are per input pixel."""
     lacking = [package for package in WAYS[line.engine, line.precision] if find_spec(package) is None]
     if lacking:
-        return replace(line, missing=f'needs {lacking[0]}: pip install "finescale[{_EXTRAS[lacking[0]]}]"')
+        return replace(line, missing=f"needs {lacking[0]}: {install(_EXTRAS[lacking[0]])}")
     settings = {"engine": line.engine, "precision": line.precision, "device": str(device)}
     try:
         found = speed.measure_apart(line.network, line.scale, settings, size, repeats=repeats)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, install
 from finescale.images import exif as exif_blocks
 from finescale.images.picture import Picture, fitting, from_pil, full_range, split, unmultiplied
 
@@ -78,7 +78,7 @@ def with_libheif(data: bytes | str) -> Decoder:
         OSError and others of `ERRORS`: it cannot be opened.
     """
     if not HEIC:
-        raise FinescaleError('HEIC pictures need another package: pip install "finescale[heic]"')
+        raise FinescaleError(f"HEIC pictures need another package: {install('heic')}")
     import pillow_heif
 
     file = pillow_heif.open_heif(io.BytesIO(data) if isinstance(data, bytes) else data, convert_hdr_to_8bit=False)

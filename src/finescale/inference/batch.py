@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finescale.errors import UsageError, system_reason
+from finescale.errors import UsageError, install, system_reason
 from finescale.images import files
 from finescale.inference.advice import Advice
 from finescale.inference.flow import Flow, Job
@@ -251,7 +251,7 @@ def _but(paths: Collection[Path]) -> str:
 def _cure(paths: Collection[Path]) -> str:
     """What would let HEIC be read, if it is among the files and is not."""
     extensions = {path.suffix.lower() for path in paths}
-    return '; HEIC needs: pip install "finescale[heic]"' if extensions & files.HEIC_NAMES.keys() else ""
+    return f"; HEIC needs: {install('heic')}" if extensions & files.HEIC_NAMES.keys() else ""
 
 
 def _report(flow: Flow) -> dict[str, list[dict[str, str | int]]]:

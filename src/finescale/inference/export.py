@@ -11,7 +11,7 @@ import numpy as np
 
 from finescale import __version__
 from finescale.atomic import check_free, check_target, new_file, publish, writing
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, UsageError, install, nearest
 from finescale.inference.engines import onnx, openvino
 from finescale.inference.prepare import WINDOW, for_inference
 from finescale.inference.tiling import Array
@@ -91,7 +91,7 @@ def _export_onnx(
     try:
         run = onnx.runner(data)
     except ImportError as error:
-        raise UsageError('checking the file needs ONNX Runtime: pip install "finescale[onnx]"') from error
+        raise UsageError(f"checking the file needs ONNX Runtime: {install('onnx')}") from error
     found = compare(network, run)
     with new_file(path, overwrite=overwrite) as file:
         file.write(data)

@@ -21,7 +21,7 @@ from finescale.backbones import catalogue as backbones
 from finescale.data.crops import Crops
 from finescale.data.degradations import Degradation
 from finescale.data.store import Store
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, install
 from finescale.inference.engines.pytorch import fast_bfloat16
 from finescale.inference.tiling import is_out_of_memory
 from finescale.networks import catalogue
@@ -354,7 +354,7 @@ def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: boo
             observers.append(Board(out / "board", speed))
         except ImportError:
             for observer in observers:
-                observer.said('tensorboard is not installed, so no curves are written (pip install "finescale[train]")')
+                observer.said(f"tensorboard is not installed, so no curves are written ({install('train')})")
     return observers
 
 

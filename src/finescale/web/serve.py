@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, install
 from finescale.web.jobs import Jobs, Limits
 
 
@@ -50,9 +50,7 @@ def serve(
         import starlette  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise FinescaleError(
-            f"the page needs the extra 'web' ({error.name} is missing): pip install \"finescale[web]\""
-        ) from error
+        raise FinescaleError(f"the page needs the extra 'web' ({error.name} is missing): {install('web')}") from error
     from finescale.inference.upscale import check_settings
     from finescale.web.app import application
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, UsageError, install, nearest
 from finescale.inference import ENGINES, PRECISIONS
 from finescale.inference.engines import compiled
 from finescale.inference.engines.interface import Engine
@@ -90,7 +90,7 @@ def _possible(device: str, engine: str, precision: str) -> str:
             raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")
     if precision == "int8" and engine == "auto":
         if not find_spec("openvino"):
-            raise UsageError('int8 needs OpenVINO and NNCF: pip install "finescale[int8]"')
+            raise UsageError(f"int8 needs OpenVINO and NNCF: {install('int8')}")
         engine = "openvino"
     if engine in ("openvino", "onnx") and device not in ("auto", "cpu"):
         raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")

@@ -6,18 +6,26 @@ import os
 import platform
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
 
 VERSION = 12  # of what is stored and of how networks are translated; another one leaves old entries unread
 
-MAKING = threading.Lock()
-"""Held while a network is translated: others find it in the cache then, and meanwhile the whole program's warnings are
-silenced."""
+_MAKING = threading.Lock()
+T = TypeVar("T")
+
+
+def once(find: Callable[[], T | None], make: Callable[[], T]) -> T:
+    """What is stored, or else is made, by one thread: meanwhile the whole program's warnings are silenced."""
+    found = find()
+    if found is None:
+        with _MAKING:
+            found = find() or make()
+    return found
 
 
 def processor() -> str:

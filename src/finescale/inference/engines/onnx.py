@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import UsageError
+from finescale.errors import UsageError, install
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement
 from finescale.inference.engines.interface import Engine
@@ -38,11 +38,7 @@ class ONNXEngine(Engine):
 
     def __init__(self, source: Source) -> None:
         name = compiled.key(weights=source.fingerprint(), engine=f"onnx {OPSET} {load_runtime().__version__}")
-        found = compiled.read(name)
-        if found is None:
-            with compiled.MAKING:
-                found = compiled.read(name) or self._translate(source, name)
-        notes, data = found
+        notes, data = compiled.once(lambda: compiled.read(name), lambda: self._translate(source, name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._run = runner(data)
 
@@ -73,7 +69,7 @@ def load_runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UsageError('the onnx engine needs ONNX Runtime: pip install "finescale[onnx]"') from error
+        raise UsageError(f"the onnx engine needs ONNX Runtime: {install('onnx')}") from error
     return onnxruntime
 
 
@@ -122,5 +118,5 @@ def translate(network: "Network") -> bytes:
                 dynamic_axes=free,
             )
     except (ImportError, torch.onnx.errors.OnnxExporterError) as error:
-        raise UsageError(f'ONNX files need the package onnx: pip install "finescale[onnx]" ({error})') from error
+        raise UsageError(f"ONNX files need the package onnx: {install('onnx')} ({error})") from error
     return buffer.getvalue()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import UsageError
+from finescale.errors import UsageError, install
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
 from finescale.inference.engines.interface import Engine
@@ -51,11 +51,7 @@ class OpenVINOEngine(Engine):
             "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
         }
         name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
-        found = self._stored(name)
-        if found is None:
-            with compiled.MAKING:
-                found = self._stored(name) or self._compile(name)
-        notes, model = found
+        notes, model = compiled.once(lambda: self._stored(name), lambda: self._compile(name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness = notes["agreement"] if precision == "int8" else None
         self._multiple: int = notes["multiple"]
@@ -198,5 +194,5 @@ def load_core() -> tuple[Any, str]:
     try:
         import openvino
     except ImportError as error:
-        raise UsageError('the openvino engine needs OpenVINO: pip install "finescale[fast]"') from error
+        raise UsageError(f"the openvino engine needs OpenVINO: {install('fast')}") from error
     return openvino.Core(), openvino.get_version()

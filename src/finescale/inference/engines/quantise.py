@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from finescale.errors import UsageError
+from finescale.errors import UsageError, install
 from finescale.inference.photograph import samples
 
 CHANNELS = 16  # a convolution with fewer of them gains nothing
@@ -86,7 +86,7 @@ def _nncf() -> Any:
     try:
         import nncf
     except ImportError as error:
-        raise UsageError('int8 needs OpenVINO and NNCF: pip install "finescale[int8]"') from error
+        raise UsageError(f"int8 needs OpenVINO and NNCF: {install('int8')}") from error
     finally:
         if before is None:
             del os.environ["NNCF_CI"]
