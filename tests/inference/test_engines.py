@@ -16,6 +16,7 @@ import torch
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
+import finescale
 from finescale import weights
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.inference import engines
@@ -426,6 +427,40 @@ def test_a_forked_process_goes_on_with_an_upscaler() -> None:
         assert child.exitcode == 0
     finally:
         child.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnx"])
+def test_a_forked_process_goes_on_after_a_call(
+    engine: str, tiny_weights: Path, compiled_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
+    x = picture(48, 48)
+    wanted = finescale.upscale(x, 2, engine=engine)  # which keeps its network ready, with threads that do not go along
+    context = multiprocessing.get_context("fork")
+
+    def grandchild() -> None:
+        np.testing.assert_array_equal(finescale.upscale(x, 2, engine=engine), wanted)
+
+    def child() -> None:
+        grandchild()
+        below = context.Process(target=grandchild)
+        below.start()
+        below.join(20)
+        code = below.exitcode
+        below.kill()
+        os._exit(code != 0)
+
+    process = context.Process(target=child)
+    process.start()
+    process.join(30)
+    try:
+        assert process.exitcode == 0
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])

@@ -1,6 +1,9 @@
 """Pictures of every kind enlarged: sizes, transparency, 16 bits, grey, metadata, self-ensemble."""
 
 import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +26,7 @@ from finescale.inference.size import Target, passes
 from finescale.inference.tiling import Cancelled
 from finescale.inference.transparency import bleed, within_neighbours
 from finescale.inference.upscale import Upscaler
+from finescale.weights.files import save
 
 
 def upscaler(scale: int = 2, **settings: object) -> Upscaler:
@@ -205,9 +209,64 @@ def test_the_face(tmp_path: Path) -> None:
         finescale.upscale(image, network="rcan")
 
 
-def tiny_file(folder: Path) -> Path:
-    from finescale.weights.files import save
+@pytest.mark.usefixtures("face")
+def test_the_network_of_the_last_call_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    real = Upscaler.__init__
 
+    def counted(self: Upscaler, *args: Any, **options: Any) -> None:
+        made.append(args)
+        real(self, *args, **options)
+
+    monkeypatch.setattr(Upscaler, "__init__", counted)
+    x, weights = picture(20, 20), tiny_file(tmp_path)
+    large = finescale.upscale(x, 2, weights, engine="torch")
+    with ThreadPoolExecutor(3) as threads:
+        for again in threads.map(lambda _: finescale.upscale(x, 2, weights, engine="torch"), range(6)):
+            np.testing.assert_array_equal(again, large)
+    assert len(made) == 1
+    finescale.upscale(x, 2, weights, engine="torch", precision="float32")
+    assert len(made) == 2  # other settings
+    network = tiny_network(2, blocks=1)
+    save(network, tmp_path / "other.safetensors", dtype=torch.float32)
+    (tmp_path / "other.safetensors").replace(weights)
+    other = finescale.upscale(x, 2, weights, engine="torch", precision="float32")
+    assert len(made) == 3  # the file was replaced
+    np.testing.assert_array_equal(other, Upscaler(network, engine="torch", precision="float32").pixels(x))
+
+
+KEPT = """
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import finescale
+
+
+def taken():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+small, large = np.zeros((48, 48, 3), np.uint8), np.zeros((900, 900, 3), np.uint8)
+finescale.upscale(small, 2, engine=sys.argv[1])
+before = taken()
+finescale.upscale(large, 2, engine=sys.argv[1])
+print(taken() - before)
+"""
+
+
+@pytest.mark.usefixtures("face")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory there")
+@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+def test_what_is_kept_gives_its_memory_back(engine: str) -> None:
+    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    grown = subprocess.run([sys.executable, "-c", KEPT, engine], check=True, capture_output=True, text=True).stdout
+    assert int(grown) < 100  # MiB
+
+
+def tiny_file(folder: Path) -> Path:
     path = folder / "mine.safetensors"
     save(tiny_network(2), path)
     return path

@@ -3,8 +3,10 @@
 import math
 import operator
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from numbers import Integral
 from pathlib import Path
@@ -160,6 +162,12 @@ class Upscaler:
         chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
         return enlarge_picture(picture, [self] * len(chain), size, progress)
 
+    def rest(self) -> None:
+        """Gives memory back that large tiles took, and stays ready; not while another thread enlarges."""
+        for engine in (self.engine, self._fine):
+            if engine:
+                engine.rest()
+
     def engine_for(self, dtype: Any) -> "Engine":
         """What computes samples of a type: above 8 bits and for the self-ensemble in float32, unless asked."""
         if dtype == np.uint8 and not self.ensemble:
@@ -281,7 +289,8 @@ def upscale(
         image: a Pillow image; an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or float in [0, 1]; or a file: its
             path, its bytes, or one opened for reading bytes.
         scale: any factor above 0 up to 16; 4 if no other size is asked for.
-        network: a name (see `finescale.networks()`), a weight file or a network; None: the default.
+        network: a name (see `finescale.networks()`), a weight file or a network; None: the default. That of the last
+            call is kept ready for the next, unless it was a network itself, which may have changed since.
         width, height: of the result, instead of `scale`; the other side follows.
         fit: (width, height) of a box to fill, instead of `scale`.
         device, engine, precision, ensemble, tile: see `Upscaler`.
@@ -311,7 +320,8 @@ def upscale(
         "tile": tile,
     }
     if network is None or isinstance(network, str | os.PathLike):
-        large = Networks(network, **settings).picture(picture, size, progress)
+        with _kept.networks(network, settings) as networks:
+            large = networks.picture(picture, size, progress)
     else:
         from finescale.networks.base import Network
 
@@ -394,6 +404,11 @@ class Networks:
             self._ready[scale] = Upscaler(source, **self.settings)
         return self._ready[scale]
 
+    def rest(self) -> None:
+        """See `Upscaler.rest`."""
+        for upscaler in self.ready:
+            upscaler.rest()
+
     def chain(self, size: tuple[int, int], target: tuple[int, int]) -> list[Upscaler]:
         """The upscalers that take a picture of (width, height) to at least `target`."""
         factor = max(target[0] / size[0], target[1] / size[1])
@@ -402,6 +417,67 @@ class Networks:
     def picture(self, picture: Picture, size: tuple[int, int], progress: Progress | None = None) -> Picture:
         """See `Upscaler.picture`."""
         return enlarge_picture(picture, self.chain(picture.size, size), size, progress)
+
+
+@dataclass
+class _Used:
+    """Networks, what they were made of, and how many threads enlarge with them now."""
+
+    of: object
+    networks: Networks
+    threads: int = 0
+
+
+class _Kept:
+    """The networks of the last call of `upscale`: making them ready takes longer than a small picture."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: _Used | None = None
+        self._parents: list[_Used | None] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        """The engines' threads are not in this process: its parent's can neither compute here nor be taken down."""
+        self._parents.append(self._last)
+        self._lock, self._last = threading.Lock(), None
+
+    @contextmanager
+    def networks(self, network: "str | os.PathLike[str] | None", settings: dict[str, Any]) -> Iterator[Networks]:
+        """Those of the last call if they would come out the same, else new ones, which are kept."""
+        files = _files(network)
+        of = (repr(settings), network, *files)
+        with self._lock:
+            used = self._last
+            if used is None or used.of != of:
+                used = _Used(of, Networks(network, **settings))
+                self._last = used if files else None
+            used.threads += 1
+        try:
+            yield used.networks
+        finally:
+            with self._lock:
+                used.threads -= 1
+                if not used.threads:
+                    used.networks.rest()
+
+
+_kept = _Kept()
+
+
+def _files(network: "str | os.PathLike[str] | None") -> list[object]:
+    """The weight files that a name or path stands for now, with what tells whether one was replaced."""
+    from finescale.weights import places
+
+    name = DEFAULT if network is None else os.fspath(network)
+    found: list[object] = []
+    for path in (Path(name), *(places.present(name, scale) for scale in (2, 3, 4))):
+        with suppress(OSError, ValueError):
+            if path and path.is_file():
+                state = path.stat()
+                found += [path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns]
+    return found
 
 
 def _as_picture(image: "Image.Image | Array | File") -> Picture:

@@ -43,7 +43,10 @@ class Studio:
             files.warn(f"{source}: {better.one}; the network {better.network} {better.does}")
         if self._networks.network != order.network:
             self._networks = Networks(order.network, **self.settings)
-        enlarged = self._networks.picture(picture, order.size, progress)
+        try:
+            enlarged = self._networks.picture(picture, order.size, progress)
+        finally:
+            self._networks.rest()
         files.write(enlarged, result, format=order.format)
         for upscaler in self._networks.ready:
             remark = upscaler.remark

@@ -34,6 +34,10 @@ class Engine(Protocol):
         """The same network in float32, or None where this one is already."""
         return None
 
+    def rest(self) -> None:
+        """Gives memory back that the features of large tiles took; called while nothing is computed."""
+        return None
+
     def tile_budget(self) -> float:
         """Bytes that the features of one tile may take now, see `finescale.inference.machine`; here, on a CPU."""
         return tile_budget()

@@ -71,6 +71,10 @@ class OpenVINOEngine(Engine):
         """The same network in float32."""
         return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
 
+    def rest(self) -> None:
+        """See `Engine`: OpenVINO keeps all that its largest tile needed."""
+        self._model.release_memory()
+
     def _stored(self, name: str) -> tuple[dict[str, Any], Any] | None:
         """The notes and the model that were compiled before; None where there are none, or they cannot be read."""
         entry = compiled.read(name)
