@@ -113,8 +113,17 @@ def _engines(problems: list[str]) -> list[dict[str, Any]]:
     def onnxruntime() -> str:
         return ", ".join(import_module("onnxruntime").get_available_providers())
 
+    def mnn() -> str:
+        from finescale.inference.engines.mnn import load_library
+
+        return f"{load_library().__name__}, float32"
+
     engines: list[dict[str, Any]] = [{"name": "torch", "version": _version("torch"), "works": True, "what": ""}]
-    for name, extra, look in (("openvino", "fast", openvino), ("onnxruntime", "onnx", onnxruntime)):
+    for name, extra, look in (
+        ("openvino", "fast", openvino),
+        ("MNN", "fast", mnn),
+        ("onnxruntime", "onnx", onnxruntime),
+    ):
         version = _version(name)
         engine: dict[str, Any] = {"name": name, "version": version, "works": False, "what": f"extra '{extra}'"}
         if version is not None:

@@ -259,9 +259,9 @@ print(taken() - before)
 
 @pytest.mark.usefixtures("face")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory there")
-@pytest.mark.parametrize("engine", ["openvino", "onnx"])
+@pytest.mark.parametrize("engine", ["openvino", "mnn", "onnx"])
 def test_what_is_kept_gives_its_memory_back(engine: str) -> None:
-    pytest.importorskip({"onnx": "onnxruntime"}.get(engine, engine))
+    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(engine, engine))
     grown = subprocess.run([sys.executable, "-c", KEPT, engine], check=True, capture_output=True, text=True).stdout
     assert int(grown) < 100  # MiB
 

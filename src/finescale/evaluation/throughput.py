@@ -22,11 +22,12 @@ WAYS: dict[tuple[str, str], tuple[str, ...]] = {
     ("torch", "float32"): (),
     ("torch", "bfloat16"): (),
     ("onnx", "float32"): ("onnx", "onnxruntime"),
+    ("mnn", "float32"): ("onnx", "MNN"),
     ("openvino", "float32"): ("openvino",),
     ("openvino", "bfloat16"): ("openvino",),
     ("openvino", "int8"): ("openvino", "nncf"),
 }
-_EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "fast", "nncf": "int8"}
+_EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "fast", "MNN": "fast", "nncf": "int8"}
 
 
 @dataclass(frozen=True)

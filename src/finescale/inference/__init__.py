@@ -1,4 +1,4 @@
 """A network applied to a picture of any size: tiling, local statistics, self-ensemble, engines, files."""
 
-ENGINES = ("auto", "torch", "openvino", "onnx")
+ENGINES = ("auto", "torch", "openvino", "mnn", "onnx")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")

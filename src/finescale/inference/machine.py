@@ -1,5 +1,6 @@
 """What this machine has: its processor, its memory, and how much of that a tile may take; needs no torch."""
 
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,16 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use; two threads of one core (Linux tells) count once."""
+    try:
+        own = os.sched_getaffinity(0)
+        folder = Path("/sys/devices/system/cpu")
+        return len({(folder / f"cpu{one}" / "topology" / "thread_siblings_list").read_text() for one in own})
+    except (OSError, AttributeError):
+        return os.cpu_count() or 1
 
 
 def meminfo(proc: Path = Path("/proc")) -> dict[str, int]:

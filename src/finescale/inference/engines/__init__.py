@@ -1,6 +1,7 @@
-"""What computes the network: PyTorch everywhere, OpenVINO and ONNX Runtime where they are installed."""
+"""What computes the network: PyTorch everywhere; OpenVINO, MNN and ONNX Runtime where they are installed."""
 
 import os
+import platform
 import shutil
 import sys
 from importlib.util import find_spec
@@ -27,9 +28,10 @@ def choose(
 ) -> Engine:
     """The engine for a network.
 
-    "auto" takes the fastest that is installed, runs here and loses less than 0.01 dB: PyTorch on a GPU, OpenVINO on a
-    CPU, in bfloat16 where the processor has it; without OpenVINO ONNX Runtime for float32, else PyTorch. Torch is not
-    imported if it is not needed. "int8" is for those who ask: it loses more, and OpenVINO alone computes it.
+    "auto" takes the fastest that is installed, runs here and loses less than 0.01 dB: PyTorch on a GPU; on a CPU with
+    bfloat16 OpenVINO, in that, and on others of the kind x86-64 MNN; without them OpenVINO or ONNX Runtime for float32,
+    else PyTorch. Torch is not imported if it is not needed. "int8" is for those who ask: it loses more, and OpenVINO
+    alone computes it.
 
     Args:
         network: a network or a weight file.
@@ -43,7 +45,7 @@ def choose(
     """
     engine = _possible(device, engine, precision)
     source = Source(network, window)
-    if engine in ("openvino", "onnx"):
+    if engine in ("openvino", "mnn", "onnx"):
         return _make(engine, source, precision)
     if engine == "auto" and _on_cpu(device):
         for name, exactness in _fastest(precision):
@@ -71,6 +73,10 @@ def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -
         from finescale.inference.engines.openvino import load_core, pick_precision
 
         pick_precision(load_core()[0], precision)
+    elif engine == "mnn" and not find_spec("MNN"):
+        from finescale.inference.engines.mnn import load_library
+
+        load_library()
     elif engine == "onnx" and not find_spec("onnxruntime"):
         from finescale.inference.engines.onnx import load_runtime
 
@@ -92,9 +98,9 @@ def _possible(device: str, engine: str, precision: str) -> str:
         if not find_spec("openvino"):
             raise UsageError(f"int8 needs OpenVINO and NNCF: {install('int8')}")
         engine = "openvino"
-    if engine in ("openvino", "onnx") and device not in ("auto", "cpu"):
+    if engine in ("openvino", "mnn", "onnx") and device not in ("auto", "cpu"):
         raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")
-    exact = {"torch": ("float32", "bfloat16"), "onnx": ("float32",)}.get(engine, PRECISIONS)
+    exact = {"torch": ("float32", "bfloat16"), "mnn": ("float32",), "onnx": ("float32",)}.get(engine, PRECISIONS)
     if precision not in ("auto", *exact):
         raise UsageError(f"the {engine} engine computes in {' and '.join(exact)}, not in {precision}")
     return engine
@@ -106,11 +112,32 @@ def _on_cpu(device: str) -> bool:
 
 def _fastest(precision: str) -> list[tuple[str, str]]:
     """The installed engines that are faster than PyTorch on this CPU, and in which precision, fastest first."""
+    low = precision != "float32" and _bfloat16()
+    found = []
+    if precision != "bfloat16" and not low and find_spec("MNN") and find_spec("onnx") and _fits_mnn():
+        found.append(("mnn", "float32"))
     if find_spec("openvino"):
-        return [("openvino", p) for p in (("auto", "float32") if precision == "auto" else (precision,))]
+        return found + [("openvino", p) for p in (("auto", "float32") if precision == "auto" else (precision,))]
     # PyTorch in bfloat16 is faster than ONNX Runtime in float32
-    low = precision == "bfloat16" or (precision == "auto" and "bf16" in compiled.processor())
-    return [("onnx", "float32")] if find_spec("onnxruntime") and find_spec("onnx") and not low else []
+    if find_spec("onnxruntime") and find_spec("onnx") and precision != "bfloat16" and not low:
+        found.append(("onnx", "float32"))
+    return found
+
+
+def _fits_mnn() -> bool:
+    """Whether MNN was found to be the fastest in float32 on processors such as this, and its converter can be run."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and not _bfloat16() and not hasattr(sys, "frozen") and bool(sys.executable)
+
+
+def _bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16; where the system does not tell its abilities, OpenVINO does."""
+    abilities = compiled.processor()
+    if "flags" in abilities or not find_spec("openvino"):
+        return "bf16" in abilities
+    from finescale.inference.engines.openvino import load_core, pick_precision
+
+    return pick_precision(load_core()[0]) == "bfloat16"
 
 
 def _make(engine: str, source: Source, precision: str) -> Engine:
@@ -118,6 +145,10 @@ def _make(engine: str, source: Source, precision: str) -> Engine:
         from finescale.inference.engines.onnx import ONNXEngine
 
         return ONNXEngine(source)
+    if engine == "mnn":
+        from finescale.inference.engines.mnn import MNNEngine
+
+        return MNNEngine(source)
     from finescale.inference.engines.openvino import OpenVINOEngine
 
     return OpenVINOEngine(source, precision)

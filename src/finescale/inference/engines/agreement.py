@@ -30,7 +30,12 @@ def agreement(
     return float(20 * np.log10(max(1.0, float(np.abs(wanted).max())) / max(error, 1e-12)))
 
 
-def least_agreement(network: "Network", run: Callable[[Array], Array], multiple: int = 1) -> float:
-    """The worst `agreement` for noise of a few sizes, as multiples of `multiple` pixels."""
+def noises(multiple: int = 1) -> list[Array]:
+    """Noise (1, 3, H, W) of a few sizes, as multiples of `multiple` pixels."""
     sizes = [tuple(-(-side // multiple) * multiple for side in size) for size in SIZES]
-    return min(agreement(network, run, np.random.default_rng(0).random((1, 3, *s), np.float32)) for s in sizes)
+    return [np.random.default_rng(0).random((1, 3, *size), np.float32) for size in sizes]
+
+
+def least_agreement(network: "Network", run: Callable[[Array], Array], multiple: int = 1) -> float:
+    """The worst `agreement` for `noises`, in their order."""
+    return min(agreement(network, run, x) for x in noises(multiple))

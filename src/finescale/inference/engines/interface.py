@@ -3,6 +3,8 @@
 import math
 from typing import Protocol
 
+import numpy as np
+
 from finescale.inference.machine import tile_budget
 from finescale.inference.tiling import GRID, Array
 
@@ -11,7 +13,7 @@ class Engine(Protocol):
     """A network on a device, ready to compute.
 
     Attributes:
-        name: "torch", "openvino" or "onnx".
+        name: "torch", "openvino", "mnn" or "onnx".
         precision: "float32", "bfloat16" or "int8".
         scale: of the network.
         bytes_per_pixel: memory that the features need for every input pixel, about.
@@ -41,6 +43,16 @@ class Engine(Protocol):
     def tile_budget(self) -> float:
         """Bytes that the features of one tile may take now, see `finescale.inference.machine`; here, on a CPU."""
         return tile_budget()
+
+
+def grown(x: Array, multiple: int) -> Array:
+    """(B, C, H, W) with sides that are multiples of a number, as `finescale.networks.base.pad_to_multiple`."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        if size % multiple:
+            places = np.arange(-(-size // multiple) * multiple)
+            x = x.take(np.where(places < size, places, np.maximum(2 * size - 2 - places, 0)), axis)
+    return x
 
 
 def fitting_tile(engine: Engine, budget: float, height: int, width: int) -> tuple[int, int]:

@@ -88,8 +88,10 @@ def runner(data: bytes) -> Callable[[Array], Array]:
     return run
 
 
-def translate(network: "Network") -> bytes:
+def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
     """The network as an ONNX file: "picture" (B, 3, H, W) to "enlarged" (B, 3, sH, sW), all three sizes free.
+
+    Of a (height, width) that needs no padding the file is right for such sizes only, and leaves the padding out.
 
     Raises:
         UsageError: the package onnx is not installed.
@@ -98,7 +100,7 @@ def translate(network: "Network") -> bytes:
 
     from finescale.inference.prepare import exactly
 
-    x = torch.zeros(1, 3, 53, 67, dtype=torch.float32, device="cpu")
+    x = torch.zeros(1, 3, *size, dtype=torch.float32, device="cpu")
     buffer = io.BytesIO()
     free = {
         "picture": {0: "batch", 2: "height", 3: "width"},

@@ -9,7 +9,7 @@ import numpy as np
 from finescale.errors import UsageError, install
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
-from finescale.inference.engines.interface import Engine
+from finescale.inference.engines.interface import Engine, grown
 from finescale.inference.engines.source import Source
 from finescale.inference.tiling import Array, is_out_of_memory
 
@@ -63,8 +63,8 @@ class OpenVINOEngine(Engine):
         height, width = x.shape[2:]
         if not hasattr(self._requests, "own"):  # a request holds its results, which a second thread would overwrite
             self._requests.own = self._model.create_infer_request()
-        grown = np.ascontiguousarray(_grown(x, self._multiple), np.float32)
-        found = np.asarray(self._requests.own.infer([grown], share_inputs=True, share_outputs=True)[0])
+        whole = np.ascontiguousarray(grown(x, self._multiple), np.float32)
+        found = np.asarray(self._requests.own.infer([whole], share_inputs=True, share_outputs=True)[0])
         return found[..., : height * self.scale, : width * self.scale]
 
     def exact(self) -> "OpenVINOEngine | None":
@@ -124,16 +124,6 @@ class OpenVINOEngine(Engine):
         }
         compiled.write(name, notes, model.export_model().getvalue())
         return notes, model
-
-
-def _grown(x: Array, multiple: int) -> Array:
-    """As `finescale.networks.base.pad_to_multiple`."""
-    for axis in (2, 3):
-        size = x.shape[axis]
-        if size % multiple:
-            places = np.arange(-(-size // multiple) * multiple)
-            x = x.take(np.where(places < size, places, np.maximum(2 * size - 2 - places, 0)), axis)
-    return x
 
 
 def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:

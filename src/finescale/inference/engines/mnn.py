@@ -1,0 +1,206 @@
+"""MNN: float32 in about half the multiplications (Winograd's convolutions), on processors that have no bfloat16.
+
+Its converter and a first run of what came out are a process of their own: they print, and may not survive.
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finescale.errors import UsageError, install
+from finescale.inference.engines import compiled
+from finescale.inference.engines.agreement import FLOAT32, least_agreement, noises
+from finescale.inference.engines.interface import Engine, grown
+from finescale.inference.engines.source import Source
+from finescale.inference.machine import cores
+from finescale.inference.tiling import Array
+
+_LOADING = threading.Lock()
+MEMORY = 1.4  # as much as PyTorch's features need: the most of three networks, by benchmarks/memory.py
+
+# the threads of MNN that a forked process's parent had are not there, and it would wait for them for ever
+_forked_with: set[str] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _forked_with.update({"MNN"} & set(sys.modules)))
+
+
+class MNNEngine(Engine):
+    """A network run by MNN on the CPU, in float32.
+
+    Args:
+        source: the network.
+
+    Raises:
+        UsageError: MNN, or onnx, through which it takes networks, is not installed.
+        FinescaleError: MNN cannot take this network, or gives another picture than PyTorch.
+    """
+
+    name = "mnn"
+    precision = "float32"
+
+    def __init__(self, source: Source) -> None:
+        name = compiled.key(weights=source.fingerprint(), engine=f"mnn {load_library().version()}")
+        notes, self._file = compiled.once(lambda: compiled.read(name), lambda: _translate(source, name))
+        self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
+        self._multiple: int = notes["multiple"]
+        self.rest()
+
+    def run(self, x: Array) -> Array:
+        """See `Engine`."""
+        height, width = x.shape[2:]
+        session: _Session | None = getattr(self._sessions, "own", None)
+        if session is None or session.process != os.getpid():  # one computes for one thread at a time
+            self._sessions.parents = session  # which cannot be taken down here
+            self._sessions.own = session = _Session(self._file, self._multiple)
+        y = session.run(grown(x, self._multiple))
+        return y[..., : height * self.scale, : width * self.scale]
+
+    def rest(self) -> None:
+        """See `Engine`: a session keeps all that its largest tile needed, and is soon made again."""
+        self._sessions = threading.local()
+
+
+class _Session:
+    """A network in the form of MNN's files, for one thread.
+
+    Args:
+        file: the network.
+        multiple: of which the sides of its pictures are multiples.
+    """
+
+    def __init__(self, file: bytes, multiple: int) -> None:
+        self._library = load_library()
+        self.process = os.getpid()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "network.mnn")
+            path.write_bytes(file)
+            self._network = self._library.Interpreter(str(path))
+        threads = 1 if _forked_with else cores()
+        self._session = self._network.createSession({"backend": "CPU", "numThread": threads})
+        self._input = self._network.getSessionInput(self._session)
+        side = -(-48 // multiple) * multiple
+        self._resize((1, 3, side, side))  # by the first size it picks its kernels, and so the last digits of all others
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        self._network.resizeTensor(self._input, shape)
+        self._network.resizeSession(self._session)
+        self._shape = shape
+
+    def run(self, x: Array) -> Array:
+        """(B, 3, H, W) -> (B, 3, sH, sW); MNN lets other threads run meanwhile."""
+        x = np.ascontiguousarray(x, np.float32)
+        if x.shape != self._shape:
+            self._resize(x.shape)
+        self._input.copyFrom(self._tensor(x))
+        self._network.runSession(self._session)
+        output = self._network.getSessionOutput(self._session)
+        found = self._tensor(np.empty(output.getShape(), np.float32))
+        output.copyToHostTensor(found)
+        return np.array(found.getNumpyData())  # whose memory is the tensor's
+
+    def _tensor(self, x: Array) -> Any:
+        library = self._library
+        return library.Tensor(x.shape, library.Halide_Type_Float, x, library.Tensor_DimensionType_Caffe)
+
+
+def load_library() -> Any:
+    """MNN; UsageError where it is not installed."""
+    try:
+        with _LOADING:
+            if sys.modules.get("MNN"):
+                return sys.modules["MNN"]
+            with _silence():
+                return import_module("MNN")
+    except ImportError as error:
+        raise UsageError(f"the mnn engine needs MNN: {install('fast')}") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without the line that MNN prints to C's stdout when it is loaded."""
+    _flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        _flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _flush() -> None:
+    """Empties the buffers of C."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None).fflush(None)
+
+
+def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
+    """Translates, compares with PyTorch, and stores."""
+    from finescale.inference.engines import onnx
+    from finescale.inference.prepare import bytes_per_pixel
+
+    network = source.prepared().cpu()
+    pictures = noises(network.multiple)
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder)
+        (there / "network.onnx").write_bytes(onnx.translate(network, pictures[0].shape[2:]))
+        for i, x in enumerate(pictures):
+            np.save(there / f"picture-{i}.npy", x)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, folder, str(network.multiple)],
+            capture_output=True,
+            env=environment,
+            check=False,
+        )
+        if done.returncode:
+            raise compiled.refuse(name, f"MNN cannot take this network (its converter ended with {done.returncode})")
+        found = iter([np.load(there / f"enlarged-{i}.npy") for i in range(len(pictures))])
+        file = (there / "network.mnn").read_bytes()
+    decibels = least_agreement(network, lambda _: next(found), network.multiple)
+    if decibels < FLOAT32:
+        raise compiled.refuse(name, f"MNN gives another picture than PyTorch for this network ({decibels:.1f} dB)")
+    notes = {
+        "scale": network.scale,
+        "bytes_per_pixel": MEMORY * bytes_per_pixel(network),
+        "margin": network.context,
+        "multiple": network.multiple,
+    }
+    compiled.write(name, notes, file)
+    return notes, file
+
+
+def _convert(folder: Path, multiple: int) -> None:
+    """From network.onnx there to network.mnn, and from the pictures there to enlarged ones."""
+    load_library()
+    import _tools  # its wrapper in Python reports its use to its makers, and installs a package for that
+
+    file = folder / "network.mnn"
+    _tools.mnnconvert(
+        ["MNNConvert", "-f", "ONNX", "--modelFile", str(folder / "network.onnx"), "--MNNModel", str(file)]
+        + ["--bizCode", "finescale"]
+    )
+    session = _Session(file.read_bytes(), multiple)
+    for i in range(len(list(folder.glob("picture-*.npy")))):
+        np.save(folder / f"enlarged-{i}.npy", session.run(np.load(folder / f"picture-{i}.npy")))
+
+
+if __name__ == "__main__":
+    _convert(Path(sys.argv[1]), int(sys.argv[2]))
