@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finescale.errors import UsageError
-from finescale.networks.catalogue import ARCHITECTURES, NETWORKS, build, construct
+from finescale.networks.catalogue import NETWORKS, architecture, build, construct
 
 TINY = {"encoder": "plain", "widths": (8, 8, 8, 8, 8), "blocks": (1, 1, 1, 1), "head": 4, "input_skip": 4}
 
@@ -97,7 +97,9 @@ def test_what_a_weight_file_says_builds_the_same_again(name: str) -> None:
     config = network.config
     assert config is not None
     arguments = json.loads(json.dumps(config.arguments))
-    again = construct(name, ARCHITECTURES[config.architecture], arguments)
+    kind = architecture(name, config.architecture)
+    assert kind is not None
+    again = construct(name, kind, arguments)
     assert again.config == config
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
 

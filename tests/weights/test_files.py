@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import tiny_network
+from torch import Tensor, nn
 
 from finescale.errors import FinescaleError
 from finescale.networks import DEFAULT, FOR_GRAPHICS
-from finescale.networks.catalogue import build
+from finescale.networks.base import Config, Network
+from finescale.networks.catalogue import NETWORKS, Entry, build
 from finescale.weights import files
 from finescale.weights.header import read_header
 
@@ -28,6 +30,35 @@ def test_a_network_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype, tole
     x = torch.rand(1, 3, 20, 17)
     with torch.no_grad():
         assert (files.load(path)(x) - network(x)).abs().max() <= tolerance
+
+
+class RCAN(Network):
+    """A network of a program's own, called as one of Finescale's."""
+
+    def __init__(self, *, scale: int, channels: int = 4) -> None:
+        super().__init__(scale=scale)
+        self.layers = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.Conv2d(channels, 3, 1))
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        return self.layers(x.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3))
+
+
+def test_a_network_of_ones_own_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "own.safetensors"
+    with monkeypatch.context() as place:
+        place.setitem(NETWORKS, "own", Entry(RCAN, "of a program's own"))
+        network = build("own", scale=3, channels=5)
+        files.save(network, path, dtype=torch.float32)
+        again = files.load(path)
+        assert type(again) is RCAN
+        x = torch.rand(1, 3, 5, 4)
+        assert torch.equal(again(x), network(x))
+        files.save(tiny_network(), tmp_path / "other.safetensors")
+        assert type(files.load(tmp_path / "other.safetensors")) is not RCAN
+    network.config = Config("own", "Own", {"scale": 3})
+    files.save(network, path)
+    with pytest.raises(FinescaleError, match=r"class 'Own' that this version lacks .*NETWORKS"):
+        files.load(path)
 
 
 def test_it_can_be_read_by_whom_the_system_lets(tmp_path: Path) -> None:

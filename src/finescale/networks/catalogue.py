@@ -1,4 +1,7 @@
-"""Every network by name: a plain table from a name to a class and its arguments."""
+"""Every network by name: a plain table from a name to a class and its arguments.
+
+A program puts a network of its own into `NETWORKS`, before it builds or loads one.
+"""
 
 import inspect
 from collections.abc import Mapping
@@ -73,10 +76,6 @@ NETWORKS: dict[str, Entry] = {
     "sa-rcan-light-graphics": Entry(RCAN, "the same for text, charts, screenshots and pixel art", _LIGHT),
 }
 
-ARCHITECTURES: dict[str, type[Network]] = {
-    entry.architecture.__name__: entry.architecture for entry in NETWORKS.values()
-}
-
 ALIASES: dict[str, str] = {"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"}  # as their authors call them
 
 
@@ -129,6 +128,12 @@ def construct(name: str, architecture: type[Network], arguments: Mapping[str, An
         raise UsageError(f"{name}: cannot be built with these arguments (a layer would have no channels)")
     network.config = Config(name, architecture.__name__, complete)
     return network
+
+
+def architecture(name: str, title: str) -> type[Network] | None:
+    """The class called `title` of the network called `name`, or else of any network; None where there is none."""
+    entries = [*([NETWORKS[name]] if name in NETWORKS else []), *NETWORKS.values()]
+    return next((entry.architecture for entry in entries if entry.architecture.__name__ == title), None)
 
 
 def names() -> list[str]:

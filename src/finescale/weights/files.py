@@ -17,7 +17,7 @@ from torch import Tensor
 from finescale.atomic import check_target, new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks.base import Network
-from finescale.networks.catalogue import ARCHITECTURES, construct
+from finescale.networks.catalogue import architecture, construct
 from finescale.weights.header import FORMAT, read_header, sha256
 
 
@@ -32,7 +32,8 @@ def save(
     """Writes a self-describing weight file: whole or not at all.
 
     Args:
-        network: built by the catalogue (its `config` is recorded).
+        network: built by the catalogue. Its `config` is recorded and not its layers: a file of a network whose layers
+            were exchanged for others by hand is built again with the old ones.
         path: the file; an existing one is replaced.
         notes: see `Header.notes`.
         state: weights to write instead of the network's own (averaged ones).
@@ -98,10 +99,14 @@ def load(path: Path) -> Network:
         FinescaleError: as `read_header`, or the weights do not fit the network.
     """
     header = read_header(path)
-    if header.architecture not in ARCHITECTURES:
-        raise FinescaleError(f"{path}: made for a network class '{header.architecture}' that this version lacks")
+    kind = architecture(header.name, header.architecture)
+    if kind is None:
+        raise FinescaleError(
+            f"{path}: made for a network class '{header.architecture}' that this version lacks (a program puts its own "
+            "into finescale.networks.catalogue.NETWORKS)"
+        )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # neither heeds nor changes the program's own settings
-        network = construct(header.name, ARCHITECTURES[header.architecture], header.arguments).float()
+        network = construct(header.name, kind, header.arguments).float()
     with safe_open(str(path), framework="pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     try:
