@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
+from torch import Tensor, nn
 
 import finescale
 from finescale import weights
@@ -35,7 +37,7 @@ from finescale.inference.upscale import Upscaler
 from finescale.layers.statistics import alignment
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
-from finescale.networks.catalogue import build
+from finescale.networks.catalogue import NETWORKS, Entry, build
 
 SIZES = ((1, 1), (49, 70), (64, 96))
 
@@ -349,6 +351,44 @@ def test_openvino_reads_what_it_stored(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(again.run(x), wanted)
     with pytest.raises(AssertionError, match="compiled again"):  # other weights are another entry
         choose(tiny_network(2), engine="openvino", precision="float32")
+
+
+class Own(Network):
+    """A network of a program's own, with a number that no state dict holds."""
+
+    strength = 1.0
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__(scale=scale)
+        self.layer = nn.Conv2d(3, 3 * scale**2, 3, padding=1)
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.strength * self.layer(x), self.scale)
+
+
+def test_a_network_of_other_code_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    x = noise(32, 48)
+    own, known = Own(scale=2), tiny_network(2)
+    for network, module, name, value in (
+        (own, own, "strength", 0.5),
+        (known, known.get_submodule("body.0.body.0.body"), "1", nn.Tanh()),
+    ):
+        before = choose(network, engine="openvino", precision="float32").run(x)
+        setattr(module, name, value)
+        after = choose(network, engine="openvino", precision="float32")
+        assert np.abs(after.run(x) - before).max() > 1e-3
+        np.testing.assert_allclose(after.run(x), choose(network, engine="torch", precision="float32").run(x), atol=1e-4)
+    margin = choose(own, engine="openvino", precision="float32").margin
+    own.context = 2 * margin
+    assert choose(own, engine="openvino", precision="float32").margin == 2 * margin
+    # and so is a weight file of it
+    monkeypatch.setitem(NETWORKS, "own", Entry(Own, "of a program's own"))
+    weights.files.save(build("own", scale=2), tmp_path / "own.safetensors")
+    before = choose(tmp_path / "own.safetensors", engine="openvino", precision="float32").run(x)
+    monkeypatch.setattr(Own, "strength", 0.5)
+    after = choose(tmp_path / "own.safetensors", engine="openvino", precision="float32")
+    np.testing.assert_allclose(after.run(x), before / 2, atol=1e-4)
 
 
 def test_what_openvino_cannot_take_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

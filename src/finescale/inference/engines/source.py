@@ -1,11 +1,18 @@
 """Where an engine gets its network from; torch is imported only if the network itself is needed."""
 
+import copy
 import hashlib
 import json
+import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import finescale
+
 if TYPE_CHECKING:
+    import torch
+
     from finescale.networks.base import Network
 
 
@@ -21,20 +28,23 @@ class Source:
         self._network, self.window = network, window
 
     def fingerprint(self) -> str:
-        """A digest of the weights and of what the network is."""
-        if isinstance(self._network, Path):
+        """A digest of the weights and of what the network does with them."""
+        network = self._network
+        if isinstance(network, Path):
             from finescale.weights.header import sha256
 
-            return f"file {sha256(self._network)} {self.window}"
-        import torch
-
-        digest = hashlib.sha256(repr(type(self._network)).encode())
-        config = self._network.config
+            own = _load_if_own(network)
+            if own is None:
+                return f"file {sha256(network)} {_code()} {self.window}"
+            network = own
+        kind, config = type(network), network.config
+        digest = hashlib.sha256(f"{kind} {network.scale} {network.multiple} {network.context}".encode())
         if config is not None:
             digest.update(json.dumps(dict(config.arguments), sort_keys=True, default=repr).encode())
-        for name, value in self._network.state_dict().items():
+        for name, value in network.state_dict().items():
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(_bytes(value))
+        digest.update(_bytes(_sample(network, self.window)))
         return f"state {digest.hexdigest()} {self.window}"
 
     def prepared(self) -> "Network":
@@ -53,3 +63,51 @@ class Source:
         if stored is None and (found := gate_limits(prepared)):
             compiled.write(name, {"gates": found}, b"")
         return prepared
+
+
+def _bytes(x: "torch.Tensor") -> memoryview:
+    import torch
+
+    return x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _sample(network: "Network", window: int | None) -> "torch.Tensor":
+    """What the network makes of a little noise: of its code, and of numbers beside its weights, nothing else tells."""
+    import torch
+
+    from finescale.inference.prepare import exactly
+    from finescale.layers.statistics import localise
+
+    clone = copy.deepcopy(network).float().eval()
+    localise(clone, window)
+    noise = torch.rand(1, 3, 16, 32, generator=torch.Generator("cpu").manual_seed(0), dtype=torch.float32, device="cpu")
+    device = next(clone.parameters(), noise).device
+    with exactly(device):
+        sample: torch.Tensor = clone(noise.to(device))
+    return sample
+
+
+def _load_if_own(path: Path) -> "Network | None":
+    """The network of a weight file, if its class is a program's own, and not Finescale's."""
+    catalogue = sys.modules.get("finescale.networks.catalogue")
+    if catalogue is None:  # where nobody has imported it, nobody has put a network into it
+        return None
+    from finescale.weights.header import read_header
+
+    header = read_header(path)
+    kind = catalogue.architecture(header.name, header.architecture)
+    if kind is None or kind.__module__.startswith("finescale."):
+        return None
+    from finescale.weights.files import load
+
+    return load(path)
+
+
+@cache
+def _code() -> str:
+    """A digest of the code that networks are made of: somebody may be working on it."""
+    digest = hashlib.sha256()
+    for room in ("layers", "backbones", "networks"):
+        for file in sorted((Path(finescale.__file__).parent / room).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
