@@ -379,6 +379,11 @@ def test_what_is_no_network_is_told(wrong: Any) -> None:
         finescale.upscale(picture(6, 8), network=wrong)
 
 
+def test_a_module_that_is_no_network_is_told() -> None:
+    with pytest.raises(UsageError, match="a network is a name, a weight file or a Network, not Conv2d"):
+        Upscaler(torch.nn.Conv2d(3, 3, 1))  # type: ignore[arg-type]
+
+
 def test_arrays_and_open_files(tmp_path: Path) -> None:
     pixels = picture(6, 8)
     Image.fromarray(pixels).save(tmp_path / "a.png")

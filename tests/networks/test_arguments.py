@@ -4,9 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from finescale.errors import UsageError
-from finescale.networks.catalogue import NETWORKS, architecture, build, construct
+from finescale.networks.base import Config, Network
+from finescale.networks.catalogue import NETWORKS, Entry, architecture, build, construct
 
 TINY = {"encoder": "plain", "widths": (8, 8, 8, 8, 8), "blocks": (1, 1, 1, 1), "head": 4, "input_skip": 4}
 
@@ -102,6 +106,28 @@ def test_what_a_weight_file_says_builds_the_same_again(name: str) -> None:
     again = construct(name, kind, arguments)
     assert again.config == config
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}
+
+
+class Own(Network):
+    """A network of a program's own, some of whose arguments have no types."""
+
+    def __init__(self, scale, widths: list[int] = [4], norm=None, factor=None):  # type: ignore  # noqa
+        super().__init__(scale=scale)
+        self.layer = nn.Conv2d(3, 3 * (factor or scale) ** 2, 1)
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.layer(x), round((self.layer.out_channels // 3) ** 0.5))
+
+
+def test_a_network_of_ones_own_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "own", Entry(Own, "of a program's own"))
+    network = build("own", scale=2, widths=[3, 3], norm="batch")
+    assert network.config == Config("own", "Own", {"scale": 2, "widths": [3, 3], "norm": "batch", "factor": None})
+    assert network(torch.rand(1, 3, 5, 4)).shape == (1, 3, 10, 8)
+    with pytest.raises(UsageError, match=r"own: arguments\.norm: no weight file could tell <class .*BatchNorm2d'>"):
+        build("own", scale=2, norm=nn.BatchNorm2d)
+    with pytest.raises(ValueError, match=r"Own\.enlarge should give \(1, 3, 10, 8\), not \(1, 3, 15, 12\)"):
+        build("own", scale=2, factor=3)(torch.rand(1, 3, 5, 4))
 
 
 def test_the_catalogue_itself_has_right_arguments() -> None:

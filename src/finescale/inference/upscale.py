@@ -47,7 +47,7 @@ class Upscaler:
             it is not cut into tiles unless `tile` says so).
 
     Raises:
-        UsageError: unknown device, engine or precision; an impossible tile.
+        UsageError: no network or weight file; unknown device, engine or precision; an impossible tile.
     """
 
     def __init__(
@@ -68,6 +68,11 @@ class Upscaler:
                 raise UsageError(
                     f"{network}: there is no such weight file (finescale.load finds networks by their names)"
                 )
+        elif not isinstance(network, Path):
+            from finescale.networks.base import Network
+
+            if not isinstance(network, Network):
+                raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
         self.ensemble, self.window, self.network = ensemble, window, network
@@ -323,10 +328,6 @@ def upscale(
         with _kept.networks(network, settings) as networks:
             large = networks.picture(picture, size, progress)
     else:
-        from finescale.networks.base import Network
-
-        if not isinstance(network, Network):
-            raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
         large = Upscaler(network, **settings).picture(picture, size=size, progress=progress)
     return _like(image, large.samples) if isinstance(image, np.ndarray) else to_pil(large)
 

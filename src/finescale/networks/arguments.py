@@ -1,7 +1,8 @@
 """What the arguments of networks may be: values held to the annotations of a constructor, by pydantic."""
 
+import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,14 +34,17 @@ def checked(architecture: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
         UsageError: an unknown argument, a wrong type or an impossible value; one sentence that names
             `arguments.KEY` (but `scale` plainly: it is a key of its own in recipes) and, for names, the nearest one.
     """
-    hints = get_type_hints(architecture.__init__, include_extras=True)  # type: ignore[misc]
+    hints = dict.fromkeys(inspect.signature(architecture).parameters, Any)  # of a program's own, perhaps without types
+    hints |= get_type_hints(architecture.__init__, include_extras=True)  # type: ignore[misc]
     hints.pop("return", None)
     right = {}
     for key, value in arguments.items():
         if key not in hints:
             raise UsageError(f"arguments.{key}: {architecture.__name__} has no argument '{key}'{nearest(key, hints)}")
         adapter: TypeAdapter[Any] = TypeAdapter(hints[key], config=ConfigDict(strict=True))
-        plain = value.item() if isinstance(value, np.generic) else tuple(value) if isinstance(value, list) else value
+        plain = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, list) and get_origin(hints[key]) is not list:
+            plain = tuple(value)
         try:
             right[key] = adapter.validate_python(plain)
         except ValidationError as error:

@@ -33,12 +33,18 @@ class Network(nn.Module):
     `forward` takes (B, 3, H, W) in [0, 1], any H, W >= 1, and gives (B, 3, scale H, scale W), about [0, 1] but not
     clipped. It never changes its input. Subclasses implement `enlarge` for sizes that are multiples of `multiple`.
 
+    Attributes:
+        multiple: what the sides of the pictures that `enlarge` is given are multiples of.
+        context: input pixels around a tile that can change it visibly, with local windows: a multiple of 48 (measured:
+            sa-rcan-light). A network that looks further has seams between its tiles.
+        config: how the catalogue built it.
+
     Raises:
-        ValueError: the scale is not 2, 3 or 4; `forward` is given something other than a batch of RGB pictures.
+        ValueError: the scale is not 2, 3 or 4; `forward` is given something other than a batch of RGB pictures, or
+            `enlarge` gives pictures of another size.
     """
 
     multiple: int = 1
-    # input pixels around a tile that can change it visibly, with local windows (measured: sa-rcan-light)
     context: int = 48
     config: Config | None = None
 
@@ -57,11 +63,16 @@ class Network(nn.Module):
             raise ValueError(f"expected a batch of RGB pictures (B, 3, H, W), got shape {tuple(x.shape)}")
         if not x.is_floating_point():  # 0 to 255 would go through, and come out as noise
             raise ValueError(f"expected floats in [0, 1], got {x.dtype}; divide pictures of 8 bits by 255")
-        if self.multiple == 1:
-            return self.enlarge(x)
         height, width = x.shape[2:]
-        y = self.enlarge(pad_to_multiple(x, self.multiple))
-        return crop(y, height * self.scale, width * self.scale)
+        if self.multiple > 1:
+            x = pad_to_multiple(x, self.multiple)
+        y = self.enlarge(x)
+        tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and not torch.compiler.is_compiling():
+            wanted = (len(x), 3, x.shape[2] * self.scale, x.shape[3] * self.scale)
+            if y.shape != wanted:  # tiles would be cut out of it at wrong places
+                raise ValueError(f"{type(self).__name__}.enlarge should give {wanted}, not {tuple(y.shape)}")
+        return y if self.multiple == 1 else crop(y, height * self.scale, width * self.scale)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

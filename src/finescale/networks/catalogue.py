@@ -4,6 +4,7 @@ A program puts a network of its own into `NETWORKS`, before it builds or loads o
 """
 
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,6 +127,13 @@ def construct(name: str, architecture: type[Network], arguments: Mapping[str, An
         raise UsageError(f"{name}: cannot be built with these arguments ({str(error).splitlines()[0]})") from error
     if any(parameter.numel() == 0 for parameter in network.parameters()):
         raise UsageError(f"{name}: cannot be built with these arguments (a layer would have no channels)")
+    for key, value in complete.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"{name}: arguments.{key}: no weight file could tell {value!r} (no number, text or list)"
+            ) from error
     network.config = Config(name, architecture.__name__, complete)
     return network
 
