@@ -78,6 +78,8 @@ def test_pictures_without_statistics(trained: Path) -> None:
     assert measure(np.full((40, 40, 3), 128, np.uint8)) is None
     with pytest.raises(UsageError, match="31 x 40 is too small for BRISQUE, which needs 32 x 32"):
         measure(hopper()[:40, :31])
+    with pytest.raises(UsageError, match="expected an 8-bit RGB picture"):
+        measure(hopper() / 255)  # type: ignore[arg-type]
 
 
 def test_the_published_model_prefers_the_photograph() -> None:

@@ -37,6 +37,14 @@ def test_pictures(squeeze: lpips.PictureDistance) -> None:
     assert squeeze.label == "LPIPS (squeeze)"
     with pytest.raises(UsageError, match="31 x 40 is too small for LPIPS"):
         squeeze(a[:, :31], b[:, :31])
+    with pytest.raises(UsageError, match="expected an 8-bit RGB picture"):
+        squeeze(a / 255, b / 255)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shapes", [((1, 3, 40, 40), (2, 3, 40, 40)), ((1, 1, 40, 40),) * 2, ((3, 40, 40),) * 2])
+def test_other_shapes_are_refused(squeeze: lpips.PictureDistance, shapes: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(UsageError, match=r"two batches \(B, 3, H, W\) alike"):
+        squeeze.network(*map(torch.zeros, shapes))
 
 
 def test_missing_weights_say_where_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

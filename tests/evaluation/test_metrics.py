@@ -103,6 +103,21 @@ def test_floats_are_refused() -> None:
         luma(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
 
 
+def test_planes_of_any_type_are_compared_in_double_precision() -> None:
+    a, b = (picture[..., 0] for picture in noisy(30, 40))
+    for kind in (np.uint8, np.float32):
+        assert psnr(a.astype(kind), b.astype(kind)) == psnr(a.astype(np.float64), b.astype(np.float64))
+        assert ssim(a.astype(kind), b.astype(kind)) == ssim(a.astype(np.float64), b.astype(np.float64))
+    for measure in (psnr, ssim):
+        with pytest.raises(UsageError, match=r"expected planes \(H, W\), got shape \(30, 40, 3\)"):
+            measure(np.zeros((30, 40, 3)), np.zeros((30, 40, 3)))
+
+
+def test_a_border_below_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least 0 pixels is dropped, not -2"):
+        psnr_y(*noisy(30, 40), -2)
+
+
 def test_shave_is_a_view() -> None:
     plane = np.zeros((9, 9))
     shave(plane, 4)[:] = 7

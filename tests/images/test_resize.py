@@ -185,5 +185,7 @@ def test_size_and_scale_must_make_sense() -> None:
     for wrong in ({}, {"size": (2, 2), "scale": 2.0}, {"scale": 0.0}, {"size": (0, 2)}):
         with pytest.raises(ValueError):
             resize(x, **wrong)
+    with pytest.raises(ValueError, match="there is no border 'reflect'"):  # it would be taken for "mirror"
+        resize(x, scale=2, border="reflect")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="uint8"):
         resize(x.to(torch.int32), scale=2)

@@ -15,7 +15,7 @@ import numpy as np
 
 from finescale.errors import FinescaleError, UsageError, install
 from finescale.evaluation import metric_files
-from finescale.evaluation.metrics import Pixels
+from finescale.evaluation.metrics import Pixels, check_rgb
 from finescale.evaluation.scoring import Unavailable
 
 MODEL, RANGE = "brisque_model_live.yml", "brisque_range_live.yml"
@@ -44,8 +44,9 @@ class Brisque:
         """The figure of a picture (H, W, 3) uint8.
 
         Raises:
-            UsageError: it is smaller than 32 x 32.
+            UsageError: not 8-bit RGB, or smaller than 32 x 32.
         """
+        check_rgb(enlarged)
         height, width = enlarged.shape[:2]
         if min(height, width) < _SMALLEST:
             raise UsageError(

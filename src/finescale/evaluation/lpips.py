@@ -23,7 +23,7 @@ from finescale.backbones.vgg import VGG
 from finescale.errors import FinescaleError, UsageError, check_known
 from finescale.evaluation import metric_files
 from finescale.evaluation.arrays import to_tensor
-from finescale.evaluation.metrics import Pixels
+from finescale.evaluation.metrics import Pixels, check_rgb
 from finescale.evaluation.scoring import Unavailable
 
 _LINEAR_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
@@ -55,7 +55,7 @@ class LPIPS(nn.Module):
         backbone: that classifier with its published ImageNet weights.
 
     Raises:
-        UsageError: `forward` is given smaller pictures.
+        UsageError: `forward` is given smaller pictures, or other shapes.
     """
 
     shift: Tensor
@@ -73,6 +73,10 @@ class LPIPS(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """See the class."""
+        if a.ndim != 4 or a.shape[1] != 3 or a.shape != b.shape:  # one plane would be taken for three
+            raise UsageError(
+                f"expected two batches (B, 3, H, W) alike, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
+            )
         if min(a.shape[-2:]) < 32:
             raise UsageError(f"a picture of {a.shape[-1]} x {a.shape[-2]} is too small for LPIPS, which needs 32 x 32")
         features = self.maps((torch.cat([a, b]) - self.shift) / self.spread)
@@ -97,7 +101,13 @@ class PictureDistance:
 
     @torch.inference_mode()
     def __call__(self, enlarged: Pixels, high: Pixels) -> float:
-        """The distance, computed in float32."""
+        """The distance, computed in float32.
+
+        Raises:
+            UsageError: not 8-bit RGB, different sizes, or smaller than 32 x 32.
+        """
+        check_rgb(enlarged)
+        check_rgb(high)
         first, second = (to_tensor(p).unsqueeze(0).float() / 127.5 - 1 for p in (enlarged, high))
         return float(self.network(first, second))
 

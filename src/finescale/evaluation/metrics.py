@@ -20,14 +20,23 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 _STRIP = 64  # rows of SSIM's map made at a time: the strip stays in the processor's cache
 
 
+def check_rgb(rgb: Pixels) -> None:
+    """Refuses what is not a picture (H, W, 3) uint8.
+
+    Raises:
+        UsageError: another shape or type.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise UsageError(f"expected an 8-bit RGB picture (H, W, 3), got {rgb.dtype} of shape {tuple(rgb.shape)}")
+
+
 def luma(rgb: Pixels) -> Plane:
     """ITU-R BT.601 luma, not rounded: (H, W, 3) uint8 -> (H, W) float64 in [16, 235].
 
     Raises:
         UsageError: another shape or type.
     """
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise UsageError(f"expected an 8-bit RGB picture (H, W, 3), got {rgb.dtype} of shape {rgb.shape}")
+    check_rgb(rgb)
     y: Plane = rgb[..., 0].astype(np.float64) * 65.481
     y += rgb[..., 1] * 128.553
     y += rgb[..., 2] * 24.966
@@ -40,9 +49,11 @@ def shave(plane: Plane, border: int) -> Plane:
     """Drops `border` pixels on each side of (H, W); the result is a view.
 
     Raises:
-        UsageError: nothing would be left.
+        UsageError: nothing would be left, or the border is below 0.
     """
     height, width = plane.shape
+    if border < 0:
+        raise UsageError(f"a border of at least 0 pixels is dropped, not {border}")
     if min(height, width) <= 2 * border:
         raise UsageError(
             f"a picture of {width} x {height} is too small to score: {border} pixels on each side are dropped"
@@ -54,9 +65,9 @@ def psnr(a: Plane, b: Plane) -> float:
     """Peak signal-to-noise ratio in dB of two planes (H, W) with values in [0, 255]; infinity if they are identical.
 
     Raises:
-        UsageError: different sizes.
+        UsageError: different sizes, or no planes.
     """
-    _check(a, b)
+    a, b = _planes(a, b)
     error = float(np.mean(np.square(a - b)))
     return 10 * math.log10(255**2 / error) if error else math.inf
 
@@ -65,9 +76,9 @@ def ssim(a: Plane, b: Plane) -> float:
     """Mean structural similarity of two planes (H, W) with values in [0, 255]; at most 1, which is identity.
 
     Raises:
-        UsageError: different sizes, or smaller than the window of 11 x 11.
+        UsageError: different sizes, smaller than the window of 11 x 11, or no planes.
     """
-    _check(a, b)
+    a, b = _planes(a, b)
     height, width = a.shape
     if min(height, width) < WINDOW:
         raise UsageError(f"a picture of {width} x {height} is too small for SSIM's window of {WINDOW} x {WINDOW}")
@@ -88,7 +99,7 @@ def psnr_y(sr: Pixels, hr: Pixels, border: int) -> float:
         border: pixels dropped on each side: the scale, by the published protocol.
 
     Raises:
-        UsageError: different sizes, too small, or not 8-bit RGB.
+        UsageError: different sizes, too small, not 8-bit RGB, or a border below 0.
     """
     _check(sr, hr)
     return psnr(shave(luma(sr), border), shave(luma(hr), border))
@@ -103,6 +114,14 @@ def ssim_y(sr: Pixels, hr: Pixels, border: int) -> float:
 def _check(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:
     if a.shape != b.shape:
         raise UsageError(f"the pictures differ in size: {_size(a)} and {_size(b)}")
+
+
+def _planes(a: Plane, b: Plane) -> tuple[Plane, Plane]:
+    """Both in float64, whatever they were: bytes would overflow."""
+    _check(a, b)
+    if a.ndim != 2:
+        raise UsageError(f"expected planes (H, W), got shape {tuple(a.shape)}")
+    return np.asarray(a, np.float64), np.asarray(b, np.float64)
 
 
 def _size(a: NDArray[np.generic]) -> str:

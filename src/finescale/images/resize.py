@@ -12,13 +12,14 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finescale.errors import check_known
 from finescale.layers.resampling import Border, contributions, resample
 
 SIDE = 256  # of a piece: samples along an axis, of the input or of the output, whichever are more
@@ -44,8 +45,8 @@ def resize(
         The resized pictures, same type and device.
 
     Raises:
-        ValueError: not exactly one of size and scale, a scale not above 0, a result without pixels, or samples of
-            another type.
+        ValueError: not exactly one of size and scale, a scale not above 0, a result without pixels, samples of
+            another type, or an unknown border.
     """
     how = Resizing((x.shape[-2], x.shape[-1]), size, scale=scale, border=border)
     limit = None
@@ -139,7 +140,8 @@ class Resizing:
         axes: in the order of the passes.
 
     Raises:
-        ValueError: not exactly one of size and scale, a scale not above 0, or a result without pixels.
+        ValueError: not exactly one of size and scale, a scale not above 0, a result without pixels, or an
+            unknown border.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Resizing:
         scale: float | None = None,
         border: Border = "replicate",
     ) -> None:
+        check_known("border", border, get_args(Border))
         if (size is None) == (scale is None):
             raise ValueError("give either a size or a scale")
         if size is None:
