@@ -76,7 +76,7 @@ def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device)
     network = catalogue.build(name, scale=args.scale).to(device)
     training = Training(
         network,
-        crops,  # type: ignore[arg-type]
+        crops,
         recipe,
         nn.functional.l1_loss,
         world=World(0, 1, device),

@@ -17,6 +17,7 @@ from finescale.training import checkpoints, loop
 from finescale.training.amounts import parse
 from finescale.training.loop import Progress, Training
 from finescale.training.parallel import World, synchronise_norms
+from finescale.training.recipe import parse_recipe
 
 MakeTraining = Callable[..., Training]
 
@@ -400,3 +401,48 @@ def test_units_to_compile_are_small() -> None:
     assert len(repeated_blocks(network)) == 4
     assert {type(unit).__name__ for unit in units(network)} == {"ResidualBlock"}
     assert len(units(network)) == 12
+
+
+class Pairs:
+    """Batches of a program's own pictures."""
+
+    def __init__(self) -> None:
+        self.patch, self.generator = 12, torch.Generator().manual_seed(0)
+
+    def set_patch(self, patch: int) -> None:
+        self.patch = patch
+
+    def batch(self, count: int) -> tuple[Tensor, Tensor]:
+        high = torch.rand(count, 3, 2 * self.patch, 2 * self.patch, generator=self.generator)
+        return nn.functional.avg_pool2d(high, 2), high
+
+
+def test_what_a_program_brings_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[tuple[torch.dtype, int]] = set()
+
+    class Repeat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 12, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            seen.add((y.dtype, x.shape[2]))
+            return nn.functional.pixel_shuffle(y, 2)
+
+    data = {"batch": 2, "patch": 12, "late_patch": 16}
+    for fast, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(loop, "fast_bfloat16", lambda device, fast=fast: fast)
+        seen.clear()
+        training = Training(
+            Repeat(),
+            Pairs(),
+            parse_recipe({"network": "repeat", "scale": 2, "budget": "40", "data": data}, "a test"),
+            lambda output, target: torch.fft.rfft2(output - target, norm="ortho").abs().mean(),
+            world=World(0, 1, torch.device("cpu")),
+            out=tmp_path / str(dtype),
+            validate=lambda network, last: (-1.0, math.nan, []),
+        )
+        assert training.run()
+        assert seen == {(dtype, 12), (dtype, 16)}  # "auto" is decided here too
+        assert training.progress.best == -1

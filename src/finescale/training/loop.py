@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from finescale.data.crops import Crops
 from finescale.errors import FinescaleError
+from finescale.inference.engines.pytorch import fast_bfloat16
 from finescale.training import checkpoints, groups, parallel, schedule
 from finescale.training.amounts import Amount
 from finescale.training.ema import EMA
@@ -73,6 +73,25 @@ class Progress:
         return (self.seconds - self.prepared) * (1 / self.spent - 1) if self.spent > 0 else math.inf
 
 
+class Batches(Protocol):
+    """Where crops come from: `finescale.data.crops.Crops`, or a program's own pairs of pictures.
+
+    Attributes:
+        patch: side of the low-resolution crops.
+        generator: of all chance in the crops; checkpoints keep its state.
+    """
+
+    patch: int
+    generator: torch.Generator
+
+    def set_patch(self, patch: int) -> None:
+        """Changes the side of the crops, as the recipe has it."""
+
+    def batch(self, count: int) -> tuple[Tensor, Tensor]:
+        """This process's part of the next `count` crops: (N, 3, P, P) and (N, 3, sP, sP), float32 in [0, 1]."""
+        ...
+
+
 class Observer(Protocol):
     """Somebody who is told how a run goes; only in the first process."""
 
@@ -93,9 +112,10 @@ class Training:
     """A run in progress.
 
     Args:
-        network: on the world's device.
-        crops: where batches come from.
-        recipe: what to do.
+        network: on the world's device; which of its parameters are trained, the recipe's groups alone say.
+        crops: where batches come from, on that device.
+        recipe: what to do; its losses, degradation, pictures and warm start are those of `finescale.training.run`, and
+            play no part here.
         objective: (output, target) -> loss, both (B, 3, H, W) float32.
         world: the processes.
         out: folder of the checkpoints.
@@ -108,7 +128,7 @@ class Training:
     def __init__(
         self,
         network: nn.Module,
-        crops: Crops,
+        crops: Batches,
         recipe: Recipe,
         objective: Objective,
         *,
@@ -120,6 +140,7 @@ class Training:
         on_best: Callable[[Progress, dict[str, Tensor]], None] | None = None,
     ) -> None:
         self.network: nn.Module = network
+        recipe = with_precision(recipe, world.device)
         if recipe.parallel != "fsdp" or world.size == 1:  # FSDP shards only contiguous parameters
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.crops, self.recipe, self.objective, self.world, self.out = crops, recipe, objective, world, out
@@ -417,6 +438,13 @@ class Training:
     def _say(self, text: str) -> None:
         for observer in self.observers:
             observer.said(text)
+
+
+def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
+    """The recipe with "auto" precision decided for a device."""
+    if recipe.precision != "auto":
+        return recipe
+    return recipe.model_copy(update={"precision": "bfloat16" if fast_bfloat16(device) else "float32"})
 
 
 def compile_network(network: nn.Module, how: str) -> None:

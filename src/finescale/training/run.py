@@ -22,13 +22,12 @@ from finescale.data.crops import Crops
 from finescale.data.degradations import Degradation
 from finescale.data.store import Store
 from finescale.errors import FinescaleError, UsageError, install
-from finescale.inference.engines.pytorch import fast_bfloat16
 from finescale.inference.tiling import is_out_of_memory
 from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.networks.unet import UNet
 from finescale.training import checkpoints, groups, losses, measure, warm_start
-from finescale.training.loop import Objective, Observer, Progress, Training, Validate
+from finescale.training.loop import Objective, Observer, Progress, Training, Validate, with_precision
 from finescale.training.parallel import World, join
 from finescale.training.recipe import Recipe, parse_recipe, to_toml
 from finescale.training.report import Board, Screen, Speed, clock
@@ -313,13 +312,6 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
         taken = warm_start.apply(network, warm_start.read(Path(recipe.warm_start)), recipe.warm_start)
         said.append(f"started from {recipe.warm_start}: {taken}")
     return network, said
-
-
-def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
-    """The recipe with "auto" precision decided for a device."""
-    if recipe.precision != "auto":
-        return recipe
-    return recipe.model_copy(update={"precision": "bfloat16" if fast_bfloat16(device) else "float32"})
 
 
 def _objective(recipe: Recipe, device: torch.device) -> Objective:
