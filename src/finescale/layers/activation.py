@@ -258,6 +258,8 @@ def known(name: str) -> str:
 def activation(name: str, *, channels: int | None = None, **options: float) -> nn.Module:
     """An activation as a module; (B, C, H, W) -> same.
 
+    Some write the result over their input (ReLU, leaky ReLU, ELU, SiLU), as between two layers nobody misses it.
+
     Args:
         name: a key of `ACTIVATIONS`.
         channels: C. Maxout needs it; PReLU, APL and soft exponential then learn their parameters per channel.

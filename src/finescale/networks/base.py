@@ -34,7 +34,8 @@ class Network(nn.Module):
     clipped. It never changes its input. Subclasses implement `enlarge` for sizes that are multiples of `multiple`.
 
     Attributes:
-        multiple: what the sides of the pictures that `enlarge` is given are multiples of.
+        multiple: what the sides of the pictures that `enlarge` is given are multiples of; a divisor of 48, where tiles
+            begin.
         context: input pixels around a tile that can change it visibly, with local windows: a multiple of 48 (measured:
             sa-rcan-light). A network that looks further has seams between its tiles.
         config: how the catalogue built it.
