@@ -61,6 +61,15 @@ def test_a_network_of_ones_own_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
         files.load(path)
 
 
+def test_layers_may_share_weights(tmp_path: Path) -> None:
+    network = tiny_network()
+    first, second = (network.get_submodule(f"body.0.body.{i}.body.0") for i in (0, 1))
+    second.weight = first.weight
+    files.save(network, tmp_path / "w.safetensors", dtype=torch.float32)
+    x = torch.rand(1, 3, 9, 8)
+    assert torch.equal(files.load(tmp_path / "w.safetensors")(x), network(x))
+
+
 def test_it_can_be_read_by_whom_the_system_lets(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:

@@ -89,7 +89,7 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
         small = value.to(dtype)
         if bool(small.isfinite().all()) or not bool(value.isfinite().all()):
             value = small
-    return value.contiguous()
+    return value.contiguous().clone()  # layers may share a tensor, safetensors may not
 
 
 def load(path: Path) -> Network:
