@@ -1,5 +1,7 @@
 """Tiles: the same picture as in one piece, at any size, and what happens when memory runs out."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,10 @@ from torch import nn
 from finescale.errors import FinescaleError
 from finescale.inference import tiling
 from finescale.inference.engines.pytorch import TorchEngine
-from finescale.inference.prepare import bytes_per_pixel, for_inference
+from finescale.inference.prepare import WINDOW, _check_grid, bytes_per_pixel, for_inference
 from finescale.inference.tiling import Array, Tile, enlarge, plan
-from finescale.layers.statistics import StatisticsLayer
+from finescale.layers.attention import SelfAttention
+from finescale.layers.statistics import StatisticsLayer, localise
 from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 
@@ -226,3 +229,41 @@ def test_what_fits_is_one_tile(size: tuple[int, int]) -> None:
     whole = Tile(0, 0, *size)
     assert plan(whole, size) == [whole]
     assert len(plan(whole, (48, 48))) == -(-size[0] // 48) * -(-size[1] // 48)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "window", "step"),
+    [
+        ({}, 48, None),
+        ({"attention_pool": 3, "attention_query_pool": 1}, 48, None),
+        ({"attention_query_pool": 5}, 48, 20),
+        ({"attention_pool": 5, "attention_query_pool": 1}, 48, 20),
+        ({}, 64, 32),
+    ],
+)
+def test_seams_are_told(arguments: dict[str, int], window: int, step: int | None) -> None:
+    network = tiny_network(2, **arguments)
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.gamma.data.fill_(2)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        run = engine(network, window)
+    x = picture(150, 110, np.float32)
+    tiled, whole = (enlarge(x, run, tile=side, margin=96) for side in (48, 200))
+    if step is None:
+        assert not said
+        assert np.abs(tiled - whole).max() < 1e-5
+    else:
+        assert [f"steps of {step} pixels, which do not divide 48" in str(one.message) for one in said] == [True]
+        assert np.abs(tiled - whole).max() > 0.01
+
+
+def test_every_network_of_the_catalogue_is_without_seams() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("sa-rcan", "sa-rcan-group", "sa-rcan-light", "unet", "unet-2", "unet-9", "unet-11"):
+            with torch.device("meta"):
+                network = build(name, scale=2)
+            localise(network, WINDOW)
+            _check_grid(network)

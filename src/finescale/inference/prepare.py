@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,10 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from finescale.errors import FinescaleWarning
+from finescale.inference.tiling import GRID
 from finescale.layers.attention import ChannelAttention
-from finescale.layers.statistics import alignment, localise
+from finescale.layers.statistics import StatisticsLayer, alignment, localise
 from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
@@ -46,7 +49,8 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     Args:
         network: left as it is.
         window: statistics are taken over squares of this many input pixels (see `finescale.layers.statistics`); None:
-            over the whole picture, and then a tile is not equal to the whole.
+            over the whole picture, and then a tile is not equal to the whole. Where these squares do not meet those of
+            the next tile, which begins at a multiple of 48 pixels, a `FinescaleWarning` tells it.
         gates: upper limits of all gates, as `gate_limits` told before; None: they are found.
     """
     clone = copy.deepcopy(network).float().eval().requires_grad_(False)
@@ -55,12 +59,25 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
             _fold(module)
     localise(clone, window)
     if window is not None:
+        _check_grid(clone)
         clone.multiple = math.lcm(clone.multiple, alignment(clone))
     limits = gates or gate_limits(clone)
     device = next(clone.parameters(), torch.empty(0, device="cpu")).device
     for layer, values in zip(_channel_attention(clone), limits, strict=True):
         layer.most = torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
     return clone
+
+
+def _check_grid(network: Network) -> None:
+    steps = [network.multiple, *(layer.grid() for layer in network.modules() if isinstance(layer, StatisticsLayer))]
+    wrong = sorted({step for step in steps if GRID % step})
+    if wrong:
+        warnings.warn(
+            f"this network goes through pictures by steps of {' and '.join(map(str, wrong))} pixels, which do not "
+            f"divide {GRID}: large pictures are cut into tiles, and will have seams",
+            FinescaleWarning,
+            stacklevel=3,
+        )
 
 
 def _channel_attention(network: nn.Module) -> list[ChannelAttention]:

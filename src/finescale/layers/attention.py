@@ -53,7 +53,7 @@ class SelfAttention(StatisticsLayer):
 
     With a `window`, every block of half a window's side (a third where half does not go into whole keys) attends to the
     window centred on it (its keys outside the picture are masked), so cost grows linearly with the picture and the
-    field of view is finite.
+    field of view is finite. Tiles of a picture meet the same blocks as the whole if these divide 48, see `grid`.
 
     Args:
         channels: C.
@@ -84,6 +84,13 @@ class SelfAttention(StatisticsLayer):
         self.value = spectral_norm(nn.Conv2d(channels, inner, 1))
         self.output = spectral_norm(nn.Conv2d(inner, channels, 1))
         self.gamma = nn.Parameter(torch.zeros(1))
+
+    def grid(self) -> int:
+        """See `StatisticsLayer`: the side of a block."""
+        if self.window is None:
+            return super().grid()
+        unit, span = _window_units(self.window / (self.query_pool * self.pool))
+        return self.stride * self.query_pool * self.pool * unit * span
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]

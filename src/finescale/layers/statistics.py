@@ -26,6 +26,10 @@ class StatisticsLayer(nn.Module):
     window: int | None = None
     stride: int = 1
 
+    def grid(self) -> int:
+        """How far apart, in input pixels, the squares begin that positions look at together, with the window it has."""
+        return self.stride * (1 if self.window is None else cell_size(self.window))
+
 
 def localise(network: nn.Module, window: int | None) -> None:
     """Gives every statistics layer in `network` the window of `window` input pixels, or the whole map (None)."""
