@@ -27,7 +27,7 @@ from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.inference import engines
 from finescale.inference.engines import choose, mnn, onnx, quantise
 from finescale.inference.engines.interface import Engine, fitting_tile
-from finescale.inference.engines.openvino import MEMORY, OpenVINOEngine, translate
+from finescale.inference.engines.openvino import _HINTS, MEMORY, OpenVINOEngine, translate
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
 from finescale.inference.engines.source import Source
 from finescale.inference.photograph import photograph
@@ -38,6 +38,7 @@ from finescale.layers.statistics import alignment
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
 from finescale.networks.catalogue import NETWORKS, Entry, build
+from finescale.weights import files
 
 SIZES = ((1, 1), (49, 70), (64, 96))
 
@@ -384,11 +385,24 @@ def test_a_network_of_other_code_is_compiled_anew(tmp_path: Path, monkeypatch: p
     assert choose(own, engine="openvino", precision="float32").margin == 2 * margin
     # and so is a weight file of it
     monkeypatch.setitem(NETWORKS, "own", Entry(Own, "of a program's own"))
-    weights.files.save(build("own", scale=2), tmp_path / "own.safetensors")
+    files.save(build("own", scale=2), tmp_path / "own.safetensors")
     before = choose(tmp_path / "own.safetensors", engine="openvino", precision="float32").run(x)
     monkeypatch.setattr(Own, "strength", 0.5)
     after = choose(tmp_path / "own.safetensors", engine="openvino", precision="float32")
     np.testing.assert_allclose(after.run(x), before / 2, atol=1e-4)
+
+
+def test_what_is_computed_exactly_is_the_network_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("finescale.inference.engines.openvino.pick_precision", lambda core, precision="auto": precision)
+    monkeypatch.setitem(_HINTS, "bfloat16", "f32")  # also where there is no bfloat16
+    network, x = Own(scale=2), noise(32, 48)
+    engine = OpenVINOEngine(Source(network, 48), "bfloat16")
+    before = engine.run(x)
+    nn.init.zeros_(network.layer.weight)  # trained further
+    exact = engine.exact()
+    assert exact is not None
+    np.testing.assert_allclose(exact.run(x), before, atol=1e-4)
 
 
 def test_what_openvino_cannot_take_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

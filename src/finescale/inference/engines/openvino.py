@@ -1,5 +1,6 @@
 """OpenVINO: the fastest way on Intel and AMD processors; compiled once for a network and processor, then cached."""
 
+import copy
 import threading
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ class OpenVINOEngine(Engine):
     def __init__(self, source: Source, precision: str = "auto") -> None:
         core, version = load_core()
         precision = pick_precision(core, precision)
-        self.source, self.precision = source, precision
+        # for `exact`, a network as it is now: it may be trained further meanwhile
+        self.source, self.precision = source if precision == "float32" else copy.deepcopy(source), precision
         self._core = core
         self._config = {
             "INFERENCE_PRECISION_HINT": _HINTS[pick_precision(core) if precision == "int8" else precision],
