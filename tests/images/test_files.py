@@ -840,3 +840,39 @@ def test_results_that_some_systems_would_take_for_one_file() -> None:
     same = {Path("one/a.jpg"): [Path("a.tif")], Path("two/a.jpg"): [Path("a.tif")]}
     with pytest.raises(UsageError, match=re.escape("would both become a.tif")):
         apart(same)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_reads_and_writes_after_its_parent(tmp_path: Path) -> None:
+    picture = Picture(np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8))
+    for suffix in ("png", "jpg", "webp", "tif"):
+        write(picture, tmp_path / f"a.{suffix}")
+    program = """
+import multiprocessing, sys
+from pathlib import Path
+from finescale.errors import FinescaleError
+from finescale.images.files import read, write
+
+def child(folder, wanted):
+    for _ in range(2):
+        assert [read(file).samples.tobytes() for file in sorted(folder.iterdir())] == wanted
+    for kind in ("png", "jpg", "webp"):
+        write(read(folder / "a.webp"), folder / f"b.{kind}")
+    try:
+        write(read(folder / "a.png"), folder / "b.avif")
+    except FinescaleError as error:
+        assert "AVIF cannot be written in a forked process" in str(error)
+    else:
+        raise AssertionError
+
+folder = Path(sys.argv[1])
+wanted = [read(file).samples.tobytes() for file in sorted(folder.iterdir())]
+forked = multiprocessing.get_context("fork").Process(target=child, args=(folder, wanted))
+forked.start()
+forked.join(20)
+done = forked.exitcode == 0
+forked.kill()
+sys.exit(not done)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -24,7 +24,7 @@ import pyvips
 
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError, nearest, system_reason
-from finescale.images import colours, tiff
+from finescale.images import colours, forks, tiff
 from finescale.images import exif as exif_blocks
 from finescale.images.decoders import HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
 from finescale.images.encoders import ENCODERS, Layout
@@ -271,8 +271,8 @@ class Opened:
             except ERRORS as error:
                 raise self.error(damaged(error)) from error
         with self.decoding():
-            raw = self.image.numpy()
-        samples = oriented(self.samples(raw.reshape(self.image.height, self.image.width, -1)), self.orientation)
+            raw = forks.samples(self.image)
+        samples = oriented(self.samples(raw), self.orientation)
         return Picture(*split(samples), format=self.format, **self.metadata())
 
     def samples(self, raw: Any) -> Samples:
@@ -516,6 +516,8 @@ def write(
             encoder.write(samples)
             encoder.finish()
         elif kind == "avif":
+            if not forks.ready():
+                raise FinescaleError(f"{path}: AVIF cannot be written in a forked process (start it by 'spawn')")
             file.write(_avif(picture, quality or _QUALITY[kind]))
         else:
             file.write(_with_pillow(picture, kind, quality or _QUALITY.get(kind, 0), str(path)))

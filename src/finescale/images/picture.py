@@ -136,12 +136,14 @@ def cmyk_to_srgb(samples: Samples, icc: bytes | None) -> Samples:
     """CMYK samples (H, W, 4) as sRGB (H, W, 3), through the profile, or through a typical print profile without one."""
     import pyvips
 
+    from finescale.images import forks
+
     image = pyvips.Image.new_from_array(samples, interpretation="cmyk").copy()
     if icc:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
     depth = 8 * samples.dtype.itemsize
     how = {"embedded": True, "input_profile": "cmyk", "intent": "relative", "black_point_compensation": True}
-    return image.icc_transform("srgb", depth=depth, **how).numpy()
+    return forks.samples(image.icc_transform("srgb", depth=depth, **how))
 
 
 def damaged(reason: object) -> str:

@@ -18,6 +18,7 @@ from finescale import __version__
 from finescale.atomic import check_free, publish, writing
 from finescale.errors import FinescaleError, TakenError, UsageError
 from finescale.images import exif as exif_blocks
+from finescale.images import forks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
 from finescale.images.files import Opened, format_of, tell_colours
 from finescale.images.picture import Samples, fitting
@@ -79,21 +80,10 @@ class StripReader:
 
     def _fetch(self, start: int, stop: int) -> Samples:
         image, shape = self._opened.image, (stop - start, self.layout.width, -1)
+        forks.ready()
         with self._opened.decoding():
             data = self._region.fetch(0, start, self.layout.width, stop - start)
-        return self._opened.samples(np.frombuffer(data, _TYPES[image.format]).reshape(shape))
-
-
-_TYPES = {
-    "uchar": "u1",
-    "char": "i1",
-    "ushort": "u2",
-    "short": "i2",
-    "uint": "u4",
-    "int": "i4",
-    "float": "f4",
-    "double": "f8",
-}
+        return self._opened.samples(np.frombuffer(data, forks.TYPES[image.format]).reshape(shape))
 
 
 class StripWriter:
