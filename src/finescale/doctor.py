@@ -11,6 +11,7 @@ from typing import Any
 
 from finescale import __version__
 from finescale.errors import FinescaleError, install
+from finescale.inference.engines.unreported import unreported
 from finescale.inference.machine import meminfo, processor
 
 PACKAGES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "pydantic", "rich")
@@ -108,6 +109,8 @@ def _attempt(action: Callable[[], object]) -> dict[str, Any]:
 
 def _engines(problems: list[str]) -> list[dict[str, Any]]:
     def openvino() -> str:
+        with unreported():
+            import_module("openvino")
         return ", ".join(import_module("openvino").Core().available_devices)
 
     def onnxruntime() -> str:

@@ -12,6 +12,7 @@ from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
 from finescale.inference.engines.interface import Engine, grown
 from finescale.inference.engines.source import Source
+from finescale.inference.engines.unreported import unreported
 from finescale.inference.tiling import Array, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -188,7 +189,8 @@ def pick_precision(core: Any, precision: str = "auto") -> str:
 def load_core() -> tuple[Any, str]:
     """OpenVINO and its version; UsageError where it is not installed."""
     try:
-        import openvino
+        with unreported():
+            import openvino
     except ImportError as error:
         raise UsageError(f"the openvino engine needs OpenVINO: {install('fast')}") from error
     return openvino.Core(), openvino.get_version()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finescale.errors import UsageError, install
+from finescale.inference.engines.unreported import unreported
 from finescale.inference.photograph import samples
 
 CHANNELS = 16  # a convolution with fewer of them gains nothing
@@ -84,7 +85,8 @@ def _nncf() -> Any:
     before = os.environ.get("NNCF_CI")
     os.environ["NNCF_CI"] = "1"
     try:
-        import nncf
+        with unreported():
+            import nncf
     except ImportError as error:
         raise UsageError(f"int8 needs OpenVINO and NNCF: {install('int8')}") from error
     finally:
