@@ -1,5 +1,8 @@
 """RCAN and SA-RCAN: behaviour, on small variants."""
 
+import io
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -109,6 +112,23 @@ def test_any_activation(name: str) -> None:
 def test_wrong_arguments_are_named(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build("rcan", **{"scale": 2, **options})  # type: ignore[arg-type]
+
+
+def test_it_can_be_sent_to_another_process() -> None:
+    network = tiny("sa-rcan").eval()
+    localise(network, 48)
+    state = torch.get_rng_state()
+    again = pickle.loads(pickle.dumps(network))  # noqa: S301
+    assert torch.equal(torch.get_rng_state(), state)
+    x = torch.rand(1, 3, 12, 16)
+    assert torch.equal(again(x), network(x))
+    twice = pickle.loads(pickle.dumps(again.train()))  # noqa: S301
+    twice(x).sum().backward()
+    assert [p.grad is None for p in twice.parameters()] == [False] * len(list(network.parameters()))
+    file = io.BytesIO()
+    torch.save(network, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(x), network(x))
 
 
 def test_unknown_network() -> None:

@@ -5,8 +5,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
+from finescale.layers.spectral import spectral_norm
 from finescale.layers.statistics import StatisticsLayer, cell_means, crop, upsample_cells, window_means
 
 

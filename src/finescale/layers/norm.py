@@ -4,9 +4,9 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from finescale.errors import check_known
+from finescale.layers.spectral import spectral_norm
 from finescale.layers.statistics import StatisticsLayer, upsample_cells, window_means
 
 Norm = Literal["batch", "instance", "spectral", "none"]
