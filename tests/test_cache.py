@@ -1,5 +1,6 @@
 """Where caches and data lie."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,14 @@ def test_relative_folders_are_ignored(named: str, monkeypatch: pytest.MonkeyPatc
     assert datasets_folder().parents[1] == (Path(named) if kept else tmp_path / ".local" / "share")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder("weights") == tmp_path / ".cache" / "finescale" / "weights"
+
+
+def test_who_has_no_home_lives_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache_folder("weights") == Path(os.sep, ".cache", "finescale", "weights")
+    assert datasets_folder() == Path(os.sep, ".local", "share", "finescale", "datasets")

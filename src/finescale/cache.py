@@ -12,4 +12,12 @@ def cache_folder(kind: str) -> Path:
 def xdg(variable: str, usual: str) -> Path:
     """A folder of the XDG base directories: of the variable (a relative path is to be ignored), or under the home."""
     base = Path(os.environ.get(variable, ""))
-    return base if base.is_absolute() else Path.home() / usual
+    return base if base.is_absolute() else home() / usual
+
+
+def home() -> Path:
+    """The user's home; the root where there is none, as containers have it: then nothing can be kept, and all works."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.sep)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from finescale.cache import cache_folder
+from finescale.cache import cache_folder, home
 
 
 def find(name: str, *more: Path) -> Path | None:
@@ -17,4 +17,7 @@ def find(name: str, *more: Path) -> Path | None:
 
 def places() -> str:
     """Where a person puts such a file: "~/.cache/finescale/weights or the folder $FINESCALE_WEIGHTS"."""
-    return f"{str(cache_folder('weights')).replace(str(Path.home()), '~', 1)} or the folder $FINESCALE_WEIGHTS"
+    folder = cache_folder("weights")
+    if folder.is_relative_to(home()):
+        folder = "~" / folder.relative_to(home())
+    return f"{folder} or the folder $FINESCALE_WEIGHTS"
