@@ -114,6 +114,8 @@ def _engines(problems: list[str]) -> list[dict[str, Any]]:
         return ", ".join(import_module("openvino").Core().available_devices)
 
     def onnxruntime() -> str:
+        with unreported():
+            import_module("onnxruntime")
         return ", ".join(import_module("onnxruntime").get_available_providers())
 
     def mnn() -> str:

@@ -13,6 +13,7 @@ from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement
 from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
+from finescale.inference.engines.unreported import unreported
 from finescale.inference.tiling import Array
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class ONNXEngine(Engine):
 def load_runtime() -> Any:
     """ONNX Runtime; UsageError where it is not installed."""
     try:
-        import onnxruntime
+        with unreported():
+            import onnxruntime
     except ImportError as error:
         raise UsageError(f"the onnx engine needs ONNX Runtime: {install('onnx')}") from error
     return onnxruntime
@@ -75,8 +77,7 @@ def load_runtime() -> Any:
 
 def runner(data: bytes) -> Callable[[Array], Array]:
     """What computes the enlarged (B, 3, sH, sW) of a (B, 3, H, W) by an ONNX file that `translate` made."""
-    import onnxruntime
-
+    onnxruntime = load_runtime()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     options = onnxruntime.RunOptions()  # for 2 % of the time; else it keeps all that its largest tile needed
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
