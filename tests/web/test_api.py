@@ -1,6 +1,7 @@
 """The HTTP API as scripts meet it: a real server in a process of its own, real clients."""
 
 import asyncio
+import errno
 import io
 import json
 import mimetypes
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -33,7 +35,7 @@ from finescale.images import files
 from finescale.inference.upscale import Networks
 from finescale.web import app
 from finescale.web.assets import OPENAPI
-from finescale.web.jobs import State
+from finescale.web.jobs import Jobs, Limits, State
 from finescale.web.serve import serve
 
 
@@ -461,6 +463,45 @@ def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
         for method in methods.keys() & {"get", "post", "delete"}:
             answer = client.request(method, path.replace("{id}", "none").replace("{which}", "source"))
             assert str(answer.status_code) in methods[method]["responses"], (path, method)
+
+
+def test_the_description_makes_clients_that_can_send_a_picture() -> None:
+    schemas = json.loads(OPENAPI.read_text())["components"]["schemas"]
+    picture = schemas["Order"]["properties"]["picture"]
+    assert picture["format"] == "binary"  # without it generators make it a text
+    assert {"width", "height", "bytes"} <= schemas["Result"]["properties"].keys()
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EIO, 500)])
+def test_a_full_disk_is_told(number: int, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "no")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app.application(jobs, token=None, hosts=None, port=80), False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.post("/api/jobs", files={"picture": ("cat.png", png())})
+
+    monkeypatch.setattr("shutil.copyfileobj", fail)
+    (tmp_path / "jobs").mkdir()
+    jobs = Jobs(lambda *_: None, Limits(), tmp_path / "jobs")
+    try:
+        reply = asyncio.run(ask())
+    finally:
+        jobs.close()
+    assert reply.status_code == status
+    assert ("no room" in reply.json()["error"]) == (status == 507)
+
+
+@pytest.mark.slow
+def test_asking_for_the_headers_of_events_does_not_wait_for_the_end(server: Server) -> None:
+    with server.client() as client:
+        path = f"/api/jobs/{slow(client)['id']}"
+        started = time.monotonic()
+        assert client.head(f"{path}/events").headers["content-type"].startswith("text/event-stream")
+        assert client.get(path).json()["state"] == "running"  # over the same connection
+        assert time.monotonic() - started < 1
+        client.delete(path)
 
 
 @pytest.mark.slow

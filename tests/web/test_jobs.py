@@ -1,5 +1,6 @@
 """The queue itself: what is kept, what is said, what is left behind."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -126,6 +127,15 @@ def test_the_queue_is_bounded_and_in_order(jobs: Jobs) -> None:
     until(lambda: waiting[1].state is State.DONE)
     assert running.state is State.CANCELLED
     assert not running.folder.exists()
+
+
+def test_the_folder_stays_young_while_nothing_is_asked(tmp_path: Path) -> None:
+    os.utime(tmp_path, (0, 0))
+    jobs = Jobs(work, Limits(keep=0.4), tmp_path)
+    until(lambda: tmp_path.stat().st_mtime > 0)
+    os.utime(tmp_path, (0, 0))
+    until(lambda: tmp_path.stat().st_mtime > 0)
+    jobs.close()
 
 
 def test_closing_stops_the_work_and_removes_everything(jobs: Jobs) -> None:

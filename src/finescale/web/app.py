@@ -4,6 +4,7 @@ Nothing that was sent is served again: a result is always decoded and encoded an
 """
 
 import asyncio
+import errno
 import json
 import mimetypes
 import re
@@ -75,7 +76,12 @@ def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, 
             Route("/api/jobs/{id}/preview/{which}", preview),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
-        exception_handlers={HTTPException: http_problem, ClientDisconnect: gone, Exception: unexpected},
+        exception_handlers={
+            HTTPException: http_problem,
+            ClientDisconnect: gone,
+            OSError: no_room,
+            Exception: unexpected,
+        },
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # to an address that the client may not know this server by
@@ -96,6 +102,13 @@ async def http_problem(_: Request, error: Exception) -> Response:
 async def gone(_: Request, __: Exception) -> Response:
     """The client left in the middle of its upload; nobody reads this."""
     return problem(400, "The upload ended too early.")
+
+
+async def no_room(_: Request, error: Exception) -> Response:
+    """The disk is full; every other error of the system is unexpected."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    return problem(507, "The server has no room for this on its disk.")
 
 
 async def unexpected(_: Request, __: Exception) -> Response:
@@ -178,7 +191,7 @@ async def events(request: Request) -> Response:
 
     async def stream() -> AsyncIterator[str]:
         last, quiet = "", 0
-        while not jobs.closing:
+        while not jobs.closing and request.method != "HEAD":  # whose connection would wait for the end
             final = job.state in FINAL  # asked first: it may end while it is described
             now = json.dumps(_describe(jobs, job))
             quiet += 1

@@ -3,6 +3,7 @@
 Everything a job owns lies in one folder of its own; names that people gave are never used as paths.
 """
 
+import os
 import secrets
 import shutil
 import sys
@@ -267,6 +268,8 @@ class Jobs:
         with self._changed:
             while not self.closing:
                 self._sweep()
+                with suppress(OSError):
+                    os.utime(self.folder)  # which some systems remove when it was not touched for days
                 for job in self._jobs.values():
                     if job.state is State.WAITING:
                         job.state, job.started = State.RUNNING, time.monotonic()
