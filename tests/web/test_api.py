@@ -35,7 +35,7 @@ from finescale.images import files
 from finescale.inference.upscale import Networks
 from finescale.web import app
 from finescale.web.assets import OPENAPI
-from finescale.web.jobs import Jobs, Limits, State
+from finescale.web.jobs import Jobs, Limits, Order, State
 from finescale.web.serve import serve
 
 
@@ -491,6 +491,39 @@ def test_a_full_disk_is_told(number: int, status: int, monkeypatch: pytest.Monke
         jobs.close()
     assert reply.status_code == status
     assert ("no room" in reply.json()["error"]) == (status == 507)
+
+
+def test_previews_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    at_work, most = 0, 0
+
+    def make(_: Path, target: Path, *__: object) -> None:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        time.sleep(0.05)
+        target.write_bytes(b"")
+        at_work -= 1
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app.application(jobs, token=None, hosts=None, port=80))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            paths = [f"/api/jobs/{job.id}/preview/{which}" for job in done for which in ("source", "result")]
+            return await asyncio.gather(*map(client.get, paths))
+
+    monkeypatch.setattr("finescale.web.studio.preview", make)
+    (tmp_path / "jobs").mkdir()
+    jobs = Jobs(lambda *_: None, Limits(), tmp_path / "jobs")
+    try:
+        done = []
+        for _ in range(3):
+            (tmp_path / "upload").touch()
+            order = Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png")
+            done.append(jobs.submit(order, tmp_path / "upload"))
+        until(lambda: all(job.state is State.DONE for job in done))
+        replies = asyncio.run(ask())
+    finally:
+        jobs.close()
+    assert ([reply.status_code for reply in replies], most) == ([200] * 6, 1)
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, 
     )
     app.router.redirect_slashes = False  # to an address that the client may not know this server by
     app.state.jobs = jobs
+    app.state.previews = asyncio.Semaphore()  # one at a time: each decodes a whole picture
     return Guard(app, token=token, hosts=hosts, port=port)
 
 
@@ -228,7 +229,8 @@ async def preview(request: Request) -> Response:
     limits = _jobs(request).limits
     file = job.result if which == "result" else job.source
     try:
-        await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, limits.result_pixels)
+        async with request.app.state.previews:
+            await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, limits.result_pixels)
     except FinescaleError as error:
         raise _no_job() from error  # removed in this moment
     if not await run_in_threadpool(_jobs(request).weigh, job):
