@@ -51,7 +51,7 @@ def upscale_strips(
     rows = max(GRID, STRIP_BYTES // (computed * scale) // GRID * GRID)
     engine = upscaler.engine_for(np.dtype(np.uint8 if small.bits == 8 else np.uint16))
     eight, after = ("eight turns, ", margin + GRID) if upscaler.ensemble else ("", margin)
-    made_by = f"{eight}{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint()}"
+    made_by = f"{eight}{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint}"
     with StripWriter(target, large, format=format, overwrite=overwrite, resume=f"{sha256(source)} {made_by}") as out:
         for top in range(out.rows // scale // GRID * GRID, small.height, rows):
             bottom = min(top + rows, small.height)

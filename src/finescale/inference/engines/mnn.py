@@ -49,7 +49,7 @@ class MNNEngine(Engine):
     precision = "float32"
 
     def __init__(self, source: Source) -> None:
-        name = compiled.key(weights=source.fingerprint(), engine=f"mnn {load_library().version()}")
+        name = compiled.key(weights=source.fingerprint, engine=f"mnn {load_library().version()}")
         notes, self._file = compiled.once(lambda: compiled.read(name), lambda: _translate(source, name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._multiple: int = notes["multiple"]

@@ -38,7 +38,7 @@ class ONNXEngine(Engine):
     precision = "float32"
 
     def __init__(self, source: Source) -> None:
-        name = compiled.key(weights=source.fingerprint(), engine=f"onnx {OPSET} {load_runtime().__version__}")
+        name = compiled.key(weights=source.fingerprint, engine=f"onnx {OPSET} {load_runtime().__version__}")
         notes, data = compiled.once(lambda: compiled.read(name), lambda: self._translate(source, name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._run = runner(data)

@@ -53,7 +53,7 @@ class OpenVINOEngine(Engine):
             "PERFORMANCE_HINT": "LATENCY",
             "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
         }
-        name = compiled.key(weights=source.fingerprint(), engine=f"openvino {version}", precision=precision)
+        name = compiled.key(weights=source.fingerprint, engine=f"openvino {version}", precision=precision)
         notes, model = compiled.once(lambda: self._stored(name), lambda: self._compile(name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness = notes["agreement"] if precision == "int8" else None

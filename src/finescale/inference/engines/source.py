@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import sys
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,9 @@ class Source:
     def __init__(self, network: "Network | Path", window: int | None) -> None:
         self._network, self.window = network, window
 
+    @cached_property
     def fingerprint(self) -> str:
-        """A digest of the weights and of what the network does with them."""
+        """A digest of the weights and of what the network does with them, as it is when this is first asked for."""
         network = self._network
         if isinstance(network, Path):
             from finescale.weights.header import sha256
@@ -57,7 +58,7 @@ class Source:
             from finescale.weights.files import load
 
             network = load(network)
-        name = compiled.key(weights=self.fingerprint(), engine="gates")
+        name = compiled.key(weights=self.fingerprint, engine="gates")
         stored = compiled.read(name)
         prepared = for_inference(network, self.window, stored and stored[0]["gates"])
         if stored is None and (found := gate_limits(prepared)):
