@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ def opencv(file: Path, size: tuple[int, int]) -> Way:
     return through(run)
 
 
+def _ours(network: Network | Path, **settings: Any) -> Way:
+    return Upscaler(network, **settings).pixels
+
+
 def ways(name: str, scale: int, size: tuple[int, int], folder: Path, say: Callable[[str], None]) -> dict[str, Way]:
     """Everything that can be run here; what cannot is said."""
     network = store.load(name, scale)
@@ -100,8 +105,9 @@ def ways(name: str, scale: int, size: tuple[int, int], folder: Path, say: Callab
             say(f"{label}: cannot run this network ({lines[0][:160]})")
         return label in found
 
-    add("finescale --precision int8", lambda: Upscaler(source, precision="int8").pixels)
-    add("finescale --engine torch", lambda: Upscaler(source, engine="torch").pixels)
+    add("finescale --precision int8", partial(_ours, source, precision="int8"))
+    for engine in ("openvino", "mnn", "torch"):
+        add(f"finescale --engine {engine}", partial(_ours, source, engine=engine))
     files = {"local": folder / "local.onnx", "global": folder / "global.onnx"}
     try:
         export(network, files["local"])

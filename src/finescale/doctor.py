@@ -121,7 +121,8 @@ def _engines(problems: list[str]) -> list[dict[str, Any]]:
     def mnn() -> str:
         from finescale.inference.engines.mnn import load_library
 
-        return f"{load_library().__name__}, float32"
+        load_library()
+        return "CPU"
 
     engines: list[dict[str, Any]] = [{"name": "torch", "version": _version("torch"), "works": True, "what": ""}]
     for name, extra, look in (

@@ -141,6 +141,31 @@ def test_auto_takes_mnn_only_where_it_was_measured_and_can_convert(
     assert choose(tiny_network(2), device="cpu").name == "openvino"
 
 
+@pytest.mark.skipif(not Path("/bin/false").exists(), reason="this system has no such program")
+@pytest.mark.parametrize(
+    ("program", "reason", "remembered"),
+    [
+        ("/bin/false", r"MNN cannot take this network \(its converter ended with 1\)", True),
+        ("/nowhere", "start", False),
+    ],
+)
+def test_a_converter_that_fails(
+    program: str, reason: str, remembered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("mnn")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network, path = tiny_network(2, blocks=1), sys.executable
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(FinescaleError, match=reason):
+        choose(network, engine="mnn")
+    monkeypatch.setattr(sys, "executable", path)
+    if remembered:  # it costs seconds every time otherwise
+        with pytest.raises(FinescaleError, match=reason):
+            choose(network, engine="mnn")
+    else:
+        assert choose(network, engine="mnn").name == "mnn"
+
+
 def test_mnn_greets_nobody(tiny_weights: Path) -> None:
     """Its line on stdout would be in the middle of what a program writes there."""
     needs("mnn")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from finescale.errors import UsageError, install
+from finescale.errors import FinescaleError, UsageError, install
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement, noises
 from finescale.inference.engines.interface import Engine, grown
@@ -26,7 +26,8 @@ from finescale.inference.machine import cores
 from finescale.inference.tiling import Array
 
 _LOADING = threading.Lock()
-MEMORY = 1.4  # as much as PyTorch's features need: the most of three networks, by benchmarks/memory.py
+_NOT_FOUND = 3  # what the converter's process ends with where MNN cannot be imported
+MEMORY = 1.4  # as much as PyTorch's features need: the default network by benchmarks/memory.py, and a little more
 
 # the threads of MNN that a forked process's parent had are not there, and it would wait for them for ever
 _forked_with: set[str] = set()
@@ -164,14 +165,15 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
         for i, x in enumerate(pictures):
             np.save(there / f"picture-{i}.npy", x)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, folder, str(network.multiple)],
-            capture_output=True,
-            env=environment,
-            check=False,
-        )
-        if done.returncode:
-            raise compiled.refuse(name, f"MNN cannot take this network (its converter ended with {done.returncode})")
+        command = [sys.executable, "-P", "-m", __name__, folder, str(network.multiple)]
+        try:
+            code = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=1800).returncode
+        except (OSError, subprocess.SubprocessError) as error:
+            raise FinescaleError(f"the mnn engine could not start its converter ({error})") from error
+        if code in (_NOT_FOUND, -9):  # or killed, for memory; neither is the network's fault, so not remembered
+            raise FinescaleError(f"the mnn engine's converter did not get on (it ended with {code})")
+        if code:
+            raise compiled.refuse(name, f"MNN cannot take this network (its converter ended with {code})")
         found = iter([np.load(there / f"enlarged-{i}.npy") for i in range(len(pictures))])
         file = (there / "network.mnn").read_bytes()
     decibels = least_agreement(network, lambda _: next(found), network.multiple)
@@ -189,9 +191,11 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
 
 def _convert(folder: Path, multiple: int) -> None:
     """From network.onnx there to network.mnn, and from the pictures there to enlarged ones."""
-    load_library()
-    import _tools  # its wrapper in Python reports its use to its makers, and installs a package for that
-
+    try:
+        load_library()
+        import _tools  # its wrapper in Python reports its use to its makers, and installs a package for that
+    except (UsageError, ImportError):
+        sys.exit(_NOT_FOUND)
     file = folder / "network.mnn"
     _tools.mnnconvert(
         ["MNNConvert", "-f", "ONNX", "--modelFile", str(folder / "network.onnx"), "--MNNModel", str(file)]
