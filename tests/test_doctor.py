@@ -46,6 +46,15 @@ def test_it_knows_what_is_here(folder: Path, capsys: pytest.CaptureFixture[str])
     assert found["weights"]["searched"][0] == {"folder": str(folder), "exists": True}
 
 
+def test_a_cache_that_keeps_nothing_is_a_problem(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert main(["doctor"]) == 1
+    assert "cannot be written, so every start compiles" in capsys.readouterr().out
+
+
 def test_a_changed_file_is_a_problem(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open(folder / "sa-rcan-light-x2.safetensors", "r+b") as file:
         file.seek(-1, 2)

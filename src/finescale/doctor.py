@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finescale import __version__
+from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, install
 from finescale.inference.engines.unreported import unreported
 from finescale.inference.machine import meminfo, processor
@@ -34,7 +35,7 @@ def report() -> dict[str, Any]:
 
     Returns:
         `problems` holds one sentence for each: no weights, or what is there and does not work; the other keys are
-        finescale, python, system, memory, packages, devices, engines, formats, weights, data, extras.
+        finescale, python, system, memory, packages, devices, engines, cache, formats, weights, data, extras.
     """
     problems: list[str] = []
     found: dict[str, Any] = {
@@ -47,6 +48,7 @@ def report() -> dict[str, Any]:
     for key, part in (
         ("devices", _devices),
         ("engines", _engines),
+        ("cache", _cache),
         ("formats", _formats),
         ("weights", _weights),
         ("data", _data),
@@ -140,6 +142,16 @@ def _engines(problems: list[str]) -> list[dict[str, Any]]:
     return engines
 
 
+def _cache(problems: list[str]) -> dict[str, Any]:
+    """Where compiled networks are kept, and whether they can be."""
+    folder = cache_folder("compiled")
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    if not writable:
+        problems.append(f"{folder}: cannot be written, so every start compiles its network anew, which takes seconds")
+    return {"folder": str(folder), "writable": writable}
+
+
 def _formats(problems: list[str]) -> dict[str, list[str]]:
     from finescale.images.files import FORMATS, READABLE
 
@@ -226,6 +238,10 @@ def text(found: dict[str, Any]) -> str:
             for e in found["engines"] or []
         ],
     )
+    if cache := found["cache"]:
+        section(
+            "Cache", [("Compiled networks", cache["folder"] + ("" if cache["writable"] else "  (cannot be written)"))]
+        )
     if found["formats"]:
         section("Pictures", [(what.capitalize(), " ".join(names)) for what, names in found["formats"].items()])
     if weights := found["weights"]:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -472,6 +473,17 @@ def test_threads_share_an_upscaler(engine: str) -> None:
         found = list(threads.map(up.pixels, pictures * 10))
     for i, y in enumerate(found):
         np.testing.assert_array_equal(y, wanted[i % 4])
+
+
+@pytest.mark.parametrize("engine", ["openvino", "mnn", "onnx", "torch"])
+def test_an_upscaler_goes_to_another_process(engine: str) -> None:
+    needs(engine)
+    up = Upscaler(tiny_network(2), device="cpu", engine=engine, precision="float32", tile=48, window=24)
+    x = picture(60, 80)
+    wanted = up.pixels(x)
+    other = pickle.loads(pickle.dumps(up))  # noqa: S301
+    assert (other.engine.name, other.engine.precision, other.tile, other.window) == (engine, "float32", 48, 24)
+    np.testing.assert_array_equal(other.pixels(x), wanted)
 
 
 def test_pictures_are_mirrored_to_whole_cells() -> None:

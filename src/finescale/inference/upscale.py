@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from numbers import Integral
 from pathlib import Path
@@ -62,6 +63,8 @@ class Upscaler:
         window: int | None = 48,
     ) -> None:
         _check_tile(tile)
+        self._settings: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
+        self._settings |= {"ensemble": ensemble, "tile": tile, "window": window}
         if isinstance(network, str):
             network = Path(network)
             if not network.is_file():
@@ -78,6 +81,10 @@ class Upscaler:
         self.ensemble, self.window, self.network = ensemble, window, network
         self._fine: Engine | None = self.engine if precision != "auto" else None
         self.tile = tile
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes, which make it ready themselves."""
+        return partial(Upscaler, **self._settings), (self.network,)
 
     @property
     def remark(self) -> str | None:
