@@ -179,6 +179,17 @@ def test_mnn_greets_nobody(tiny_weights: Path) -> None:
     assert (done.stdout, done.stderr) == ("(40, 60, 3)\n", "")
 
 
+def test_tiles_of_mnn_are_the_whole(tiny_weights: Path) -> None:
+    """But for its last digits: one grey level here and there."""
+    needs("mnn")
+    path, x = tiny_weights / f"{DEFAULT}-x2.safetensors", picture(131, 150)
+    whole = Upscaler(path, device="cpu", engine="mnn", tile=1000).pixels(x).astype(int)
+    for tile in (64, 96):
+        tiled = Upscaler(path, device="cpu", engine="mnn", tile=tile).pixels(x)
+        assert np.abs(tiled - whole).max() <= 1
+        assert (tiled != whole).mean() < 0.01
+
+
 def test_other_threads_run_while_mnn_computes(tiny_weights: Path) -> None:
     needs("mnn")
     up = Upscaler(tiny_weights / f"{DEFAULT}-x2.safetensors", device="cpu", engine="mnn")
