@@ -27,6 +27,7 @@ from openapi_spec_validator import validate
 from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from tests.web.conftest import SETTINGS, Server, running, until
 
 from finescale.cli.main import main
@@ -348,7 +349,7 @@ def test_the_last_event_is_the_last_state(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(app, "_describe", describe)
 
     async def told() -> list[str]:
-        reply: Any = await app.events(None)  # type: ignore[arg-type]
+        reply: Any = await app.events(Request({"type": "http", "method": "GET"}))
         return [line async for line in reply.body_iterator]
 
     assert [json.loads(line[6:])["state"] for line in asyncio.run(told())] == ["running", "failed"]
