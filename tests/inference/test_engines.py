@@ -300,6 +300,8 @@ def test_int8_is_close_cached_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     network = trained_like(2)
     eight = choose(network, precision="int8")
     assert (eight.name, eight.precision) == ("openvino", "int8")
+    rest = MEMORY["bfloat16" if openvino_has_bfloat16() else "float32"]  # what is not convolutions has larger features
+    assert eight.bytes_per_pixel == rest * choose(network, engine="torch", precision="float32").bytes_per_pixel
     assert eight.closeness is not None
     assert 40 < eight.closeness < 90  # not the float32 model under another name
     x = photograph()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
 
-VERSION = 12  # of what is stored and of how networks are translated; another one leaves old entries unread
+VERSION = 13  # of what is stored and of how networks are translated; another one leaves old entries unread
 
 _MAKING = threading.Lock()
 T = TypeVar("T")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # enlargement of 33 dB less than 0.01
 TOLERANCE = {"float32": FLOAT32, "bfloat16": 60.0, "int8": 40.0}
 # as much as PyTorch's features need in float32: the most of three networks, by benchmarks/memory.py
-MEMORY = {"float32": 1.8, "bfloat16": 1.1, "int8": 1.1}
+MEMORY = {"float32": 1.8, "bfloat16": 1.1}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 KERNELS = 256  # that are kept of those compiled for sizes met before, of four sizes or so; OpenVINO's 5000 fill GiB
 
@@ -48,8 +48,9 @@ class OpenVINOEngine(Engine):
         # for `exact`, a network as it is now: it may be trained further meanwhile
         self.source, self.precision = source if precision == "float32" else copy.deepcopy(source), precision
         self._core = core
+        self._features = pick_precision(core) if precision == "int8" else precision
         self._config = {
-            "INFERENCE_PRECISION_HINT": _HINTS[pick_precision(core) if precision == "int8" else precision],
+            "INFERENCE_PRECISION_HINT": _HINTS[self._features],
             "PERFORMANCE_HINT": "LATENCY",
             "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
         }
@@ -120,7 +121,7 @@ class OpenVINOEngine(Engine):
             )
         notes = {
             "scale": network.scale,
-            "bytes_per_pixel": MEMORY[self.precision] * bytes_per_pixel(network),
+            "bytes_per_pixel": MEMORY[self._features] * bytes_per_pixel(network),
             "margin": network.context,
             "multiple": multiple,
             "agreement": decibels,
