@@ -190,6 +190,32 @@ def test_tiles_of_mnn_are_the_whole(tiny_weights: Path) -> None:
         assert (tiled != whole).mean() < 0.01
 
 
+SHORT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from finescale.inference.upscale import Upscaler
+
+x = np.add.outer(np.arange(700) % 251, np.arange(700) % 241)[..., None].repeat(3, 2).astype(np.float32) / 500
+up = Upscaler(sys.argv[1], device="cpu", engine="mnn", tile=192)
+wanted = up.pixels(x)
+up.rest()
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[2]) * 2**20,) * 2)
+up.tile = 1000
+print(np.abs(up.pixels(x) - wanted).max())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit and tell memory in other ways")
+def test_mnn_takes_smaller_tiles_where_memory_is_short(tiny_weights: Path) -> None:
+    """MNN itself goes on, and the picture is black."""
+    needs("mnn")
+    weights = tiny_weights / f"{DEFAULT}-x2.safetensors"
+    done = subprocess.run([sys.executable, "-c", SHORT, weights, "130"], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[-1]) < 1e-2
+
+
 def test_other_threads_run_while_mnn_computes(tiny_weights: Path) -> None:
     needs("mnn")
     up = Upscaler(tiny_weights / f"{DEFAULT}-x2.safetensors", device="cpu", engine="mnn")

@@ -27,6 +27,7 @@ from finescale.inference.tiling import Array
 
 _LOADING = threading.Lock()
 _NOT_FOUND = 3  # what the converter's process ends with where MNN cannot be imported
+_NOT_RESIZED = 3  # the number by which MNN tells a session's state: 0 where it can compute
 MEMORY = 1.4  # as much as PyTorch's features need: the default network by benchmarks/memory.py, and a little more
 
 # the threads of MNN that a forked process's parent had are not there, and it would wait for them for ever
@@ -63,7 +64,11 @@ class MNNEngine(Engine):
         if session is None or session.process != os.getpid():  # one computes for one thread at a time
             self._sessions.parents = session  # which cannot be taken down here
             self._sessions.own = session = _Session(self._file, self._multiple)
-        y = session.run(grown(x, self._multiple))
+        try:
+            y = session.run(grown(x, self._multiple))
+        except MemoryError:
+            self._sessions.own = None  # it may crash at the next size, however small
+            raise
         return y[..., : height * self.scale, : width * self.scale]
 
     def rest(self) -> None:
@@ -95,15 +100,23 @@ class _Session:
     def _resize(self, shape: tuple[int, ...]) -> None:
         self._network.resizeTensor(self._input, shape)
         self._network.resizeSession(self._session)
+        if self._network.getSessionInfo(self._session, _NOT_RESIZED):
+            raise MemoryError(f"MNN has no room for the features of {shape}")
         self._shape = shape
 
     def run(self, x: Array) -> Array:
-        """(B, 3, H, W) -> (B, 3, sH, sW); MNN lets other threads run meanwhile."""
+        """(B, 3, H, W) -> (B, 3, sH, sW); MNN lets other threads run meanwhile.
+
+        Raises:
+            MemoryError: there is none left, of which MNN makes no error but a black picture; the session is of no use
+                any more.
+        """
         x = np.ascontiguousarray(x, np.float32)
         if x.shape != self._shape:
             self._resize(x.shape)
         self._input.copyFrom(self._tensor(x))
-        self._network.runSession(self._session)
+        if code := self._network.runSession(self._session):
+            raise MemoryError(f"MNN did not compute {x.shape} (it ended with {code})")
         output = self._network.getSessionOutput(self._session)
         found = self._tensor(np.empty(output.getShape(), np.float32))
         output.copyToHostTensor(found)
@@ -111,7 +124,10 @@ class _Session:
 
     def _tensor(self, x: Array) -> Any:
         library = self._library
-        return library.Tensor(x.shape, library.Halide_Type_Float, x, library.Tensor_DimensionType_Caffe)
+        try:
+            return library.Tensor(x.shape, library.Halide_Type_Float, x, library.Tensor_DimensionType_Caffe)
+        except TypeError as error:  # it copies
+            raise MemoryError(f"MNN has no room for {x.shape}") from error
 
 
 def load_library() -> Any:
