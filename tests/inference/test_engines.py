@@ -6,6 +6,7 @@ import pickle
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -235,6 +236,42 @@ class Strange(Network):
 
     def enlarge(self, x: torch.Tensor) -> torch.Tensor:
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.01 * float(x.shape[2])
+
+
+class Spectral(Network):
+    """A network with an operation that ONNX has not."""
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__(scale=scale)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        x = torch.fft.irfft2(self.gain * torch.fft.rfft2(x), s=x.shape[-2:])
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_what_onnx_cannot_take_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    needs("mnn")
+    needs("onnx")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(engines, "_fastest", lambda _: [("mnn", "float32"), ("onnx", "float32")])
+    network = Spectral(scale=2)
+    assert choose(network, device="cpu").name == "torch"
+    assert capfd.readouterr().out == ""
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: pytest.fail("this was known"))
+    for engine in ("mnn", "onnx"):
+        with pytest.raises(FinescaleError, match=r"ONNX cannot take this network \(.*fft_rfft2"):
+            choose(network, engine=engine)
+
+
+def test_without_a_folder_for_temporary_files_another_engine_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("mnn")
+    monkeypatch.setattr(engines, "_fastest", lambda _: [("mnn", "float32")])
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere/at/all"])
+    assert choose(tiny_network(2, blocks=1), device="cpu").name == "torch"
 
 
 @pytest.mark.slow

@@ -44,7 +44,8 @@ class MNNEngine(Engine):
 
     Raises:
         UsageError: MNN, or onnx, through which it takes networks, is not installed.
-        FinescaleError: MNN cannot take this network, or gives another picture than PyTorch.
+        FinescaleError: MNN cannot take this network, or gives another picture than PyTorch; there is no folder for
+            temporary files, out of which it reads.
     """
 
     name = "mnn"
@@ -52,6 +53,10 @@ class MNNEngine(Engine):
 
     def __init__(self, source: Source) -> None:
         name = compiled.key(weights=source.fingerprint, engine=f"mnn {load_library().version()}")
+        try:
+            tempfile.gettempdir()
+        except OSError as error:  # as in a container whose disk is read-only
+            raise FinescaleError(f"the mnn engine needs a folder for temporary files ({error})") from error
         notes, self._file = compiled.once(lambda: compiled.read(name), lambda: _translate(source, name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._multiple: int = notes["multiple"]
@@ -177,7 +182,7 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
     pictures = noises(network.multiple)
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
-        (there / "network.onnx").write_bytes(onnx.translate(network, pictures[0].shape[2:]))
+        (there / "network.onnx").write_bytes(onnx.translated(network, name, pictures[0].shape[2:]))
         for i, x in enumerate(pictures):
             np.save(there / f"picture-{i}.npy", x)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import UsageError, install
+from finescale.errors import FinescaleError, UsageError, install
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement
 from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
 from finescale.inference.engines.unreported import unreported
-from finescale.inference.tiling import Array
+from finescale.inference.tiling import Array, is_out_of_memory
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -31,7 +31,7 @@ class ONNXEngine(Engine):
 
     Raises:
         UsageError: ONNX Runtime is not installed.
-        FinescaleError: ONNX Runtime gives another picture than PyTorch.
+        FinescaleError: ONNX Runtime gives another picture than PyTorch, or ONNX cannot take this network.
     """
 
     name = "onnx"
@@ -53,7 +53,7 @@ class ONNXEngine(Engine):
         from finescale.inference.prepare import bytes_per_pixel
 
         network = source.prepared().cpu()
-        data = translate(network)
+        data = translated(network, name)
         decibels = least_agreement(network, runner(data))
         if decibels < FLOAT32:
             raise compiled.refuse(
@@ -89,6 +89,16 @@ def runner(data: bytes) -> Callable[[Array], Array]:
     return run
 
 
+def translated(network: "Network", name: str, size: tuple[int, ...] = (53, 67)) -> bytes:
+    """As `translate`; that it cannot be is remembered under a name of the cache."""
+    try:
+        return translate(network, size)
+    except UsageError:
+        raise
+    except FinescaleError as error:
+        raise compiled.refuse(name, str(error)) from error
+
+
 def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
     """The network as an ONNX file: "picture" (B, 3, H, W) to "enlarged" (B, 3, sH, sW), all three sizes free.
 
@@ -96,7 +106,12 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
 
     Raises:
         UsageError: the package onnx is not installed.
+        FinescaleError: the network cannot be traced, or does what ONNX has no operation for.
     """
+    try:
+        import onnx  # noqa: F401  # by torch, when all the work is done
+    except ImportError as error:
+        raise UsageError(f"ONNX files need the package onnx: {install('onnx')} ({error})") from error
     import torch
 
     from finescale.inference.prepare import exactly
@@ -108,6 +123,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
         "enlarged": {0: "batch", 2: "enlarged_height", 3: "enlarged_width"},
     }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    torch._C._jit_set_onnx_log_output_stream("stderr")  # it prints whole graphs that it could not translate
     try:
         with exactly(x.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -122,6 +138,9 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
                 output_names=["enlarged"],
                 dynamic_axes=free,
             )
-    except (ImportError, torch.onnx.errors.OnnxExporterError) as error:
-        raise UsageError(f"ONNX files need the package onnx: {install('onnx')} ({error})") from error
+    except Exception as error:  # whatever a translator meets in somebody's network
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise FinescaleError(f"ONNX cannot take this network ({lines[0]})") from error
     return buffer.getvalue()
