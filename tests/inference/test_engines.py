@@ -266,6 +266,21 @@ def test_what_onnx_cannot_take_goes_on(
             choose(network, engine=engine)
 
 
+def test_an_mnn_that_does_not_start_leaves_auto_to_the_next_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("mnn")
+
+    def broken(_: str) -> None:
+        raise ImportError("DLL load failed")
+
+    monkeypatch.setattr(engines, "_fastest", lambda _: [("mnn", "float32")])
+    monkeypatch.delitem(sys.modules, "MNN", raising=False)
+    monkeypatch.setattr(mnn, "import_module", broken)
+    network = tiny_network(2, blocks=1)
+    assert choose(network, device="cpu").name == "torch"
+    with pytest.raises(FinescaleError, match=r"MNN is installed and cannot be imported \(DLL load failed\)"):
+        choose(network, engine="mnn")
+
+
 def test_without_a_folder_for_temporary_files_another_engine_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     needs("mnn")
     monkeypatch.setattr(engines, "_fastest", lambda _: [("mnn", "float32")])

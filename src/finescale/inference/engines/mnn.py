@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ class _Session:
 
 
 def load_library() -> Any:
-    """MNN; UsageError where it is not installed."""
+    """MNN; UsageError where it is not installed, FinescaleError where it is and does not start."""
     try:
         with _LOADING:
             if sys.modules.get("MNN"):
@@ -144,6 +145,8 @@ def load_library() -> Any:
             with _silence():
                 return import_module("MNN")
     except ImportError as error:
+        if find_spec("MNN"):
+            raise FinescaleError(f"MNN is installed and cannot be imported ({error})") from error
         raise UsageError(f"the mnn engine needs MNN: {install('fast')}") from error
 
 
@@ -215,7 +218,7 @@ def _convert(folder: Path, multiple: int) -> None:
     try:
         load_library()
         import _tools  # its wrapper in Python reports its use to its makers, and installs a package for that
-    except (UsageError, ImportError):
+    except (FinescaleError, ImportError):
         sys.exit(_NOT_FOUND)
     file = folder / "network.mnn"
     _tools.mnnconvert(
