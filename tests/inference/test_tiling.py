@@ -259,6 +259,7 @@ def test_seams_are_told(arguments: dict[str, int], window: int, step: int | None
         assert np.abs(tiled - whole).max() > 0.01
 
 
+@pytest.mark.slow
 def test_every_network_of_the_catalogue_is_without_seams() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
