@@ -69,6 +69,12 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def needs(engine: str) -> None:
+    """Skips a test where the packages of an engine are missing."""
+    for package in {"onnx": ("onnx", "onnxruntime"), "mnn": ("onnx", "MNN")}.get(engine, (engine,)):
+        pytest.importorskip(package)
+
+
 def tiny_network(scale: int = 2, **overrides: object) -> "Network":
     """A small SA-RCAN whose attention is switched on, and which brightens and sharpens only a little."""
     import torch

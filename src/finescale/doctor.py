@@ -112,13 +112,13 @@ def _attempt(action: Callable[[], object]) -> dict[str, Any]:
 def _engines(problems: list[str]) -> list[dict[str, Any]]:
     def openvino() -> str:
         with unreported():
-            import_module("openvino")
-        return ", ".join(import_module("openvino").Core().available_devices)
+            library = import_module("openvino")
+        return ", ".join(library.Core().available_devices)
 
     def onnxruntime() -> str:
         with unreported():
-            import_module("onnxruntime")
-        return ", ".join(import_module("onnxruntime").get_available_providers())
+            library = import_module("onnxruntime")
+        return ", ".join(library.get_available_providers())
 
     def mnn() -> str:
         from finescale.inference.engines.mnn import load_library

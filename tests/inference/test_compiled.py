@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import tiny_network
+from tests.conftest import needs, tiny_network
 
 from finescale.inference.engines import choose, compiled
 
@@ -82,7 +82,7 @@ def test_two_processes_at_once(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnx", "mnn", "openvino"])
 def test_an_engine_survives_a_damaged_cache(folder: Path, engine: str) -> None:
-    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(engine, engine))
+    needs(engine)
     network, x = tiny_network(2, blocks=1), np.random.default_rng(0).random((1, 3, 30, 41), np.float32)
     wanted = choose(network, engine=engine, precision="float32").run(x)
     for path in folder.iterdir():

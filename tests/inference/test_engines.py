@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import tiny_network
+from tests.conftest import needs, tiny_network
 from tests.inference.test_tiling import picture
 from torch import Tensor, nn
 
@@ -62,11 +63,6 @@ def test_slow_bfloat16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finescale.inference.engines.pytorch.fast_bfloat16", lambda device: False)
     with pytest.warns(FinescaleWarning, match="slower than float32"):
         choose(tiny_network(2), engine="torch", precision="bfloat16", device="cpu")
-
-
-def needs(engine: str) -> None:
-    for package in {"onnx": ("onnx", "onnxruntime"), "mnn": ("onnx", "MNN")}.get(engine, (engine,)):
-        pytest.importorskip(package)
 
 
 def openvino_has_bfloat16() -> bool:
@@ -651,20 +647,22 @@ def test_what_the_program_around_asks_of_torch_changes_nothing(
     assert torch.equal(torch.get_rng_state(), before)  # a seeded program goes on as it would have
 
 
+def forked(work: Callable[[], object], patience: float = 30) -> int | None:
+    """What a forked process that does some work ends with; None if it does not end."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(patience)
+    code = process.exitcode
+    process.kill()
+    return code
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_goes_on_with_an_upscaler() -> None:
     up, x = Upscaler(tiny_network(2), device="cpu", engine="torch", precision="float32"), picture(96, 96)
     wanted = up.pixels(x)
-    child = multiprocessing.get_context("fork").Process(
-        target=lambda: np.testing.assert_array_equal(up.pixels(x), wanted)
-    )
-    child.start()
-    child.join(30)
-    try:
-        assert child.exitcode == 0
-    finally:
-        child.kill()
+    assert forked(lambda: np.testing.assert_array_equal(up.pixels(x), wanted)) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -678,7 +676,6 @@ def test_a_forked_process_goes_on_after_a_call(
     monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
     x = picture(48, 48)
     wanted = finescale.upscale(x, 2, engine=engine)  # which keeps its network ready, with threads that do not go along
-    context = multiprocessing.get_context("fork")
 
     def grandchild() -> None:  # MNN rounds otherwise with one thread
         found = finescale.upscale(x, 2, engine=engine)
@@ -686,20 +683,9 @@ def test_a_forked_process_goes_on_after_a_call(
 
     def child() -> None:
         grandchild()
-        below = context.Process(target=grandchild)
-        below.start()
-        below.join(20)
-        code = below.exitcode
-        below.kill()
-        os._exit(code != 0)
+        os._exit(forked(grandchild, 20) != 0)
 
-    process = context.Process(target=child)
-    process.start()
-    process.join(30)
-    try:
-        assert process.exitcode == 0
-    finally:
-        process.kill()
+    assert forked(child) == 0
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnx"])

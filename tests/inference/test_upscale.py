@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import tiny_network
+from tests.conftest import needs, tiny_network
 from tests.inference.test_tiling import picture
 
 import finescale
@@ -261,7 +261,7 @@ print(taken() - before)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory there")
 @pytest.mark.parametrize("engine", ["openvino", "mnn", "onnx"])
 def test_what_is_kept_gives_its_memory_back(engine: str) -> None:
-    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(engine, engine))
+    needs(engine)
     grown = subprocess.run([sys.executable, "-c", KEPT, engine], check=True, capture_output=True, text=True).stdout
     assert int(grown) < 100  # MiB
 

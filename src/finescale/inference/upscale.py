@@ -63,8 +63,6 @@ class Upscaler:
         window: int | None = 48,
     ) -> None:
         _check_tile(tile)
-        self._settings: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
-        self._settings |= {"ensemble": ensemble, "tile": tile, "window": window}
         if isinstance(network, str):
             network = Path(network)
             if not network.is_file():
@@ -76,6 +74,7 @@ class Upscaler:
 
             if not isinstance(network, Network):
                 raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
+        self._asked = {"device": device, "engine": engine, "precision": precision}
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
         self.ensemble, self.window, self.network = ensemble, window, network
@@ -84,7 +83,8 @@ class Upscaler:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes, which make it ready themselves."""
-        return partial(Upscaler, **self._settings), (self.network,)
+        made = partial(Upscaler, **self._asked, ensemble=self.ensemble, tile=self.tile, window=self.window)
+        return made, (self.network,)
 
     @property
     def remark(self) -> str | None:

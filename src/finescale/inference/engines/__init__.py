@@ -17,6 +17,8 @@ from finescale.inference.engines.source import Source
 if TYPE_CHECKING:
     from finescale.networks.base import Network
 
+_TRANSLATORS = ("openvino", "mnn", "onnx")  # which run on CPUs alone
+
 
 def choose(
     network: "Network | Path",
@@ -45,7 +47,7 @@ def choose(
     """
     engine = _possible(device, engine, precision)
     source = Source(network, window)
-    if engine in ("openvino", "mnn", "onnx"):
+    if engine in _TRANSLATORS:
         return _make(engine, source, precision)
     if engine == "auto" and _on_cpu(device):
         for name, exactness in _fastest(precision):
@@ -98,7 +100,7 @@ def _possible(device: str, engine: str, precision: str) -> str:
         if not find_spec("openvino"):
             raise UsageError(f"int8 needs OpenVINO and NNCF: {install('int8')}")
         engine = "openvino"
-    if engine in ("openvino", "mnn", "onnx") and device not in ("auto", "cpu"):
+    if engine in _TRANSLATORS and device not in ("auto", "cpu"):
         raise UsageError(f"the {engine} engine runs on the CPU, not on '{device}'")
     exact = {"torch": ("float32", "bfloat16"), "mnn": ("float32",), "onnx": ("float32",)}.get(engine, PRECISIONS)
     if precision not in ("auto", *exact):
@@ -112,22 +114,22 @@ def _on_cpu(device: str) -> bool:
 
 def _fastest(precision: str) -> list[tuple[str, str]]:
     """The installed engines that are faster than PyTorch on this CPU, and in which precision, fastest first."""
-    low = precision != "float32" and _bfloat16()
+    exact, low = precision != "bfloat16", _bfloat16()
     found = []
-    if precision != "bfloat16" and not low and find_spec("MNN") and find_spec("onnx") and _fits_mnn():
+    if exact and not low and find_spec("MNN") and find_spec("onnx") and _fits_mnn():
         found.append(("mnn", "float32"))
     if find_spec("openvino"):
         return found + [("openvino", p) for p in (("auto", "float32") if precision == "auto" else (precision,))]
     # PyTorch in bfloat16 is faster than ONNX Runtime in float32
-    if find_spec("onnxruntime") and find_spec("onnx") and precision != "bfloat16" and not low:
+    if exact and not (low and precision == "auto") and find_spec("onnxruntime") and find_spec("onnx"):
         found.append(("onnx", "float32"))
     return found
 
 
 def _fits_mnn() -> bool:
-    """Whether MNN was found to be the fastest in float32 on processors such as this, and its converter can be run."""
+    """Whether MNN was measured on processors of this kind, and its converter, a Python of its own, can be run."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return x86 and not _bfloat16() and not hasattr(sys, "frozen") and bool(sys.executable)
+    return x86 and not hasattr(sys, "frozen") and bool(sys.executable)
 
 
 def _bfloat16() -> bool:

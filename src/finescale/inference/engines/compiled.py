@@ -8,15 +8,30 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
+
+if TYPE_CHECKING:
+    from finescale.networks.base import Network
 
 VERSION = 13  # of what is stored and of how networks are translated; another one leaves old entries unread
 
 _MAKING = threading.Lock()
 T = TypeVar("T")
+
+
+def notes(network: "Network", memory: float) -> dict[str, Any]:
+    """What every engine keeps beside a network that it compiled.
+
+    Args:
+        network: prepared by `finescale.inference.prepare.for_inference`.
+        memory: that the engine needs, as much as PyTorch's features need.
+    """
+    from finescale.inference.prepare import bytes_per_pixel
+
+    return {"scale": network.scale, "bytes_per_pixel": memory * bytes_per_pixel(network), "margin": network.context}
 
 
 def once(find: Callable[[], T | None], make: Callable[[], T]) -> T:

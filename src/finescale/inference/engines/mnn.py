@@ -179,7 +179,6 @@ def _flush() -> None:
 def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
     """Translates, compares with PyTorch, and stores."""
     from finescale.inference.engines import onnx
-    from finescale.inference.prepare import bytes_per_pixel
 
     network = source.prepared().cpu()
     pictures = noises(network.multiple)
@@ -203,12 +202,7 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
     decibels = least_agreement(network, lambda _: next(found), network.multiple)
     if decibels < FLOAT32:
         raise compiled.refuse(name, f"MNN gives another picture than PyTorch for this network ({decibels:.1f} dB)")
-    notes = {
-        "scale": network.scale,
-        "bytes_per_pixel": MEMORY * bytes_per_pixel(network),
-        "margin": network.context,
-        "multiple": network.multiple,
-    }
+    notes = {**compiled.notes(network, MEMORY), "multiple": network.multiple}
     compiled.write(name, notes, file)
     return notes, file
 

@@ -50,8 +50,6 @@ class ONNXEngine(Engine):
     @staticmethod
     def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
         """Translates, compares with PyTorch, and stores."""
-        from finescale.inference.prepare import bytes_per_pixel
-
         network = source.prepared().cpu()
         data = translated(network, name)
         decibels = least_agreement(network, runner(data))
@@ -59,8 +57,7 @@ class ONNXEngine(Engine):
             raise compiled.refuse(
                 name, f"ONNX Runtime gives another picture than PyTorch for this network ({decibels:.1f} dB)"
             )
-        memory = MEMORY * bytes_per_pixel(network)
-        notes = {"scale": network.scale, "bytes_per_pixel": memory, "margin": network.context}
+        notes = compiled.notes(network, MEMORY)
         compiled.write(name, notes, data)
         return notes, data
 
@@ -79,7 +76,7 @@ def runner(data: bytes) -> Callable[[Array], Array]:
     """What computes the enlarged (B, 3, sH, sW) of a (B, 3, H, W) by an ONNX file that `translate` made."""
     onnxruntime = load_runtime()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    options = onnxruntime.RunOptions()  # for 2 % of the time; else it keeps all that its largest tile needed
+    options = onnxruntime.RunOptions()  # else it keeps all that its largest tile needed
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def run(x: Array) -> Array:

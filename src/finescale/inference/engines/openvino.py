@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest way on Intel and AMD processors; compiled once for a network and processor, then cached."""
+"""OpenVINO: the fastest way on processors with bfloat16; compiled once for a network and processor, then cached."""
 
 import copy
 import threading
@@ -92,8 +92,6 @@ class OpenVINOEngine(Engine):
 
     def _compile(self, name: str) -> tuple[dict[str, Any], Any]:
         """Translates, compiles, compares with PyTorch, and stores."""
-        from finescale.inference.prepare import bytes_per_pixel
-
         network = self.source.prepared().cpu()  # wherever it was trained
         multiple = network.multiple
         try:
@@ -119,13 +117,8 @@ class OpenVINOEngine(Engine):
             raise compiled.refuse(
                 name, f"OpenVINO gives another picture than PyTorch for this network ({decibels:.1f} dB)"
             )
-        notes = {
-            "scale": network.scale,
-            "bytes_per_pixel": MEMORY[self._features] * bytes_per_pixel(network),
-            "margin": network.context,
-            "multiple": multiple,
-            "agreement": decibels,
-        }
+        more = {"multiple": multiple, "agreement": decibels}
+        notes = {**compiled.notes(network, MEMORY[self._features]), **more}
         compiled.write(name, notes, model.export_model().getvalue())
         return notes, model
 
