@@ -7,7 +7,7 @@ from pathlib import Path
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the three things to do."""
-    what = parser.add_subparsers(dest="what", metavar="prepare|get|draw|distil", required=True)
+    what = parser.add_subparsers(dest="what", metavar="prepare|get|draw", required=True)
     prepare = what.add_parser("prepare", help="pack pictures into a store to train on")
     prepare.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures, in subfolders too")
     prepare.add_argument("-o", "--out", type=Path, required=True, metavar="STORE", help="the store to make")
@@ -28,21 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     draw.add_argument("--seed", type=int, default=0, help="of the first one; the next have the numbers after it (0)")
     draw.add_argument("--side", type=int, default=1020, help="pixels of each side (1020)")
     draw.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
-    distil = what.add_parser("distil", help="mix a store's large pictures with what a network makes of the small ones")
-    distil.add_argument("store", type=Path, metavar="STORE", help="a packed store")
-    distil.add_argument("network", metavar="NETWORK", help="the teacher: a trained network or a weight file")
-    distil.add_argument("-o", "--out", type=Path, required=True, metavar="STORE", help="the store to make")
-    distil.add_argument(
-        "--scale", type=int, choices=[2, 3, 4], help="of the network (default: 4, or the weight file's own)"
-    )
-    distil.add_argument("--share", type=float, default=0.75, help="of the teacher's pictures, up to 1 (0.75)")
-    distil.add_argument("--every", type=int, default=1, metavar="N", help="take only every n-th picture (1)")
-    distil.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    distil.add_argument("--overwrite", action="store_true", help="replace a store that is there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepares, draws, distils or gets."""
+    """Prepares, draws or gets."""
     if args.what == "prepare":
         from finescale.data.screen import prepare
 
@@ -51,11 +40,6 @@ def run(args: argparse.Namespace) -> int:
         from finescale.data.screen import draw
 
         return draw(args.out, args.count, args.seed, args.side, args.overwrite)
-    if args.what == "distil":
-        from finescale.data.screen import distil
-
-        more = {key: getattr(args, key) for key in ("share", "every", "device", "overwrite")}
-        return distil(args.store, args.network, args.scale, args.out, **more)
     from finescale.data.screen import get
 
     return get(args.names, args.out)

@@ -48,43 +48,6 @@ def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, worke
     return 1 if left_out else 0
 
 
-def distil(
-    pictures: Path,
-    network: str,
-    scale: int | None,
-    out: Path,
-    *,
-    share: float,
-    every: int,
-    device: str,
-    overwrite: bool,
-) -> int:
-    """Makes a distilled store, see `finescale.data.distil`.
-
-    Raises:
-        UsageError, FinescaleError: see there; there are no such weights.
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from finescale.data.distil import distil
-    from finescale.weights.store import weight_file
-
-    original, weights = store.Store(pictures), weight_file(network, scale)
-    started = time.monotonic()
-    mixing = distil(original, weights, out, share=share, every=every, device=device, overwrite=overwrite)
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("distilling", total=len(range(0, len(original.items), every)))
-        for _ in mixing:
-            bar.advance(task)
-    made = store.Store(out)
-    print(
-        f"{out}: {len(made.items)} pictures for x{made.scales[0]}, {share:.0%} of {weights.name}, "
-        f"{time.monotonic() - started:.0f} s"
-    )
-    return 0
-
-
 def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
     """Draws pictures, see `finescale.data.graphics`.
 

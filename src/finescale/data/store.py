@@ -8,10 +8,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -48,7 +48,6 @@ class Store:
         items: the pictures.
         scales: the scales it has low-resolution pictures for.
         licence: of the pictures, as given when it was packed.
-        teacher: of a distilled store (see `finescale.data.distil`): what its large pictures are mixed with.
 
     Raises:
         FinescaleError: it is not a store, or its files do not have the sizes its index gives.
@@ -67,7 +66,6 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FinescaleError(f"{self.folder}: not a packed store ({error})") from error
         self.licence: str = index.get("licence", "")
-        self.teacher: Mapping[str, Any] | None = index.get("teacher")
         for scale in (1, *self.scales):
             path = _binary(self.folder, scale)
             have, want = path.stat().st_size if path.exists() else -1, self.size(scale)
@@ -166,7 +164,10 @@ def prepare(
     wanted = sorted(set(scales))
     if not wanted or not set(wanted) <= {2, 3, 4}:
         raise UsageError(f"a store is made for the scales 2, 3 and 4, not {', '.join(map(str, scales)) or 'none'}")
-    check_new(folder, overwrite)
+    if folder.exists() and not overwrite:
+        raise UsageError(f"{folder}: is already there (--overwrite replaces it)")
+    if folder.exists() and not (folder / INDEX).is_file():
+        raise UsageError(f"{folder}: is there and is not a packed store, so it is not replaced")
     return _pack(pictures, folder, wanted, workers, licence)
 
 
@@ -177,9 +178,14 @@ def _pack(
     workers: int,
     licence: str,
 ) -> Iterator[Packed]:
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    items: list[Item] = []
+    offset = 0
     work = partial(_shrink, scales=scales)
     try:
-        with new_store(folder, scales, {"licence": licence}) as add, ExitStack() as stack:
+        part.mkdir(parents=True)
+        with ExitStack() as stack:
+            files = [stack.enter_context(open(_binary(part, scale), "wb")) for scale in (1, *scales)]
             results: Iterable[tuple[list[NDArray[np.uint8]], str | None]]
             paths = [path for _, path in pictures]
             if workers > 1:
@@ -189,71 +195,25 @@ def _pack(
                 results = stack.enter_context(pool).map(work, paths, chunksize=4)
             else:
                 results = map(work, paths)
-            packed = 0
             for (name, _), (planes, problem) in zip(pictures, results):
                 if problem is None:
-                    add(name, planes)
-                    packed += 1
+                    for file, plane in zip(files, planes):
+                        file.write(plane.tobytes())
+                    height, width = planes[0].shape[:2]
+                    items.append(Item(name, height, width, offset))
+                    offset += 3 * height * width
                 yield Packed(name, problem)
-            if not packed:
-                raise FinescaleError(f"{folder}: not one of {len(pictures)} pictures could be packed")
-    except BrokenProcessPool as error:
-        raise FinescaleError(
-            f"{folder}: a process that packs ended unexpectedly, perhaps for want of memory (fewer --workers need less)"
-        ) from error
-
-
-def check_new(folder: Path, overwrite: bool) -> None:
-    """Refuses the place of a store to be made.
-
-    Raises:
-        UsageError: it is there, and may not be replaced or is no store.
-    """
-    if folder.exists() and not overwrite:
-        raise UsageError(f"{folder}: is already there (--overwrite replaces it)")
-    if folder.exists() and not (folder / INDEX).is_file():
-        raise UsageError(f"{folder}: is there and is not a packed store, so it is not replaced")
-
-
-@contextmanager
-def new_store(
-    folder: Path, scales: Sequence[int], more: Mapping[str, Any]
-) -> Iterator[Callable[[str, Sequence[NDArray[np.uint8]]], None]]:
-    """A store to fill, which appears under its name (and replaces one) when the block ends well, and else not at all.
-
-    Args:
-        folder: the store to make.
-        scales: of its small pictures.
-        more: for its index.
-
-    Yields:
-        What takes a name and planes (H, W, 3): the picture itself, and the small one for each of `scales`.
-
-    Raises:
-        FinescaleError: the disk is full, or the folder cannot be written.
-    """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    items: list[Item] = []
-    try:
-        part.mkdir(parents=True)
-        with ExitStack() as stack:
-            files = [stack.enter_context(open(_binary(part, scale), "wb")) for scale in (1, *scales)]
-            offset = 0
-
-            def add(name: str, planes: Sequence[NDArray[np.uint8]]) -> None:
-                nonlocal offset
-                for file, plane in zip(files, planes):
-                    file.write(plane.tobytes())
-                height, width = planes[0].shape[:2]
-                items.append(Item(name, height, width, offset))
-                offset += planes[0].size
-
-            yield add
-        index = {"scales": list(scales), **more, "items": [asdict(item) for item in items]}
+        if not items:
+            raise FinescaleError(f"{folder}: not one of {len(pictures)} pictures could be packed")
+        index: dict[str, Any] = {"scales": list(scales), "licence": licence, "items": [asdict(item) for item in items]}
         (part / INDEX).write_text(json.dumps(index))
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(part, folder)
+    except BrokenProcessPool as error:
+        raise FinescaleError(
+            f"{folder}: a process that packs ended unexpectedly, perhaps for want of memory (fewer --workers need less)"
+        ) from error
     except OSError as error:
         raise FinescaleError(f"{folder}: the store could not be written ({error.strerror})") from error
     finally:

@@ -398,7 +398,6 @@ def _facts(store: Store, world: World) -> dict[str, Any]:
             "pictures": len(store.items),
             "megapixels": round(store.megapixels, 1),
             **licence,
-            **({"teacher": dict(store.teacher)} if store.teacher else {}),
         },
         "device": _device_name(world),
         "torch": str(torch.__version__),

@@ -87,35 +87,24 @@ def load(network: str | os.PathLike[str] | None = None, scale: int | None = None
         UsageError: there is no network or file of that name, no such scale, or the file is for another one.
         FinescaleError: there are no trained weights, or the file is damaged.
     """
-    text = _text(network)
-    if (text in NETWORKS or text in ALIASES) and not NETWORKS[resolve(text)].trained and scale in (None, 2, 3, 4):
-        return build(text, scale=scale or 4).eval()
-    return load_file(weight_file(text, scale))
-
-
-def weight_file(network: str | os.PathLike[str] | None = None, scale: int | None = None) -> Path:
-    """The verified file that `load` would load; a named network's is downloaded where it is not here.
-
-    Raises:
-        UsageError, FinescaleError: as `load`; also for a reference, such as bicubic, which has no weights.
-    """
     if scale not in (None, 2, 3, 4):
         raise UsageError(f"scale is 2, 3 or 4, not {scale!r}")
     text = _text(network)
     if text in NETWORKS or text in ALIASES:
         scale = int(scale or 4)
-        if not NETWORKS[resolve(text)].trained:
-            raise UsageError(f"{text} has no weights")
+        entry = NETWORKS[resolve(text)]
+        if not entry.trained:
+            return build(text, scale=scale).eval()
         path = find(text, scale) or _download(resolve(text), scale)
         if path is None:
             raise _missing(f"{text} x{scale}")
-        return path
+        return load_file(path)
     path = _weight_file(text)
     verify(path)
-    have = read_header(path).scale
-    if scale not in (None, have):
-        raise UsageError(f"{path}: enlarges x{have}, not x{scale}")
-    return path
+    loaded = load_file(path)
+    if scale not in (None, loaded.scale):
+        raise UsageError(f"{path}: enlarges x{loaded.scale}, not x{scale}")
+    return loaded
 
 
 def _text(network: object) -> str:
