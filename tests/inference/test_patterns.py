@@ -49,7 +49,8 @@ def test_dithering_does_not_become_noise(file: Path, monkeypatch: pytest.MonkeyP
     limited = error()
     assert limited < 13
     monkeypatch.setattr("finescale.inference.prepare.HEADROOM", 1e9)
-    assert limited < 0.7 * error()
+    free = error()
+    assert limited < 0.7 * free or free < 2  # who was trained with dithering needs no limits
 
 
 def trained_like(scale: int = 2) -> Network:
