@@ -45,8 +45,8 @@ def main() -> None:
     print(
         f"PSNR on luma (dB) / SSIM by the published protocol: {args.count} pictures of {SIDE} x {SIDE} of every kind\n"
         "that `finescale data draw` makes, and 24 of several kinds each (`--count 24 --seed 2000000 --side 480`),\n"
-        "from seeds that no training used; the slide and the comic of Set14; photographs.\n"
-        f"PyTorch in float32, {info['device']}.\n"
+        "from seeds that no training used, in the fonts of the extra `report`; the slide and the comic of Set14;\n"
+        f"photographs. PyTorch in float32, {info['device']}.\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         chosen = drawn(Path(folder), args.count)

@@ -69,7 +69,7 @@ def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device)
             "precision": args.precision,
             "compile": args.compile,
             "data": {"batch": args.batch, "patch": args.patch},
-            "optimiser": {"rate": 1e-4},
+            "optimiser": {"kind": args.optimiser, "rate": 1e-4},
         },
         "benchmark",
     )
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="for each and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--optimiser", default="adam", choices=("adam", "muon"), help="of ours; plain has Adam")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--compile", default="off", choices=("off", "blocks", "whole"))
     parser.add_argument(

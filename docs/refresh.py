@@ -100,7 +100,9 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("", ["--perceptual", "--brisque"], SETS, "as `finescale upscale` works, with timing"),
+    Variant(
+        "", ["--perceptual", "--brisque"], SETS, "local windows, as in `finescale upscale`; timed in PyTorch float32"
+    ),
     Variant("-ensemble", ["--ensemble", "--no-timing"], SETS[:2], "averaged over the eight flips and turns"),
     Variant(
         "-global", ["--window", "global", "--no-timing"], SETS[:2], "statistics over the whole picture, as in papers"
@@ -166,8 +168,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
         parts.append("\n".join(others))
     parts.append(
         "Each folder holds the same run as `.md`, `.csv` and `.json`, the figures of every picture (`pictures-*.md`), "
-        "and plots of PSNR against parameters and seconds with published networks beside ours. Urban20 is every fifth "
-        "picture of Urban100 (img_003, 008, ... 098)."
+        "and plots of PSNR against parameters and, where it was timed, seconds, with published networks beside ours. "
+        "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098)."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -296,12 +298,14 @@ def block(weights: Sequence[Shipped]) -> str:
             price = [count(file.parameters), f"{file.macs / 1e9:.2f}"]
             rows.append([f"**{file.header.name}**", *price, *figures, f"`{file.sha256[:16]}`"])
         parts += [f"**x{scale}**{what and ', '}{what}", _table(rows)]
-    times = [f"{file.header.name} x{file.header.scale} {told}" for file in weights if (told := _training(file))]
+    times = ", ".join(_training(weights, name) for name in dict.fromkeys(file.header.name for file in weights))
+    devices = " and ".join(dict.fromkeys(str(file.header.notes["device"]) for file in weights))
     text = (
         "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "
-        + (f"Time of training: {', '.join(times)}. " if times else "")
-        + "Published rows are their papers' own figures, trained on DIV2K. All that was measured, with plots, time, "
-        "memory and perceptual figures: [docs/results](docs/results/README.md)."
+        f"Minutes of training by the files' own notes, on {devices}, x2 / x3 / x4: {times}; "
+        "[what each started from](docs/results/training.md). Published rows are figures that others printed, of "
+        "networks trained on DIV2K. All that was measured, with plots, time, memory, perceptual figures and sources: "
+        "[docs/results](docs/results/README.md)."
     )
     parts.append(textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False))
     return "\n\n".join(parts)
@@ -316,13 +320,11 @@ def _pair(figures: Mapping[str, float] | None) -> str:
     return f"{figures['psnr']:.2f} / {figures['ssim']:.4f}" if figures else "-"
 
 
-def _training(file: Shipped) -> str:
-    """As the weight file says: "42 minutes", "20 minutes on an NVIDIA H100"."""
-    minutes, device = file.header.notes.get("minutes"), file.header.notes.get("device")
-    if minutes is None:
-        return ""
-    minutes += sum(run["minutes"] for run in file.header.notes.get("earlier", ()))  # what it was warm-started from
-    return f"{minutes:.0f} minutes" + (f" on {device}" if isinstance(device, str) else "")
+def _training(weights: Sequence[Shipped], name: str) -> str:
+    """Minutes as the weight files say, by scale: "sa-rcan-light 130 / 53 / 173"."""
+    notes = [file.header.notes for file in weights if file.header.name == name]
+    minutes = (each["minutes"] + sum(run["minutes"] for run in each.get("earlier", ())) for each in notes)
+    return f"{name} {' / '.join(f'{one:.0f}' for one in minutes)}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ from finescale.errors import UsageError
 from finescale.training import groups, recipe
 from finescale.training.amounts import parse
 from finescale.training.ema import EMA
+from finescale.training.muon import orthogonal
 from finescale.training.recipe import Group, Optimiser, Schedule
 from finescale.training.schedule import Moment, factor
 
@@ -94,6 +95,17 @@ def test_muon_takes_the_matrices_of_each_group() -> None:
     assert len(matrices) == 1
     assert matrices[0] is network[1].weight
     assert sum(len(group["params"]) for group in optimiser.param_groups) == 4
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 288), (2, 96, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_muons_directions_are_orthogonal(shape: tuple[int, int, int], dtype: torch.dtype) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    found = orthogonal(matrices.to(dtype)).float()
+    values = torch.linalg.svdvals(found)
+    assert 0.6 < values.min() <= values.max() < 1.25
+    assert torch.nn.functional.cosine_similarity(found.flatten(), (left @ right).flatten(), dim=0) > 0.97
 
 
 def test_a_group_that_matches_nothing_is_an_error() -> None:

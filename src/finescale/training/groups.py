@@ -53,8 +53,16 @@ def assign(network: nn.Module, groups: Sequence[Group]) -> list[Members]:
     return members
 
 
-def optimiser(members: Sequence[Members], options: Optimiser) -> torch.optim.Adam:
-    """Adam, or Muon with Adam, fused and with float32 state; each group knows its `multiple` of the rate."""
+def optimiser(
+    members: Sequence[Members], options: Optimiser, *, dtype: torch.dtype = torch.float32
+) -> torch.optim.Adam:
+    """Adam, or Muon with Adam, fused and with float32 state; each group knows its `multiple` of the rate.
+
+    Args:
+        members: the groups.
+        options: of the recipe.
+        dtype: that Muon's directions are made orthogonal in.
+    """
     common: dict[str, Any] = {"lr": options.rate, "betas": options.betas, "eps": options.epsilon, "fused": True}
     tables: list[dict[str, Any]] = []
     for member in members:
@@ -63,7 +71,7 @@ def optimiser(members: Sequence[Members], options: Optimiser) -> torch.optim.Ada
             if chosen:
                 table = {"params": chosen, "name": member.group.match, "multiple": member.group.rate}
                 tables.append(table if matrices is None else {**table, "matrices": matrices})
-    return torch.optim.Adam(tables, **common) if options.kind == "adam" else Muon(tables, **common)
+    return torch.optim.Adam(tables, **common) if options.kind == "adam" else Muon(tables, dtype=dtype, **common)
 
 
 def freeze(members: Sequence[Members], now: Moment, *, again: bool = False) -> bool:

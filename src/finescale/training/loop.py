@@ -160,7 +160,8 @@ class Training:
         self.distributed = Distributed(self.network, recipe.parallel, world)
         if self.distributed.sharded:  # the parameters are other objects now
             self.members = groups.assign(self.network, recipe.active_groups)
-        self.optimiser = groups.optimiser(self.members, recipe.optimiser)
+        arithmetic = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        self.optimiser = groups.optimiser(self.members, recipe.optimiser, dtype=arithmetic)
         self.ema = EMA(self.network, recipe.optimiser.average)
         statistics = ("running_mean", "running_var")  # batch norms take them in before a step is found to be bad
         self._running = [tensor for name, tensor in self.network.named_buffers() if name.endswith(statistics)]

@@ -27,9 +27,9 @@ def orthogonal(matrices: Tensor) -> Tensor:
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = _COEFFICIENTS
-    for _ in range(_STEPS):
+    for _ in range(_STEPS):  # x <- a x + (b x x^T + c (x x^T)^2) x, each sum in one pass with its product
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x
 
 
@@ -46,11 +46,21 @@ class Muon(torch.optim.Adam):
     Args:
         groups: parameter groups; each may hold `matrices`.
         momentum: of the matrices.
+        dtype: that directions are made orthogonal in. In bfloat16, as the authors do it, their singular values differ
+            by up to 2 %; where the processor has it, a U-Net's take a quarter of the time.
         options: of Adam.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], *, momentum: float = 0.95, **options: Any) -> None:
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        *,
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
+    ) -> None:
         super().__init__([{"matrices": False, "momentum": momentum, **group} for group in groups], **options)
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -87,8 +97,8 @@ class Muon(torch.optim.Adam):
                 gradients = [torch.where(good, g, m) for g, m in zip(gradients, momenta, strict=True)]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
-            steps = orthogonal(torch.stack([step.reshape(rows, columns) for step in ahead]))
-            steps = steps * (-group["lr"] * _LIKE_ADAM * max(rows, columns) ** 0.5)
+            steps = orthogonal(torch.stack([step.reshape(rows, columns) for step in ahead]).to(self._dtype))
+            steps = steps.float() * (-group["lr"] * _LIKE_ADAM * max(rows, columns) ** 0.5)
             if bad is not None:
                 steps = torch.where(good, steps, 0)
             torch._foreach_add_(parameters, [s.view_as(p) for s, p in zip(steps, parameters, strict=True)])

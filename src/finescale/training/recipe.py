@@ -183,8 +183,8 @@ class Recipe(_Strict):
         loss: weight of every loss by name, see `finescale.training.losses`.
         perception: the VGG of the content and style losses: "vgg16", "vgg19" or "vgg19-normalised".
         perception_file: its weights; empty: the published ones, found or downloaded.
-        precision: of the network's arithmetic; weights, losses and the optimiser are always float32. "auto" is
-            bfloat16 where the device is fast in it.
+        precision: of the network's arithmetic and of Muon's directions; weights, losses and the optimiser's state are
+            always float32. "auto" is bfloat16 where the device is fast in it.
         compile: "blocks" compiles the repeated block once, "whole" the network.
         parallel: on several processes: copies ("ddp") or parts ("fsdp") of the weights on each.
         validate_every, save_every: intervals.
