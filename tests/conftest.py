@@ -118,5 +118,6 @@ def windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
             raise PermissionError(13, "another process has it open", str(path))
         real(*paths, **options)
 
+    monkeypatch.setattr("finescale.images.strips._WINDOWS", True)
     for name in ("unlink", "replace", "rename"):
         monkeypatch.setattr(os, name, partial(guarded, getattr(os, name)))

@@ -30,6 +30,26 @@ def install(extra: str) -> str:
     return f'pip install "finescale[{extra}]"'
 
 
+def missing(package: str, needs: str, extra: str, error: Exception) -> "FinescaleError":
+    """What an import that failed means: a package that is not installed, or one that is and does not work.
+
+    Args:
+        package: as it is imported.
+        needs: what needs it, as the beginning of a sentence.
+        extra: that brings it.
+        error: of the import.
+
+    Returns:
+        UsageError: it is not installed.
+        FinescaleError: it is installed and cannot be imported.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        return UsageError(f"{needs}: {install(extra)}")
+    return FinescaleError(f"{needs}, which is installed and cannot be imported ({error})")
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
     """A hint such as ``; did you mean 'rcan'?`` for a misspelt `name`, or an empty string."""
     import difflib

@@ -3,12 +3,16 @@
 import io
 import struct
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from finescale.images.exif import HEADER, Tags, directories, from_tags, read_tags, upright
+from finescale.images.files import read, write
+from finescale.images.picture import Picture
 
 
 def block(endian: str = "<", **more: Any) -> bytes:
@@ -27,6 +31,19 @@ def parsed(data: bytes | None) -> tuple[dict[int, Any], dict[int, Any], dict[int
     exif.load(data)
     main = {tag: value for tag, value in exif.items() if tag not in (0x8769, 0x8825)}
     return main, exif.get_ifd(0x8769), exif.get_ifd(0x8825)
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("place", [5_000, 2**32 - 1])
+def test_a_place_beyond_the_block_costs_nothing_else(tmp_path: Path, endian: str, place: int) -> None:
+    data = bytearray(block(endian))
+    where = data.index(struct.pack(f"{endian}HHI", 0x8825, 4, 1)) + 8
+    data[where : where + 4] = struct.pack(f"{endian}I", place)
+    tags = read_tags(io.BytesIO(data.removeprefix(HEADER)))
+    assert not tags.gps
+    assert 0x9286 in tags.exif
+    write(Picture(np.zeros((4, 5, 3), np.uint8), exif=bytes(data)), tmp_path / "a.tif")
+    assert parsed(read(tmp_path / "a.tif").exif)[0][0x010E] == "a description that is not short"
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])

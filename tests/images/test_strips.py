@@ -6,15 +6,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from finescale.errors import FinescaleError, UsageError
-from finescale.images import encoders
+from finescale.errors import FinescaleError, TakenError, UsageError
+from finescale.images import encoders, strips
 from finescale.images.encoders import Layout
 from finescale.images.files import read, write
 from finescale.images.picture import Picture, split
@@ -319,3 +319,45 @@ def test_two_writers_of_one_file(tmp_path: Path) -> None:
             pass
         out.write(0, pixels)
     np.testing.assert_array_equal(read(path).pixels, pixels)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_is_finished_between_the_opening_and_the_lock_of_another_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    pixels, path = samples(3, 8), tmp_path / "a.png"
+    options: dict[str, Any] = {"overwrite": overwrite, "resume": "job"}
+    first = StripWriter(path, layout_of(pixels), **options)
+    first.__enter__()
+    first.write(0, pixels)
+    locked = strips._locked
+
+    def late(file: BinaryIO) -> bool:
+        monkeypatch.setattr(strips, "_locked", locked)
+        first.__exit__(None, None, None)
+        return locked(file)
+
+    monkeypatch.setattr(strips, "_locked", late)
+    second = StripWriter(path, layout_of(pixels), **options)
+    if overwrite:
+        with second:
+            assert second.rows == 0
+            second.write(0, pixels)
+    else:
+        with pytest.raises(TakenError, match="already exists"):
+            second.__enter__()
+    np.testing.assert_array_equal(read(path).pixels, pixels)
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_a_file_that_appears_meanwhile_is_left_alone_and_so_is_nothing_else(tmp_path: Path) -> None:
+    pixels, path = samples(3, 8), tmp_path / "a.png"
+    out = StripWriter(path, layout_of(pixels), resume="job")
+    out.__enter__()
+    out.write(0, pixels)
+    path.write_bytes(b"somebody's")
+    with pytest.raises(TakenError, match="already exists"):
+        out.__exit__(None, None, None)
+    assert path.read_bytes() == b"somebody's"
+    assert names(tmp_path) == ["a.png"]

@@ -43,7 +43,7 @@ def test_keys_differ_in_everything_they_name(monkeypatch: pytest.MonkeyPatch) ->
     assert one == compiled.key(engine="x 1", weights="a")
     assert one != compiled.key(weights="b", engine="x 1")
     assert one != compiled.key(weights="a", engine="x 2")
-    monkeypatch.setattr(compiled, "processor", lambda: "another")
+    monkeypatch.setattr(compiled, "abilities", lambda: "another")
     assert one != compiled.key(weights="a", engine="x 1")
 
 

@@ -273,8 +273,25 @@ def test_an_mnn_that_does_not_start_leaves_auto_to_the_next_engine(monkeypatch: 
     monkeypatch.setattr(mnn, "import_module", broken)
     network = tiny_network(2, blocks=1)
     assert choose(network, device="cpu").name == "torch"
-    with pytest.raises(FinescaleError, match=r"MNN is installed and cannot be imported \(DLL load failed\)"):
+    with pytest.raises(FinescaleError, match=r"MNN, which is installed and cannot be imported \(DLL load failed\)"):
         choose(network, engine="mnn")
+
+
+@pytest.mark.parametrize(("package", "engine"), [("openvino", "openvino"), ("onnxruntime", "onnx"), ("onnx", "onnx")])
+def test_a_package_that_is_broken_leaves_auto_to_the_next_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, engine: str
+) -> None:
+    needs(engine)
+    (tmp_path / f"{package}.py").write_text("raise ImportError('libfoo.so: not found')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    monkeypatch.setattr(engines, "_fastest", lambda _: [(engine, "float32")])
+    network = tiny_network(2, blocks=1)
+    assert choose(network, device="cpu").name == "torch"
+    with pytest.raises(FinescaleError, match=r"is installed and cannot be imported \(libfoo.so: not found\)"):
+        choose(network, engine=engine)
+    monkeypatch.undo()
+    assert choose(network, engine=engine).name == engine  # nothing is remembered against it
 
 
 def test_without_a_folder_for_temporary_files_another_engine_computes(monkeypatch: pytest.MonkeyPatch) -> None:

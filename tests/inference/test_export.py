@@ -6,15 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.conftest import tiny_network
+from torch import Tensor
 
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
 from finescale.inference import export as module
+from finescale.inference.engines.agreement import agreement
 from finescale.inference.engines.onnx import OPSET
-from finescale.inference.export import SIZES, TOLERANCE, export
+from finescale.inference.export import SIZES, TOLERANCE, compare, export
 from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array
+from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -165,3 +169,34 @@ def test_other_networks_are_exported_too(name: str, arguments: dict[str, object]
     torch.manual_seed(0)
     found = export(build(name, scale=2, **arguments), tmp_path / "a.onnx")
     assert max(found.values()) < TOLERANCE
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_not_a_number_is_no_agreement(size: tuple[int, int, int]) -> None:
+    def broken(x: Array) -> Array:
+        y = np.full((len(x), 3, 2 * x.shape[2], 2 * x.shape[3]), 0.5, np.float32)
+        y[0, 0, 0, 0] = np.nan
+        return y if x.shape[0] == size[0] and x.shape[2:] == size[1:] else right(x)
+
+    network = for_inference(tiny_network(2))
+
+    def right(x: Array) -> Array:
+        with torch.inference_mode():
+            return network(torch.from_numpy(x)).numpy()
+
+    with pytest.raises(FinescaleError, match="differs from PyTorch's by up to nan"):
+        compare(network, broken)
+    assert agreement(network, right, np.zeros((1, 3, 8, 9), np.float32)) > 80
+    assert agreement(network, broken, np.zeros((*size[:1], 3, *size[1:]), np.float32)) == -np.inf
+
+
+def test_an_operation_that_openvino_lacks_is_told_in_a_sentence(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+
+    class Singular(Network):
+        def enlarge(self, x: Tensor) -> Tensor:
+            return F.interpolate(x + torch.linalg.svdvals(x).mean(), scale_factor=2)
+
+    with pytest.raises(FinescaleError, match=r"^OpenVINO cannot take this network \(.*\)$"):
+        export(Singular(scale=2), tmp_path / "a.xml", format="openvino")
+    assert not list(tmp_path.iterdir())

@@ -301,3 +301,12 @@ def test_progress_counts_pictures(tmp_path: Path, networks: Networks) -> None:
     Flow(Target(scale=2), networks).run(todo, lambda name, count: seen.append(count))
     assert seen == sorted(seen)
     assert seen[-1] == 3
+
+
+def test_a_result_too_large_for_its_format_is_refused_before_the_work(tmp_path: Path, networks: Networks) -> None:
+    job = Job(tmp_path / "a.png", tmp_path / "out" / "a.webp")
+    files.write(Picture(picture(1, 8200)), job.source)
+    done = Flow(Target(scale=2), networks, format="webp")
+    done.run([job], lambda name, count: None)
+    assert "WEBP holds at most 16383 pixels per side, not 16400" in str(done.failures[job])
+    assert not shapes(networks)

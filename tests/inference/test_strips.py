@@ -106,3 +106,15 @@ def test_large_pictures_go_by_strips(
     assert large.icc == profile
     with Image.open(tmp_path / "a_x2.tif") as image:
         assert image.getexif().get_ifd(0x8769)[0xA002] == 120
+
+
+def test_hidden_colours_are_filled_in_strips_as_in_the_whole(tmp_path: Path, upscaler: Upscaler) -> None:
+    y, x = np.mgrid[:300, :70]
+    pixels = np.dstack([y * 255 // 300, x * 3, 255 - y * 255 // 300]).astype(np.uint8)
+    alpha = np.where((y - 150) ** 2 / 9 + (x - 35) ** 2 < 900, 255, 0).astype(np.uint8)
+    pixels[alpha == 0] = (255, 0, 255)
+    small = Picture(pixels, alpha)
+    write(small, tmp_path / "a.png")
+    upscale_strips(tmp_path / "a.png", tmp_path / "b.png", upscaler)
+    large, whole = read(tmp_path / "b.png"), upscaler.picture(small)
+    assert np.abs(large.samples.astype(int) - whole.samples.astype(int)).max() <= 1

@@ -13,6 +13,7 @@ from finescale.inference import tiling
 from finescale.inference.engines.pytorch import TorchEngine
 from finescale.inference.prepare import WINDOW, _check_grid, bytes_per_pixel, for_inference
 from finescale.inference.tiling import Array, Tile, enlarge, plan
+from finescale.inference.upscale import Upscaler
 from finescale.layers.attention import SelfAttention
 from finescale.layers.statistics import StatisticsLayer, localise
 from finescale.networks.base import Network
@@ -154,6 +155,14 @@ def test_out_of_memory_halves_the_tile(error: Exception) -> None:
 def test_no_memory_at_all_is_said() -> None:
     with pytest.raises(FinescaleError, match="out of memory"):
         enlarge(picture(60, 60), Scarce(tiny_network(2), 100, MemoryError()), tile=64, margin=48)
+
+
+def test_statistics_of_the_whole_are_not_taken_of_tiles_where_memory_runs_out() -> None:
+    upscaler = Upscaler(tiny_network(2), window=None, engine="torch")
+    upscaler.engine = Scarce(tiny_network(2), 150 * 150, MemoryError())
+    with pytest.raises(FinescaleError, match="not enough memory for this picture in one piece"):
+        upscaler.pixels(picture(200, 230))
+    assert upscaler.pixels(picture(60, 60)).shape == (120, 120, 3)
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:

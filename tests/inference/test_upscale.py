@@ -159,6 +159,14 @@ def test_bleeding_reaches_every_hidden_pixel() -> None:
     assert bleed(pixels, nothing) is pixels
 
 
+def test_far_from_everything_visible_hidden_pixels_are_grey() -> None:
+    alpha = np.zeros((400, 10), np.uint8)
+    alpha[:3] = 255
+    filled = bleed(np.full((400, 10, 3), 200, np.uint8), alpha)
+    assert (filled[:112] == 200).all()
+    assert (filled[112:] == 128).all()
+
+
 def test_alpha_is_kept_between_its_neighbours() -> None:
     small = np.array([[0, 0, 255], [0, 0, 255]], np.uint8)
     large = np.full((4, 6), 100, np.uint8)

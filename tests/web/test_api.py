@@ -620,6 +620,8 @@ def test_an_impossible_start_is_refused() -> None:
     with pytest.raises(UsageError, match="cannot listen"):
         serve(host="203.0.113.7")
     with pytest.raises(UsageError, match="cannot listen"):
+        serve(host="my..host")
+    with pytest.raises(UsageError, match="cannot listen"):
         serve(port=700_000)
 
 

@@ -221,7 +221,7 @@ class TiffEncoder(Encoder):
         self.tiled = layout.width * layout.height >= _TILED_FROM
         self.block_rows = _TILE if self.tiled else min(max(1, _BLOCK // layout.row_bytes), layout.height)
         self.tags = exif_blocks.Tags()
-        if layout.exif:
+        if layout.exif:  # of `upright`, so its main directory can be read
             self.tags = exif_blocks.read_tags(io.BytesIO(layout.exif.removeprefix(exif_blocks.HEADER)))
 
     def _head(self) -> bytes:

@@ -89,23 +89,24 @@ def numbers(order: str, kind: int, count: int, data: bytes) -> list[float]:
 def read_tags(file: BinaryIO) -> Tags:
     """The tags about the picture in a TIFF file or an EXIF block (without its header), pixel layout left out.
 
+    A sub-directory that cannot be read costs only itself.
+
     Raises:
         ValueError: this is not a TIFF structure.
     """
     order, big, main = main_directory(file)
-    try:
 
-        def sub(tag: int) -> Directory:
-            if tag not in main:
-                return {}
-            value = main[tag][2]
-            return read_directory(file, struct.unpack(order + ("I" if len(value) == 4 else "Q"), value)[0], order, big)
+    def sub(tag: int) -> Directory:
+        value = main[tag][2] if tag in main else b""
+        try:
+            start = struct.unpack(order + ("I" if len(value) == 4 else "Q"), value)[0]
+            return read_directory(file, start, order, big)
+        except (struct.error, OverflowError):  # there is none, or it would lie beyond the file
+            return {}
 
-        kept = {tag: entry for tag, entry in main.items() if tag not in LAYOUT}
-        exif = {tag: entry for tag, entry in sub(EXIF_IFD).items() if tag != _INTEROPERABILITY}
-        return Tags(order, kept, exif, sub(GPS_IFD))
-    except (struct.error, KeyError, OverflowError) as error:
-        raise ValueError(f"not a TIFF structure ({error})") from error
+    kept = {tag: entry for tag, entry in main.items() if tag not in LAYOUT}
+    exif = {tag: entry for tag, entry in sub(EXIF_IFD).items() if tag != _INTEROPERABILITY}
+    return Tags(order, kept, exif, sub(GPS_IFD))
 
 
 def directories(tags: Tags, start: int, big: bool = False) -> bytes:

@@ -370,7 +370,9 @@ def below(folder: Path) -> list[Path]:
         which = f"{min(linked)} and {more} more" if more else str(min(linked))
         what = "links to other places; name them" if more else "a link to another place; name it"
         warn(f"{which} left out: {what} to include what lies there")
-    return sorted([path for path in wanted if path.is_file() or not path.exists()] + closed)
+    # Path's own ask the system in a way that raises inside a folder that may be listed and not entered
+    kept = [path for path in wanted if os.path.isfile(path) or not os.path.exists(path)]  # noqa: PTH110, PTH113
+    return sorted(kept + closed)
 
 
 def passed_over(folder: Path) -> list[Path]:
@@ -495,11 +497,7 @@ def write(
     """
     kind = format_of(path, format)
     check_quality(quality)
-    limit = LARGEST_SIDE.get(kind)
-    if limit and max(picture.size) > limit:
-        raise FinescaleError(
-            f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(picture.size)} (PNG and TIFF do)"
-        )
+    check_size(path, kind, picture.size)
     exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
     channels = 3 if kind in _COLOUR_ONLY else picture.pixels.shape[2]
     picture = replace(picture, icc=fitting(picture.icc, channels), exif=exif)
@@ -521,6 +519,19 @@ def write(
             file.write(_avif(picture, quality or _QUALITY[kind]))
         else:
             file.write(_with_pillow(picture, kind, quality or _QUALITY.get(kind, 0), str(path)))
+
+
+def check_size(path: str | os.PathLike[str], kind: str, size: tuple[int, int]) -> None:
+    """Refuses a result (width, height) that a format cannot hold.
+
+    Raises:
+        FinescaleError: it cannot.
+    """
+    limit = LARGEST_SIDE.get(kind)
+    if limit and max(size) > limit:
+        raise FinescaleError(
+            f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(size)} (PNG and TIFF hold more)"
+        )
 
 
 def tell_colours(what: Picture | Layout, name: str) -> None:

@@ -1,7 +1,6 @@
 """How strongly a JPEG was compressed."""
 
 import os
-import warnings
 from functools import cache
 
 # quantisation tables for luma and chroma at quality 50 (ITU-T T.81, tables K.1 and K.2), which libjpeg scales
@@ -28,14 +27,14 @@ STRONG = 85  # below this quality blocks and ringing show when a picture is enla
 
 def quality(path: str | os.PathLike[str]) -> int | None:
     """The quality (1 to 100, as libjpeg counts) whose luma table is nearest to a JPEG's; None for other files."""
-    from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is unpacked
-            with Image.open(path, formats=["JPEG"]) as picture:
-                table = picture.quantization[0]  # type: ignore[attr-defined]
-    except (OSError, ValueError, SyntaxError, LookupError, AttributeError, Image.DecompressionBombError):
+        # `Image.open` warns of large ones though nothing is unpacked; this runs beside other threads, for which
+        # warnings would be silenced too
+        with JpegImageFile(os.fspath(path)) as picture:
+            table = picture.quantization[0]
+    except (OSError, ValueError, SyntaxError, LookupError, AttributeError):
         return None
     total = sum(table)
     return min(range(1, 101), key=lambda q: abs(total - sum(tables(q)[0])))

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyvips
@@ -22,6 +22,8 @@ from finescale.images import forks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
 from finescale.images.files import Opened, format_of, tell_colours
 from finescale.images.picture import Samples, fitting
+
+_WINDOWS = sys.platform == "win32"
 
 
 class StripReader:
@@ -158,14 +160,18 @@ class StripWriter:
         return self
 
     def _open(self) -> None:
-        mode: Literal["r+b", "w+b"] = "r+b" if self._key and self._part.exists() else "w+b"
-        self._file = self._files.enter_context(open(self._part, mode))  # noqa: SIM115
+        self._file = self._opened()
         self._encoder = ENCODERS[self.kind](self._file, self.layout)
         if self._key is None:
             self._encoder.begin()
             return
-        if not _locked(self._file):
-            raise TakenError(f"{self.path}: another process is writing it")
+        try:
+            check_free(self.path, self.overwrite)  # it may have been finished meanwhile
+        except FinescaleError:
+            if not os.fstat(self._file.fileno()).st_size:
+                with suppress(OSError):
+                    self._part.unlink()
+            raise
         self._journal = self._files.enter_context(open(self._journal_path, "a+b"))  # noqa: SIM115
         self._journal.seek(0)
         lines = self._journal.read().split(b"\n")[:-1]  # what follows the last line break is incomplete
@@ -177,6 +183,24 @@ class StripWriter:
             self._file.truncate(0)
             self._encoder.begin()
             self._journal.write(f"{self._key}\n".encode())
+
+    def _opened(self) -> BinaryIO:
+        """The unfinished file, nothing in it changed; with `resume` locked for this process.
+
+        Raises:
+            TakenError: another process writes it.
+        """
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            file = self._files.enter_context(open(os.open(self._part, flags, 0o666), "r+b"))  # noqa: SIM115
+            if self._key is None:
+                return file
+            if not _locked(file):
+                raise TakenError(f"{self.path}: another process is writing it")
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self._part.stat()):
+                    return file
+            self._files.close()  # who had it has given it its name meanwhile, or taken it away
 
     @property
     def rows(self) -> int:
@@ -221,15 +245,24 @@ class StripWriter:
                     self._encoder.finish()
                     self._file.flush()
                     os.fsync(self._file.fileno())
-                    self._file.close()
+                    if _WINDOWS:  # which renames no file that is open
+                        self._file.close()
                     publish(self._part, self.path, self.overwrite)
                 keep = False
+        except TakenError:
+            keep = False
+            raise
         finally:
-            with suppress(OSError):  # what has to be on disk was flushed before
-                self._files.close()
-            if not keep:
-                self._part.unlink(missing_ok=True)
+            if _WINDOWS:
+                self._close()
+            if not keep:  # while it is locked: nobody else may go on with a file that has its name already
                 self._journal_path.unlink(missing_ok=True)
+                self._part.unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        with suppress(OSError):  # what has to be on disk was flushed before
+            self._files.close()
 
     def _record(self, blocks: list[Block]) -> None:
         """Notes blocks in the journal, after their bytes are safe on disk."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from finescale.errors import FinescaleError
 from finescale.images import jpeg
+from finescale.images.files import Opened, warnings_to
 from finescale.images.picture import Picture, Samples, split
 from finescale.images.strips import StripReader
 from finescale.networks import FOR_GRAPHICS, FOR_JPEG
@@ -86,9 +87,16 @@ def _any(differs: Samples) -> Samples:
 
 
 def _rows(source: Path) -> tuple[Samples, Samples | None]:
-    """Pixels and alpha of the middle rows of a picture; none where it cannot be read, as is told later."""
+    """Pixels and alpha of the middle rows of a picture.
+
+    None where it cannot be read, as is told later, or only as a whole.
+    """
     try:
-        reader = StripReader(source)
+        with warnings_to(lambda text: None):  # who reads it for good tells them
+            opened = Opened(source)
+            reader = StripReader(source) if opened.orientation == 1 and opened.decoder is None else None
+        if reader is None:
+            return np.zeros((1, 1, 1), np.uint8), None
         middle = reader.layout.height // 2
         return split(reader.rows(max(0, middle - _SIDE // 2), min(reader.layout.height, middle + _SIDE // 2)))
     except FinescaleError:

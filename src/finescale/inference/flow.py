@@ -12,6 +12,7 @@ import numpy as np
 from finescale.atomic import check_free, writing
 from finescale.errors import FinescaleError, TakenError
 from finescale.images import files
+from finescale.images.encoders import ENCODERS
 from finescale.images.picture import Picture
 from finescale.inference import strips
 from finescale.inference.advice import Advice, advice
@@ -149,9 +150,10 @@ class Flow:
         info = files.probe(job.source)
         small = info.width, info.height
         size = self.target.size(*small)
+        files.check_size(job.target, kind, size)
         with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
-        large = size[0] * size[1] > strips.FROM_PIXELS and kind in strips.FORMATS
+        large = size[0] * size[1] > strips.FROM_PIXELS and kind in ENCODERS
         picture = None if large else files.read(job.source)
         if self.advise and (better := advice(job.source, picture)):
             self.advice[job] = better

@@ -79,6 +79,7 @@ def enlarge(
     rows: tuple[int, int] | None = None,
     below: int = 0,
     ensemble: bool = False,
+    divisible: bool = True,
     progress: Progress | None = None,
 ) -> Array:
     """Enlarges a picture, or some of its rows, by the network's scale.
@@ -94,13 +95,15 @@ def enlarge(
         below: rows of the picture that follow those of `x`; where there are any, `x` goes on for at least `margin` + 48
             after the last of `rows`.
         ensemble: the mean over the eight flips and turns of the picture (arXiv 1511.02228).
+        divisible: tiles may become smaller where memory runs out; not so where statistics are of the whole picture.
         progress: called after each tile with the share that is done; may raise to stop.
 
     Returns:
         (scale rows, scale W, 3) of the type of `x`; integers rounded half up and clipped, floats left as they are.
 
     Raises:
-        FinescaleError: a tile of 48 pixels does not fit into memory, or its values are not finite even in float32.
+        FinescaleError: a tile of 48 pixels does not fit into memory, or the picture where it is not `divisible`; or
+            values are not finite even in float32.
     """
     if margin % GRID:
         raise ValueError(f"the margin must be a multiple of {GRID}, not {margin}")
@@ -125,6 +128,10 @@ def enlarge(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            if not divisible:
+                raise FinescaleError(
+                    "there is not enough memory for this picture in one piece, as statistics over all of it need"
+                ) from error
             side = max(area.bottom - area.top, area.right - area.left)
             if side <= GRID:
                 raise FinescaleError("out of memory even for a tile of 48 x 48 pixels") from error
@@ -139,12 +146,13 @@ def enlarge(
     return out
 
 
-def enlarge_together(x: Array, engine: Runner) -> Array:
+def enlarge_together(x: Array, engine: Runner, *, divisible: bool = True) -> Array:
     """Enlarges a batch of pictures of one size, each in one piece; one by one if memory runs out.
 
     Args:
         x: (B, H, W, 3): uint8, uint16, or float32 in [0, 1].
         engine: the network.
+        divisible: as for `enlarge`.
 
     Returns:
         (B, scale H, scale W, 3) of the type of `x`, as from `enlarge`.
@@ -157,7 +165,7 @@ def enlarge_together(x: Array, engine: Runner) -> Array:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    return np.stack([enlarge(one, engine, tile=max(x.shape[1:3]), margin=0) for one in x])
+    return np.stack([enlarge(one, engine, tile=max(x.shape[1:3]), margin=0, divisible=divisible) for one in x])
 
 
 def _compute(x: Array, area: Tile, engine: Runner, margin: int, before: tuple[int, int] = (0, 0)) -> Array:

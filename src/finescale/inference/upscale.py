@@ -143,12 +143,13 @@ class Upscaler:
             rows=rows,
             below=below,
             ensemble=self.ensemble,
+            divisible=self.window is not None or self.tile is not None,
             progress=progress,
         )
 
     def group(self, x: Array) -> Array:
         """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together."""
-        return tiling.enlarge_together(x, self.engine_for(x.dtype))
+        return tiling.enlarge_together(x, self.engine_for(x.dtype), divisible=self.window is not None)
 
     def picture(
         self,

@@ -24,9 +24,7 @@ def cubic(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def contributions(
-    size: int, target: int, scale: float, border: Border, first: int = 0, count: int | None = None
-) -> tuple[Tensor, Tensor]:
+def contributions(size: int, target: int, scale: float, border: Border) -> tuple[Tensor, Tensor]:
     """Which input samples make each output sample, and with which weights, along one axis.
 
     Args:
@@ -34,15 +32,13 @@ def contributions(
         target: output samples.
         scale: target / size, or the exact ratio that the caller means.
         border: what stands for samples outside the picture: the nearest edge sample, or the mirror image.
-        first, count: only the output samples [first, first + count), for work by strips.
 
     Returns:
-        Indices (count, taps) int64 and weights (count, taps) float64, on the CPU.
+        Indices (target, taps) int64 and weights (target, taps) float64, on the CPU.
     """
     shrink = min(scale, 1.0)
     support = 4.0 / shrink
-    count = target - first if count is None else count
-    sample = torch.arange(first + 1, first + count + 1, dtype=torch.float64, device="cpu")
+    sample = torch.arange(1, target + 1, dtype=torch.float64, device="cpu")
     centre = sample / scale + 0.5 * (1 - 1 / scale)
     left = torch.floor(centre - support / 2)
     taps = math.ceil(support) + 2

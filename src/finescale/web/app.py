@@ -226,11 +226,11 @@ async def preview(request: Request) -> Response:
     if which not in ("source", "result"):
         raise HTTPException(404)
     target = job.folder / f"preview-{which}.png"
-    limits = _jobs(request).limits
+    largest = max(_jobs(request).limits.pixels, _jobs(request).limits.result_pixels)
     file = job.result if which == "result" else job.source
     try:
         async with request.app.state.previews:
-            await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, limits.result_pixels)
+            await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, largest)
     except FinescaleError as error:
         raise _no_job() from error  # removed in this moment
     if not await run_in_threadpool(_jobs(request).weigh, job):

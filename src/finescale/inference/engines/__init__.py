@@ -134,7 +134,7 @@ def _fits_mnn() -> bool:
 
 def _bfloat16() -> bool:
     """Whether this CPU computes in bfloat16; where the system does not tell its abilities, OpenVINO does."""
-    abilities = compiled.processor()
+    abilities = compiled.abilities()
     if "flags" in abilities or not find_spec("openvino"):
         return "bf16" in abilities
     from finescale.inference.engines.openvino import load_core, pick_precision

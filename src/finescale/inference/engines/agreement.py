@@ -1,5 +1,6 @@
 """Whether a translated network gives PyTorch's picture."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,18 @@ SIZES = ((53, 67), (96, 50))
 def agreement(
     network: "Network", run: Callable[[Array], Array], x: Array, limits: tuple[float, float] | None = None
 ) -> float:
-    """dB between the picture of `run` and PyTorch's for (1, 3, H, W), relative to its range, or clipped to `limits`."""
+    """dB between the picture of `run` and PyTorch's for (1, 3, H, W), relative to its range, or clipped to `limits`.
+
+    -infinity where `run` gives what is not finite.
+    """
     import torch
 
     from finescale.inference.prepare import exactly
 
     with exactly(torch.device("cpu")):
         wanted, found = network(torch.from_numpy(x)).numpy(), run(x)
+    if not np.isfinite(found).all():
+        return -math.inf
     if limits:
         wanted, found = wanted.clip(*limits), found.clip(*limits)
     error = float(np.square(found - wanted).mean()) ** 0.5

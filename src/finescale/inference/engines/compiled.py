@@ -7,6 +7,7 @@ import platform
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,7 +44,7 @@ def once(find: Callable[[], T | None], make: Callable[[], T]) -> T:
     return found
 
 
-def processor() -> str:
+def abilities() -> str:
     """The processor's model and abilities, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
@@ -55,7 +56,7 @@ def processor() -> str:
 
 def key(**what: object) -> str:
     """A name for everything that a compiled network depends on."""
-    text = json.dumps([VERSION, processor(), {name: str(value) for name, value in sorted(what.items())}])
+    text = json.dumps([VERSION, abilities(), {name: str(value) for name, value in sorted(what.items())}])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -107,4 +108,5 @@ def refuse(name: str, reason: str) -> FinescaleError:
 
 def remove(name: str) -> None:
     """Forgets an entry that turned out to be unusable."""
-    (cache_folder("compiled") / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        (cache_folder("compiled") / name).unlink()

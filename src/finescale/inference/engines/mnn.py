@@ -12,13 +12,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finescale.errors import FinescaleError, UsageError, install
+from finescale.errors import FinescaleError, missing
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement, noises
 from finescale.inference.engines.interface import Engine, grown
@@ -145,9 +144,7 @@ def load_library() -> Any:
             with _silence():
                 return import_module("MNN")
     except ImportError as error:
-        if find_spec("MNN"):
-            raise FinescaleError(f"MNN is installed and cannot be imported ({error})") from error
-        raise UsageError(f"the mnn engine needs MNN: {install('fast')}") from error
+        raise missing("MNN", "the mnn engine needs MNN", "fast", error) from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import FinescaleError, UsageError, install
+from finescale.errors import FinescaleError, missing
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement
 from finescale.inference.engines.interface import Engine
@@ -63,12 +63,12 @@ class ONNXEngine(Engine):
 
 
 def load_runtime() -> Any:
-    """ONNX Runtime; UsageError where it is not installed."""
+    """ONNX Runtime; UsageError where it is not installed, FinescaleError where it is broken."""
     try:
         with unreported():
             import onnxruntime
-    except ImportError as error:
-        raise UsageError(f"the onnx engine needs ONNX Runtime: {install('onnx')}") from error
+    except (ImportError, OSError) as error:
+        raise missing("onnxruntime", "the onnx engine needs ONNX Runtime", "onnx", error) from error
     return onnxruntime
 
 
@@ -88,12 +88,19 @@ def runner(data: bytes) -> Callable[[Array], Array]:
 
 def translated(network: "Network", name: str, size: tuple[int, ...] = (53, 67)) -> bytes:
     """As `translate`; that it cannot be is remembered under a name of the cache."""
+    _load_package()
     try:
         return translate(network, size)
-    except UsageError:
-        raise
     except FinescaleError as error:
         raise compiled.refuse(name, str(error)) from error
+
+
+def _load_package() -> None:
+    """The package onnx, which torch needs when all the work is done."""
+    try:
+        import onnx  # noqa: F401
+    except (ImportError, OSError) as error:
+        raise missing("onnx", "ONNX files need the package onnx", "onnx", error) from error
 
 
 def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
@@ -103,12 +110,9 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
 
     Raises:
         UsageError: the package onnx is not installed.
-        FinescaleError: the network cannot be traced, or does what ONNX has no operation for.
+        FinescaleError: that package is broken, or the network cannot be traced, or does what ONNX has no operation for.
     """
-    try:
-        import onnx  # noqa: F401  # by torch, when all the work is done
-    except ImportError as error:
-        raise UsageError(f"ONNX files need the package onnx: {install('onnx')} ({error})") from error
+    _load_package()
     import torch
 
     from finescale.inference.prepare import exactly

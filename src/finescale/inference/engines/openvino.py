@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import UsageError, install
+from finescale.errors import FinescaleError, UsageError, missing
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
 from finescale.inference.engines.interface import Engine, grown
@@ -111,8 +111,7 @@ class OpenVINOEngine(Engine):
         except Exception as error:  # whatever a translator meets in somebody's network
             if is_out_of_memory(error):
                 raise
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise compiled.refuse(name, f"OpenVINO cannot take this network ({lines[-1]})") from error
+            raise compiled.refuse(name, str(not_taken(error))) from error
         if decibels < TOLERANCE[self.precision]:
             raise compiled.refuse(
                 name, f"OpenVINO gives another picture than PyTorch for this network ({decibels:.1f} dB)"
@@ -123,6 +122,12 @@ class OpenVINOEngine(Engine):
         return notes, model
 
 
+def not_taken(error: Exception) -> FinescaleError:
+    """What OpenVINO says against a network, in one sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return FinescaleError(f"OpenVINO cannot take this network ({lines[-1]})")
+
+
 def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     """The network as an OpenVINO model with free batch, height and width.
 
@@ -131,7 +136,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     By the frontend itself: `openvino.convert_model` around it is slower, and reports its use to its makers.
 
     Raises:
-        RuntimeError: the network cannot be traced, or OpenVINO does not know what it does.
+        Exception: of several kinds: the network cannot be traced, or OpenVINO does not know what it does.
     """
     import torch
     from openvino.frontend import FrontEndManager
@@ -181,10 +186,10 @@ def pick_precision(core: Any, precision: str = "auto") -> str:
 
 
 def load_core() -> tuple[Any, str]:
-    """OpenVINO and its version; UsageError where it is not installed."""
+    """OpenVINO and its version; UsageError where it is not installed, FinescaleError where it is broken."""
     try:
         with unreported():
             import openvino
-    except ImportError as error:
-        raise UsageError(f"the openvino engine needs OpenVINO: {install('fast')}") from error
+    except (ImportError, OSError) as error:
+        raise missing("openvino", "the openvino engine needs OpenVINO", "fast", error) from error
     return openvino.Core(), openvino.get_version()
