@@ -1,5 +1,6 @@
 """`finescale train` as people run it: interrupted, killed, on several processes."""
 
+import io
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -189,6 +190,31 @@ def test_an_unwritable_folder_is_one_sentence(recipe: Path, tmp_path: Path, caps
     assert shown.count("\n") == 1
 
 
+class Terminal(io.StringIO):
+    """What is written to it a person would see at once."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_run_that_cannot_be_made_leaves_the_terminal_its_cursor(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    (tmp_path / "file").touch()
+    losses = ["--set", "loss={content=1.0}", "--set", "perception_file=gone.pth"]
+    seen = []
+    for out, words in ((tmp_path / "run", losses), (tmp_path / "file" / "run", [])):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        assert main(["train", str(recipe), "--out", str(out), "--device", "cpu", *words]) in (1, 2)
+        seen.append(cast(Terminal, sys.stderr).getvalue())
+    hide, show = "\x1b[?25l", "\x1b[?25h"
+    assert "gone.pth" in seen[0]
+    assert hide in seen[0], "the bar was there"
+    for text in seen:
+        assert text.count(hide) == text.count(show)
+
+
 def test_a_dry_run_says_what_it_would_do(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     groups = '[{match="tail", rate=2.0}, {match="", frozen_until=0.1}]'
     words = ["train", str(recipe), "--dry-run", "--device", "cpu", "--budget", "1h", "--set", f"groups={groups}"]
@@ -200,6 +226,15 @@ def test_a_dry_run_says_what_it_would_do(recipe: Path, tmp_path: Path, capsys: p
     assert re.search(r"# memory: about [\d.]+ GiB", shown)
     assert re.search(r"# time: .* s a step .* steps in 1:00:00", shown)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_without_the_memory_for_it_is_one_sentence(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = recipe.read_text().replace("sa-rcan", "rcan").replace(", attention_reduction = 4", "")
+    recipe.write_text(text.replace("patch = 12", "patch = 10_000_000"))  # crops larger than any address space
+    assert main(["train", str(recipe), "--dry-run", "--device", "cpu"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("finescale: rcan-x2: out of memory (a smaller data.batch")
+    assert shown.count("\n") == 1
 
 
 @pytest.mark.slow

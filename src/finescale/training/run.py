@@ -42,6 +42,7 @@ _FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_
 _PATHS = ("train", "validation")
 _VALIDATION_KEYS = ("validation", "validation_pictures")
 _FREE_DATA = {*_PATHS, "where", "validation_pictures"}
+_LESS = "a smaller data.batch, data.patch or data.late_patch needs less"  # memory
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,24 @@ def train(
     Raises:
         UsageError, FinescaleError: the recipe cannot be followed, or the run cannot go on; one sentence.
     """
+    less = f'{_LESS}, and so do data.where = "memory" and smaller pictures to validate on; what was saved is kept'
+    with _joined(device, f"{out}: out of memory ({less})") as world:
+        outcome = _train(recipe, out, resume, world, make_validation, screen, board)
+    return outcome if world.first else None
+
+
+@contextmanager
+def _joined(device: str, no_memory: str) -> Iterator[World]:
+    """Among the processes of a run, and out of them again; `no_memory` is what is said where memory runs out."""
     world = join(device)
     try:
-        outcome = _train(recipe, out, resume, world, make_validation, screen, board)
+        yield world
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise FinescaleError(
-            f"{out}: out of memory (a smaller data.batch, data.patch or data.late_patch needs less, and so do "
-            'data.where = "memory" and smaller pictures to validate on; what was saved is kept)'
-        ) from error
+        raise FinescaleError(no_memory) from error
     finally:
         world.close()
-    return outcome if world.first else None
 
 
 def _train(
@@ -130,25 +136,25 @@ def _train(
         measure.measured_peak(world.device, recipe.precision) * world.size,
     )
     observers = _observers(recipe, out, speed, screen, board) if world.first else []
-    facts = _facts(store, world)
+    try:  # from here on a terminal shows the bar in place of its cursor
+        facts = _facts(store, world)
 
-    def keep(name: str, progress: Progress, state: dict[str, Tensor]) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        files.save(network, out / name, notes=_notes(recipe, progress, facts), state=state)
+        def keep(name: str, progress: Progress, state: dict[str, Tensor]) -> None:
+            out.mkdir(parents=True, exist_ok=True)
+            files.save(network, out / name, notes=_notes(recipe, progress, facts), state=state)
 
-    training = Training(
-        network.to(world.device),
-        crops,
-        recipe,
-        _objective(recipe, world.device),
-        world=world,
-        out=out,
-        validate=validate,
-        observers=observers,
-        notes=facts,
-        on_best=partial(keep, "best.safetensors"),
-    )
-    try:
+        training = Training(
+            network.to(world.device),
+            crops,
+            recipe,
+            _objective(recipe, world.device),
+            world=world,
+            out=out,
+            validate=validate,
+            observers=observers,
+            notes=facts,
+            on_best=partial(keep, "best.safetensors"),
+        )
         if saved is not None:
             said.append(_resume(training, saved))
         del saved
@@ -227,8 +233,11 @@ def describe(recipe: Recipe, device: str = "auto") -> str:
     Raises:
         UsageError, FinescaleError: as `train`.
     """
-    world = join(device)
-    recipe = with_precision(recipe, world.device)
+    with _joined(device, f"{recipe.name}: out of memory ({_LESS})") as world:
+        return _describe(with_precision(recipe, world.device), world)
+
+
+def _describe(recipe: Recipe, world: World) -> str:
     network, _ = make_network(recipe, fresh=False)
     members = groups.assign(network, recipe.active_groups)
     lines = [to_toml(recipe), f"# {recipe.network} x{recipe.scale} on {_device_name(world)}"]
@@ -340,13 +349,17 @@ def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
 
 
 def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: bool) -> list[Observer]:
-    observers: list[Observer] = [Screen(recipe.name, speed)] if screen else []
+    observers: list[Observer] = []
+    missing = False
     if board:
         try:
             observers.append(Board(out / "board", speed))
         except ImportError:
-            for observer in observers:
-                observer.said(f"tensorboard is not installed, so no curves are written ({install('train')})")
+            missing = True
+    if screen:  # last: a folder that cannot be written must not leave the bar on the terminal
+        observers.append(Screen(recipe.name, speed))
+        if missing:
+            observers[-1].said(f"tensorboard is not installed, so no curves are written ({install('train')})")
     return observers
 
 
