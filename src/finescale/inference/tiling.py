@@ -248,7 +248,11 @@ def from_unit(y: Array, dtype: Any) -> Array:
     return y.astype(dtype)
 
 
-_MEMORY_WORDS = ("out of memory", "can't alloc", "not enough memory", "bad_alloc", "failed to allocate")
+# the last two are cuBLAS's and cuDNN's: CUBLAS_STATUS_ALLOC_FAILED, ..._DEVICE_ALLOCATION_FAILED
+_MEMORY_WORDS = (
+    *("out of memory", "can't alloc", "not enough memory", "bad_alloc", "failed to allocate"),
+    *("alloc_failed", "allocation_failed"),
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
