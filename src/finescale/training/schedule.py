@@ -34,7 +34,7 @@ def factor(schedule: Schedule, now: Moment) -> float:
     For "decay" it is a function of the share of the budget alone: rising from 0 to 1, then 1, then falling to 0 at the
     end of the budget, whether that is in minutes or in steps.
     """
-    # the very first step is taken at the rate of the next one rather than at 0
+    # the very first step is taken at a thousandth of the peak rather than at 0, which would waste it
     warm = max(now.share_of(schedule.warmup), 1e-3) if not now.past(schedule.warmup) else 1.0
     if schedule.kind == "halving":
         every = schedule.halve_every.steps(now.epoch)
