@@ -2,16 +2,18 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from finescale.errors import UsageError
 from finescale.training import groups, recipe
 from finescale.training.amounts import parse
 from finescale.training.ema import EMA
-from finescale.training.muon import orthogonal
+from finescale.training.muon import Muon, orthogonal
 from finescale.training.recipe import Group, Optimiser, Schedule
 from finescale.training.schedule import Moment, factor
 
@@ -106,6 +108,68 @@ def test_muons_directions_are_orthogonal(shape: tuple[int, int, int], dtype: tor
     values = torch.linalg.svdvals(found)
     assert 0.6 < values.min() <= values.max() < 1.25
     assert torch.nn.functional.cosine_similarity(found.flatten(), (left @ right).flatten(), dim=0) > 0.97
+
+
+@pytest.mark.parametrize("kind", ["kernel", "tall kernel", "flat kernel", "line", "matrix"])
+def test_muons_steps_are_the_same_however_a_kernel_lies_in_memory(kind: str) -> None:
+    """And those of the method as it is written down, whose columns are in the order of the shape."""
+    sizes = {"kernel": (16, 24, 3, 3), "tall kernel": (64, 16, 1, 2), "flat kernel": (16, 24, 1, 1)}
+    size = {**sizes, "line": (16, 24, 3), "matrix": (16, 24)}[kind]
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(2, *size, generator=generator)
+    gradients = torch.randn(3, 2, *size, generator=generator)
+    ends, momenta = [], []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        kept = {"memory_format": layout if len(size) == 4 else torch.contiguous_format}
+        parameters = [nn.Parameter(one.clone().contiguous(**kept)) for one in start]
+        optimiser = Muon([{"params": parameters, "matrices": True}], lr=0.1)
+        for step in gradients:
+            for parameter, gradient in zip(parameters, step, strict=True):
+                parameter.grad = gradient.contiguous(**kept)
+            optimiser.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+            optimiser.step()
+            for parameter in parameters:  # a step that is not finite changes nothing
+                parameter.grad = torch.full_like(parameter, torch.nan)
+            optimiser.found_inf = torch.ones(())  # type: ignore[attr-defined]
+            optimiser.step()
+        ends.append(torch.stack([parameter.detach() for parameter in parameters]))
+        momenta.append(torch.stack([optimiser.state[parameter]["momentum"] for parameter in parameters]))
+    momentum, expected = torch.zeros_like(start), start.clone()
+    for step in gradients:
+        momentum = 0.95 * momentum + 0.05 * step
+        ahead = (0.05 * step + 0.95 * momentum).flatten(2)
+        expected -= 0.1 * 0.2 * max(ahead.shape[1:]) ** 0.5 * orthogonal(ahead).view_as(start)
+    for end, kept_momentum in zip(ends, momenta, strict=True):
+        torch.testing.assert_close(kept_momentum, momentum, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(end, expected, rtol=1e-4, atol=1e-4)
+
+
+class Operations(TorchDispatchMode):
+    """Counts those that compute or copy something; on a GPU each is a kernel or a few."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("size", [(16, 24, 3, 3), (64, 16, 1, 1), (16, 24)])
+def test_muon_works_on_all_matrices_of_a_shape_at_once(size: tuple[int, ...]) -> None:
+    counts = []
+    for number in (2, 9):
+        tensors = torch.rand(2, number, *size)
+        layout = torch.channels_last if len(size) == 4 else torch.contiguous_format
+        parameters = [nn.Parameter(one.contiguous(memory_format=layout)) for one in tensors[0]]
+        optimiser = Muon([{"params": parameters, "matrices": True}], lr=0.1)
+        optimiser.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+        for parameter, gradient in zip(parameters, tensors[1], strict=True):
+            parameter.grad = gradient.contiguous(memory_format=layout)
+        optimiser.step()  # makes the state
+        with Operations() as operations:  # type: ignore[no-untyped-call]
+            optimiser.step()
+        counts.append(operations.count)
+    assert counts[0] == counts[1]
 
 
 def test_a_group_that_matches_nothing_is_an_error() -> None:

@@ -2,7 +2,7 @@
 
 Keller Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), with the scale of "Muon is Scalable for LLM
 Training" (arXiv 2502.16982, section 2.2), so that an update is as large as Adam's and the same rates serve both. The
-kernel of a convolution is the matrix (output channels, input channels x height x width).
+kernel of a convolution is the matrix (output channels, height x width x input channels).
 """
 
 from collections import defaultdict
@@ -84,7 +84,7 @@ class Muon(torch.optim.Adam):
                 alike[parameter.shape[0], parameter[0].numel()].append(parameter)
         bad = getattr(self, "found_inf", None)
         for (rows, columns), parameters in alike.items():
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            gradients = _stack([parameter.grad for parameter in parameters if parameter.grad is not None])
             momenta = []
             for parameter in parameters:
                 state = self.state[parameter]
@@ -92,13 +92,31 @@ class Muon(torch.optim.Adam):
                     state["momentum"] = torch.zeros_like(parameter)
                     state["step"] = torch.zeros(())  # unused here, but Adam expects it of every saved state
                 momenta.append(state["momentum"])
+            before = _stack(momenta)
             if bad is not None:  # neither the momentum nor the weights may see what is not finite
                 good = bad.to(parameters[0].device) == 0
-                gradients = [torch.where(good, g, m) for g, m in zip(gradients, momenta, strict=True)]
-            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-            ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
-            steps = orthogonal(torch.stack([step.reshape(rows, columns) for step in ahead]).to(self._dtype))
-            steps = steps.float() * (-group["lr"] * _LIKE_ADAM * max(rows, columns) ** 0.5)
+                gradients = torch.where(good, gradients, before)
+            after = before.lerp(gradients, 1 - group["momentum"])
+            torch._foreach_copy_(momenta, _unstack(after, momenta))
+            ahead = gradients.lerp(after, group["momentum"])  # Nesterov
+            steps = orthogonal(ahead.to(self._dtype))
+            steps = steps.to(torch.float32, memory_format=torch.contiguous_format)  # those of tall ones are not
+            steps *= -group["lr"] * _LIKE_ADAM * max(rows, columns) ** 0.5
             if bad is not None:
                 steps = torch.where(good, steps, 0)
-            torch._foreach_add_(parameters, [s.view_as(p) for s, p in zip(steps, parameters, strict=True)])
+            torch._foreach_add_(parameters, _unstack(steps, parameters))
+
+
+def _stack(tensors: list[Tensor]) -> Tensor:
+    """Tensors as matrices (N, rows, columns), a kernel's columns in the order of channels_last.
+
+    So it lies in memory in training, and nothing is copied but by the stack. The order does not matter to directions:
+    columns that change places do so in the orthogonal matrix, too.
+    """
+    return torch.stack([(t.permute(0, 2, 3, 1) if t.ndim == 4 else t).flatten(1) for t in tensors])
+
+
+def _unstack(matrices: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """Views of the matrices with the shapes of the tensors that were stacked, and their strides in channels_last."""
+    parts = zip(matrices, like, strict=True)
+    return [m.view(t.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2) if t.ndim == 4 else m.view_as(t) for m, t in parts]
