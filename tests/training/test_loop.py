@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, UsageError
 from finescale.networks import catalogue
 from finescale.training import checkpoints, loop
 from finescale.training.amounts import parse
@@ -305,6 +305,31 @@ def test_frozen_parts_do_not_move(make_training: MakeTraining) -> None:
     assert torch.equal(training.network.get_parameter("head.0.weight"), start)
     training.step()
     assert not torch.equal(training.network.get_parameter("head.0.weight"), start)
+
+
+def test_a_network_that_comes_frozen_is_trained_as_the_groups_say(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 1), nn.PixelShuffle(2))
+    for parameter in network[1].parameters():
+        parameter.requires_grad_(False)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    values = {"network": "mine", "scale": 2, "budget": "2", "data": {"batch": 2, "patch": 12}}
+    training = Training(
+        network,
+        Pairs(),
+        parse_recipe(values, "a test"),
+        lambda output, target: (output - target).abs().mean(),
+        world=World(0, 1, torch.device("cpu")),
+        out=tmp_path,
+    )
+    training.step()
+    for parameter, value in zip(network.parameters(), before, strict=True):
+        assert not torch.equal(parameter, value)
+
+
+def test_a_run_that_trains_nothing_at_first_is_refused(make_training: MakeTraining) -> None:
+    groups = [{"match": "tail", "frozen_until": "2"}, {"match": "", "frozen_until": 0.5}]
+    with pytest.raises(UsageError, match=r"nothing is trained at first; one group needs frozen_until = 0$"):
+        make_training(groups=groups)
 
 
 def test_compiled_blocks_are_found_and_keep_their_names(make_training: MakeTraining) -> None:

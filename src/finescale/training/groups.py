@@ -32,7 +32,7 @@ def assign(network: nn.Module, groups: Sequence[Group]) -> list[Members]:
     """Sorts every parameter into the first group that matches it; what matches none is trained from the start.
 
     Raises:
-        UsageError: a group matches nothing, naming the nearest part of the network.
+        UsageError: a group matches nothing, naming the nearest part of the network; or none is trained at first.
     """
     named = dict(network.named_parameters())
     modules = [(name, module) for name, module in network.named_modules() if not list(module.children())]
@@ -50,6 +50,8 @@ def assign(network: nn.Module, groups: Sequence[Group]) -> list[Members]:
         elif group.match or not named:
             parts = sorted({".".join(name.split(".")[:depth]) for name in named for depth in (1, 2)})
             raise UsageError(f"groups: no parameter's name starts with '{group.match}'{nearest(group.match, parts)}")
+    if members and not any(Moment(0.0, 0).past(member.group.frozen_until) for member in members):
+        raise UsageError("groups: nothing is trained at first; one group needs frozen_until = 0")
     return members
 
 

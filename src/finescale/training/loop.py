@@ -156,7 +156,7 @@ class Training:
         compile_network(self.network, recipe.compile)
         self.members = groups.assign(self.network, recipe.active_groups)
         self.network.train()
-        groups.freeze(self.members, self._moment())
+        groups.freeze(self.members, self._moment(), again=True)  # of a network some of which is frozen already, too
         self.distributed = Distributed(self.network, recipe.parallel, world)
         if self.distributed.sharded:  # the parameters are other objects now
             self.members = groups.assign(self.network, recipe.active_groups)
