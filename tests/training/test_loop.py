@@ -249,6 +249,15 @@ def test_running_statistics_do_not_take_in_what_is_not_finite(make_training: Mak
     training.step()
     assert all(torch.isfinite(mean).all() for mean in training.ema.mean.values())
     assert not torch.equal(training.network.get_buffer(name), value)
+    # nor right after a run is gone on with
+    training.save()
+    saved = checkpoints.read(training.out / "last.ckpt")
+    again = make_training(network="unet", arguments=arguments, budget=4, data={"batch": 2, "patch": 16})
+    again.restore(saved)
+    again.crops.batch = lambda count: (batch(count)[0] * math.nan, batch(count)[1])  # type: ignore[method-assign]
+    again.step()
+    for name in before:
+        assert torch.equal(again.network.get_buffer(name), saved["network"][name])
 
 
 @pytest.mark.slow

@@ -165,7 +165,10 @@ class Training:
         self.ema = EMA(self.network, recipe.optimiser.average)
         statistics = ("running_mean", "running_var")  # batch norms take them in before a step is found to be bad
         self._running = [tensor for name, tensor in self.network.named_buffers() if name.endswith(statistics)]
-        self._running_before = [tensor.clone() for tensor in self._running]
+        # their values after the last good step, in one piece, so that a step takes few operations for all of them
+        self._running_before = _flat(self._running)
+        parts = self._running_before.split([tensor.numel() for tensor in self._running])
+        self._running_parts = [part.view_as(tensor) for part, tensor in zip(parts, self._running, strict=True)]
         self._losses = torch.zeros(2, device=world.device)  # sum, and how many
         self._skipped = torch.zeros(2, device=world.device)  # in all, and in a row
 
@@ -286,8 +289,10 @@ class Training:
         else:  # fused Adam leaves everything as it is where this is 1; it is how PyTorch's gradient scaler skips steps
             self.optimiser.found_inf = bad  # type: ignore[attr-defined]
             self.optimiser.step()
-        for running, before in zip(self._running, self._running_before):
-            running.copy_(before.copy_(torch.where(bad > 0, before, running)))
+        if self._running:
+            before = self._running_before
+            before.copy_(torch.where(bad > 0, before, _flat(self._running)))
+            torch._foreach_copy_(self._running, self._running_parts)
         self.ema.update()
         self._skipped[0] += bad
         self._skipped[1] = (self._skipped[1] + bad) * bad
@@ -419,8 +424,7 @@ class Training:
         for name, mean in self.ema.mean.items():
             mean.copy_(self.ema.live[name])
         self.distributed.load_network(state["network"])
-        for running, before in zip(self._running, self._running_before):
-            before.copy_(running)
+        self._running_before.copy_(_flat(self._running))
         self.progress = Progress(**state["progress"])
         self._tick_step = self.progress.step
         groups.freeze(self.members, self._moment())
@@ -473,6 +477,11 @@ def compile_network(network: nn.Module, how: str) -> None:
     parts = parallel.units(network) if how == "blocks" else [network]
     for part in parts or [network]:
         part.compile(dynamic=False)
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """A copy of all their values in a row."""
+    return torch.cat([tensor.flatten() for tensor in tensors]) if tensors else torch.empty(0)
 
 
 def _of_compiler(error: Exception) -> bool:
