@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks import catalogue
 from finescale.training import checkpoints, loop
-from finescale.training.amounts import parse
+from finescale.training.amounts import Amount, parse
 from finescale.training.loop import Progress, Training
 from finescale.training.parallel import World, synchronise_norms
 from finescale.training.recipe import parse_recipe
+from finescale.training.schedule import Moment
 
 MakeTraining = Callable[..., Training]
 
@@ -350,6 +351,45 @@ def test_compiled_blocks_are_found_and_keep_their_names(make_training: MakeTrain
     assert {type(block).__name__ for block in blocks} == {"ResidualBlock"}
 
 
+@pytest.mark.parametrize("budget", ["20", "1h"])
+def test_what_is_made_ready_are_the_forms_that_steps_take(make_training: MakeTraining, budget: str) -> None:
+    tail: dict[str, Any] = {"match": "tail"}
+    end, early, late = {"match": "tail", "frozen_until": 1}, {"match": "head.", "frozen_until": 0.25}, {"match": "body"}
+    tables: list[list[dict[str, Any]]] = [
+        [],
+        [early, tail],
+        [end, early],
+        [early, {**late, "frozen_until": 0.5}],
+        [early, {**late, "frozen_until": 0.8}],
+        [early, {**late, "frozen_until": "5"}],  # at the same step
+        [early, {**late, "frozen_until": "9"}],
+        [{"match": "head.", "frozen_until": "3"}, {**late, "frozen_until": "18"}],
+        [early, {**late, "frozen_until": "1M"}],
+    ]
+    for groups in tables:
+        training = make_training(budget=budget, groups=groups)
+        # paces in steps per share: a budget in time may have any
+        paces = [20] if budget == "20" else [3, 20, 1000, 10**8]
+        if not any(isinstance(group.frozen_until, Amount) for group in training.recipe.groups):
+            paces = paces[:1]
+        for begin in (0, 0.3, 0.7):
+            steps = [[Moment(i / 20, round(pace * i / 20)) for i in range(20) if i / 20 >= begin] for pace in paces]
+            taken = {form(training, moment) for run in steps for moment in run}
+            training.progress.step, training.progress.spent = steps[0][0].step, begin
+            training.progress.seconds = begin * 3600
+            ready = [form(training, moment) for moment in training._forms()]
+            assert len(set(ready)) == len(ready)
+            assert set(ready) >= taken, groups
+            if len(paces) == 1:
+                assert set(ready) == taken, groups
+
+
+def form(training: Training, moment: Moment) -> tuple[object, ...]:
+    """What steps at a moment are compiled for."""
+    trained = [moment.past(member.group.frozen_until) for member in training.members]
+    return training.recipe.data.patch_at(moment.spent), *trained
+
+
 @pytest.mark.slow
 def test_everything_is_compiled_before_the_schedule_starts(make_training: MakeTraining) -> None:
     from torch._dynamo.utils import counters
@@ -361,7 +401,7 @@ def test_everything_is_compiled_before_the_schedule_starts(make_training: MakeTr
             sizes.append(network(torch.rand(3, 3, side, side)).shape[2])
         return 20.0, math.nan, []
 
-    groups = [{"match": "tail"}, {"match": "", "frozen_until": 0.25}]
+    groups = [{"match": "tail"}, {"match": "head", "frozen_until": "4"}, {"match": "", "frozen_until": 0.25}]
     arguments = {"channels": 8, "groups": 2, "blocks": 2, "reduction": 4, "attention_reduction": 4}
     training = make_training(
         budget=8, arguments=arguments, groups=groups, validate=validate, validate_every=2, compile="blocks"
@@ -377,7 +417,7 @@ def test_everything_is_compiled_before_the_schedule_starts(make_training: MakeTr
         assert [p.requires_grad for p in training.network.parameters()] == trained
         assert torch.equal(torch.get_rng_state(), random_state)
         graphs = counters["stats"]["unique_graphs"]
-        assert graphs == 3  # one for all blocks: frozen, trained, and with larger crops
+        assert graphs == 4  # one for all blocks: frozen, trained, the head too, and with larger crops
         training.run()
     assert counters["stats"]["unique_graphs"] == graphs
     assert training.crops.patch == 16

@@ -6,7 +6,6 @@ the device, and the run is validated, saved or stopped. Between ticks the device
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -214,14 +213,13 @@ class Training:
         The time belongs to the budget and not to the schedule. Nothing else of the run is changed. Where compiling
         fails (no C++ compiler, say), that is told and the run goes on uncompiled.
         """
-        recipe, data, device = self.recipe, self.recipe.data, self.world.device
+        recipe, device = self.recipe, self.world.device
         if not self._compiled and device.type == "cpu":
             return
-        started, count = time.monotonic(), data.batch // self.world.size
+        started, count = time.monotonic(), recipe.data.batch // self.world.size
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        now, end = self._moment(), Moment(1.0, sys.maxsize, recipe.epoch)
-        patches = sorted({data.patch, data.late_patch or data.patch})
-        for moment, patch in [(now, data.patch_at(now.spent)), *((end, patch) for patch in patches)]:
+        for moment in self._forms():
+            patch = recipe.data.patch_at(moment.spent)
             if groups.freeze(self.members, moment):
                 self.distributed.renew()
             low, high = (  # laid out in memory as crops are
@@ -229,7 +227,7 @@ class Training:
                 for side in (patch, patch * recipe.scale)
             )
             self._prepare(low, high)
-        if groups.freeze(self.members, now):
+        if groups.freeze(self.members, self._moment()):
             self.distributed.renew()
         self.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -240,6 +238,24 @@ class Training:
         took, self.progress.seconds = self.world.max(time.monotonic() - started, time.monotonic() - self._started)
         self.progress.prepared += took
         self._say(f"ready after {took:.0f} s")
+
+    def _forms(self) -> list[Moment]:
+        """A moment of every form that steps will take from now on: what is trained, and on which size of crops."""
+        recipe, now = self.recipe, self._moment()
+        limits = [member.group.frozen_until for member in self.members]
+        shares = {limit for limit in (*limits, recipe.data.late_from) if isinstance(limit, float)}
+        counts = {limit.steps(recipe.epoch) or 0 for limit in limits if isinstance(limit, Amount)}
+        steps = recipe.budget.steps(recipe.epoch)
+        if steps is None:  # which comes first, a share of the time or a number of steps, is not known
+            pairs = {(max(s, now.spent), max(c, now.step)) for s in {0.0, *shares} for c in {0, *counts}}
+        else:
+            pairs = {(share, math.ceil(share * steps)) for share in shares} | {(c / steps, c) for c in counts}
+        ahead = sorted(pair for pair in pairs if pair >= (now.spent, now.step) and pair[0] < 1)
+        moments = [now, *(Moment(spent, step, recipe.epoch) for spent, step in ahead)]
+        forms: dict[tuple[object, ...], Moment] = {}
+        for moment in moments:
+            forms.setdefault((recipe.data.patch_at(moment.spent), *map(moment.past, limits)), moment)
+        return list(forms.values())
 
     def _prepare(self, low: Tensor, high: Tensor) -> None:
         try:
