@@ -131,6 +131,7 @@ def test_a_run_that_calls_its_precision_bf16_goes_on(recipe: Path, tmp_path: Pat
     out = tmp_path / "run"
     words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board", "--set", "precision=bfloat16"]
     assert main([*words, "--budget", "2"]) == 0
+    assert not torch.backends.cudnn.benchmark, "the process has its own setting again"
     saved = checkpoints.read(out / "last.ckpt")
     assert saved["recipe"]["precision"] == "bfloat16"
     saved["recipe"]["precision"] = "bf16"  # as earlier versions wrote it

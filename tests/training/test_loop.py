@@ -297,6 +297,27 @@ def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -
     assert training.network.training
 
 
+def test_validation_does_not_try_out_algorithms_for_its_many_sizes(
+    make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen: list[bool] = []
+
+    def validate(network: nn.Module, last: bool) -> tuple[float, float, Sequence[Tensor]]:
+        seen.append(torch.backends.cudnn.benchmark)
+        if len(seen) == 2:
+            raise OSError("the pictures are gone")
+        return 20.0, math.nan, []
+
+    training = make_training(budget=1, validate=validate)
+    training._validate()
+    assert torch.backends.cudnn.benchmark
+    with pytest.raises(OSError, match="gone"):
+        training._validate()
+    assert torch.backends.cudnn.benchmark
+    assert seen == [False, False]
+
+
 def test_epochs_are_the_recipes_own(make_training: MakeTraining) -> None:
     record = Record()
     keys = {"budget": "3 epochs", "epoch": 2, "validate_every": "1 epoch", "observers": [record]}

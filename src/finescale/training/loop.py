@@ -7,8 +7,8 @@ the device, and the run is validated, saved or stopped. Between ticks the device
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -387,8 +387,8 @@ class Training:
         assert self.validate is not None
         started, progress = time.monotonic(), self.progress
         self.network.eval()
-        with self.ema.applied(), torch.no_grad(), self._uncompiled():  # in float32, as the network is scored later
-            psnr, ssim, samples = self.validate(self.network, self.finished)
+        with self.ema.applied(), torch.no_grad(), self._uncompiled(), cudnn_benchmark(False):
+            psnr, ssim, samples = self.validate(self.network, self.finished)  # in float32, as it is scored later
         progress.psnr, progress.ssim = self.world.max(psnr, ssim)
         better = progress.psnr > progress.best
         if better:
@@ -459,6 +459,20 @@ class Training:
     def _say(self, text: str) -> None:
         for observer in self.observers:
             observer.said(text)
+
+
+@contextmanager
+def cudnn_benchmark(on: bool) -> Iterator[None]:
+    """Within it cuDNN tries out, or does not, which algorithm is the fastest for every new size.
+
+    That is worth while for crops, which have one or two, and slow for pictures.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def with_precision(recipe: Recipe, device: torch.device) -> Recipe:

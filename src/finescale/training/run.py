@@ -27,7 +27,7 @@ from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.networks.unet import UNet
 from finescale.training import checkpoints, groups, losses, measure, warm_start
-from finescale.training.loop import Objective, Observer, Progress, Training, Validate, with_precision
+from finescale.training.loop import Objective, Observer, Progress, Training, Validate, cudnn_benchmark, with_precision
 from finescale.training.parallel import World, join
 from finescale.training.recipe import Recipe, parse_recipe, to_toml
 from finescale.training.report import Board, Screen, Speed, clock
@@ -86,7 +86,7 @@ def train(
         UsageError, FinescaleError: the recipe cannot be followed, or the run cannot go on; one sentence.
     """
     less = f'{_LESS}, and so do data.where = "memory" and smaller pictures to validate on; what was saved is kept'
-    with _joined(device, f"{out}: out of memory ({less})") as world:
+    with _joined(device, f"{out}: out of memory ({less})") as world, cudnn_benchmark(True):
         outcome = _train(recipe, out, resume, world, make_validation, screen, board)
     return outcome if world.first else None
 
@@ -117,8 +117,6 @@ def _train(
     recipe = with_precision(recipe, world.device)
     saved = _saved(recipe, out, resume, world)
     torch.manual_seed(recipe.seed)
-    if world.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
     network, said = make_network(recipe, fresh=saved is None)
     data = recipe.data
     store = Store(data.train)
