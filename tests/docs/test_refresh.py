@@ -85,7 +85,7 @@ def test_the_results_contents_name_every_run(script: Mapping[str, Any], tmp_path
         (tmp_path / where / "results-x4.json").write_text(json.dumps(run))
     (tmp_path / "training.md").write_text("# How they were trained\n\nSlowly.\n")
     page = write(tmp_path)
-    assert "| [x4](x4/results-x4.md) | some-net | Set5 31.25 | as" in page
+    assert "| [x4](x4/results-x4.md) | some-net | Set5 31.25 | local" in page
     assert "| [x4-ensemble](x4-ensemble/results-x4.md) | some-net | Set5 31.30 | averaged" in page
     assert "- [How they were trained](training.md)" in page
     assert "bicubic" not in page
