@@ -321,10 +321,11 @@ def _pair(figures: Mapping[str, float] | None) -> str:
 
 
 def _training(weights: Sequence[Shipped], name: str) -> str:
-    """Minutes as the weight files say, by scale: "sa-rcan-light 130 / 53 / 173"."""
-    notes = [file.header.notes for file in weights if file.header.name == name]
-    minutes = (each["minutes"] + sum(run["minutes"] for run in each.get("earlier", ())) for each in notes)
-    return f"{name} {' / '.join(f'{one:.0f}' for one in minutes)}"
+    """Minutes as the weight files say, by scale, "-" where there is none: "sa-rcan-light 130 / 53 / 173"."""
+    notes = {file.header.scale: file.header.notes for file in weights if file.header.name == name}
+    runs = ([notes[scale], *notes[scale].get("earlier", ())] if scale in notes else [] for scale in (2, 3, 4))
+    minutes = (f"{sum(run['minutes'] for run in each):.0f}" if each else "-" for each in runs)
+    return f"{name} {' / '.join(minutes)}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -46,8 +46,7 @@ class Muon(torch.optim.Adam):
     Args:
         groups: parameter groups; each may hold `matrices`.
         momentum: of the matrices.
-        dtype: that directions are made orthogonal in. In bfloat16, as the authors do it, their singular values differ
-            by up to 2 %; where the processor has it, a U-Net's take a quarter of the time.
+        dtype: that directions are made orthogonal in; the authors do it in bfloat16.
         options: of Adam.
     """
 
