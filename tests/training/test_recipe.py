@@ -36,6 +36,7 @@ GOOD = 'network = "rcan"\nscale = 2\n'
         ("data.batch = 1.5", "data.batch: should be a valid integer, not 1.5"),
         ("data.batch = true", "data.batch: should be a valid integer, not True"),
         ("data.patch = 4", "data.patch: should be greater than or equal to 8, not 4"),
+        ("data.batch = 10000000000000", "data.batch: should be less than or equal to 1048576, not 10000000000000"),
         ('budget = "soon"', "budget: should be an amount such as '20m', '300k' or '30 epochs', not 'soon'"),
         ("budget = 0", "budget: should be an amount such as '20m', '300k' or '30 epochs', not 0"),
         ('schedule.halve_every = "3m"', "schedule.halve_every: should be in steps or epochs, not a time"),

@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 
 from finescale.errors import FinescaleError
 from finescale.inference.engines.pytorch import fast_bfloat16
+from finescale.inference.tiling import is_out_of_memory
 from finescale.training import checkpoints, groups, parallel, schedule
 from finescale.training.amounts import Amount
 from finescale.training.ema import EMA
@@ -518,7 +519,7 @@ def _of_compiler(error: Exception) -> bool:
     """Whether it says that compiling failed. Memory that runs out meanwhile is another matter."""
     from torch._dynamo.exc import TorchDynamoException
 
-    return isinstance(error, TorchDynamoException) and "out of memory" not in str(error)
+    return isinstance(error, TorchDynamoException) and not is_out_of_memory(error)
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:

@@ -55,9 +55,9 @@ class Data(_Strict):
     validation: str = ""
     validation_pictures: int = Field(default=20, ge=1)
     where: Literal["auto", "device", "memory"] = "auto"
-    batch: int = Field(default=16, ge=1)
-    patch: int = Field(default=48, ge=8)
-    late_patch: int | None = Field(default=None, ge=8)
+    batch: int = Field(default=16, ge=1, le=1 << 20)
+    patch: int = Field(default=48, ge=8, le=1 << 14)
+    late_patch: int | None = Field(default=None, ge=8, le=1 << 14)
     late_from: float = Field(default=0.7, ge=0, le=1)
 
     def patch_at(self, spent: float) -> int:

@@ -430,11 +430,10 @@ def _order(
             f"{name}: a result of {width} x {height} pixels is more than the {result_pixels / 1e6:g} megapixels "
             "this server makes.",
         )
-    largest = files.LARGEST_SIDE.get(format)
-    if largest and max(width, height) > largest:
-        raise HTTPException(
-            400, f"A file of the format {format} holds at most {largest} pixels per side; png holds more."
-        )
+    try:
+        files.check_size(name, format, (width, height))
+    except FinescaleError as error:
+        raise HTTPException(400, f"{error}.") from error
     result_name = f"{PurePath(name).stem}{target.suffix}.{SUFFIXES[format]}"
     return Order(name, network, source, (width, height), format, result_name)
 

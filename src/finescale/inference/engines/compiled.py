@@ -23,16 +23,36 @@ _MAKING = threading.Lock()
 T = TypeVar("T")
 
 
-def notes(network: "Network", memory: float) -> dict[str, Any]:
-    """What every engine keeps beside a network that it compiled.
+def accept(
+    name: str, engine: str, network: "Network", data: bytes, *, decibels: float, limit: float, memory: float
+) -> dict[str, Any]:
+    """Stores a network that an engine compiled, and returns the notes that every engine keeps beside it.
 
     Args:
+        name: of the entry, see `key`.
+        engine: as the user knows it.
         network: prepared by `finescale.inference.prepare.for_inference`.
+        data: what was compiled.
+        decibels: to PyTorch's picture, see `finescale.inference.engines.agreement`.
+        limit: of those, below which the network is refused, also the next time.
         memory: that the engine needs, as much as PyTorch's features need.
+
+    Raises:
+        FinescaleError: it is refused.
     """
     from finescale.inference.prepare import bytes_per_pixel
 
-    return {"scale": network.scale, "bytes_per_pixel": memory * bytes_per_pixel(network), "margin": network.context}
+    if decibels < limit:
+        raise refuse(name, f"{engine} gives another picture than PyTorch for this network ({decibels:.1f} dB)")
+    notes = {
+        "scale": network.scale,
+        "bytes_per_pixel": memory * bytes_per_pixel(network),
+        "margin": network.context,
+        "multiple": network.multiple,
+        "agreement": decibels,
+    }
+    write(name, notes, data)
+    return notes
 
 
 def once(find: Callable[[], T | None], make: Callable[[], T]) -> T:

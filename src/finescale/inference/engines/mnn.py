@@ -197,11 +197,7 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
         found = iter([np.load(there / f"enlarged-{i}.npy") for i in range(len(pictures))])
         file = (there / "network.mnn").read_bytes()
     decibels = least_agreement(network, lambda _: next(found), network.multiple)
-    if decibels < FLOAT32:
-        raise compiled.refuse(name, f"MNN gives another picture than PyTorch for this network ({decibels:.1f} dB)")
-    notes = {**compiled.notes(network, MEMORY), "multiple": network.multiple}
-    compiled.write(name, notes, file)
-    return notes, file
+    return compiled.accept(name, "MNN", network, file, decibels=decibels, limit=FLOAT32, memory=MEMORY), file
 
 
 def _convert(folder: Path, multiple: int) -> None:

@@ -53,13 +53,8 @@ class ONNXEngine(Engine):
         network = source.prepared().cpu()
         data = translated(network, name)
         decibels = least_agreement(network, runner(data))
-        if decibels < FLOAT32:
-            raise compiled.refuse(
-                name, f"ONNX Runtime gives another picture than PyTorch for this network ({decibels:.1f} dB)"
-            )
-        notes = compiled.notes(network, MEMORY)
-        compiled.write(name, notes, data)
-        return notes, data
+        accepted = compiled.accept(name, "ONNX Runtime", network, data, decibels=decibels, limit=FLOAT32, memory=MEMORY)
+        return accepted, data
 
 
 def load_runtime() -> Any:

@@ -112,14 +112,9 @@ class OpenVINOEngine(Engine):
             if is_out_of_memory(error):
                 raise
             raise compiled.refuse(name, str(not_taken(error))) from error
-        if decibels < TOLERANCE[self.precision]:
-            raise compiled.refuse(
-                name, f"OpenVINO gives another picture than PyTorch for this network ({decibels:.1f} dB)"
-            )
-        more = {"multiple": multiple, "agreement": decibels}
-        notes = {**compiled.notes(network, MEMORY[self._features]), **more}
-        compiled.write(name, notes, model.export_model().getvalue())
-        return notes, model
+        limit, memory = TOLERANCE[self.precision], MEMORY[self._features]
+        data = model.export_model().getvalue()
+        return compiled.accept(name, "OpenVINO", network, data, decibels=decibels, limit=limit, memory=memory), model
 
 
 def not_taken(error: Exception) -> FinescaleError:
