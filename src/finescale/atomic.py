@@ -51,11 +51,13 @@ def check_free(target: Path, overwrite: bool) -> None:
 
     Raises:
         TakenError: it exists and may not be overwritten.
-        FinescaleError: it is a folder.
+        FinescaleError: it is a folder, a pipe or a device.
     """
     with writing(target):
         if target.is_dir():
             raise FinescaleError(f"{target}: is a folder")
+        if target.exists() and not target.is_file():
+            raise FinescaleError(f"{target}: is a pipe or a device, not a file")
         if not overwrite and os.path.lexists(target):
             raise TakenError(f"{target}: already exists (--overwrite replaces it)")
 
@@ -64,11 +66,22 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Refuses, before the work, a file that could not be written after it.
 
     Raises:
-        FinescaleError: as `check_free`, or its folder is not there.
+        FinescaleError: as `check_free`, or its folder is not there or cannot be written.
     """
     check_free(target, overwrite)
     if not target.parent.is_dir():
         raise FinescaleError(f"{target}: cannot be written (there is no folder {target.parent})")
+    check_folder(Path(os.path.realpath(target)).parent if overwrite else target.parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses, before the work, a folder that does not let files be written.
+
+    Raises:
+        FinescaleError: it does not.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise FinescaleError(f"{folder}: no file can be written there (permission denied, or the disk is read-only)")
 
 
 def publish(part: Path, target: Path, overwrite: bool) -> None:

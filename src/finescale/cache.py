@@ -16,7 +16,10 @@ def xdg(variable: str, usual: str) -> Path:
 
 
 def home() -> Path:
-    """The user's home; the root where there is none, as containers have it: then nothing can be kept, and all works."""
+    """The user's home; the root where there is none, as containers have it.
+
+    Then nothing can be kept, and all works but downloads.
+    """
     try:
         return Path.home()
     except RuntimeError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from finescale.atomic import writing
 from finescale.errors import FinescaleError
 
 Report = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
@@ -43,27 +44,29 @@ def fetch(
         pause: seconds before the second attempt; doubled each time.
 
     Raises:
-        FinescaleError: no connection, the server refuses, or what came is not what was published. What has arrived is
-            kept, and the next call goes on from there, unless it was wrong.
+        FinescaleError: no connection, the server refuses, what came is not what was published, or it cannot be
+            written. What has arrived is kept, and the next call goes on from there, unless it was wrong.
     """
     part = target.with_name(target.name + ".part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    before = _state(target)
-    with _alone(part):
-        if _state(target) != before:
-            return  # another process has downloaded it meanwhile
-        fruitless, most = 0, _size(part)
-        while (problem := _attempt(address, part, size, progress)) is not None:
-            have = _size(part)
-            fruitless = 0 if have > most else fruitless + 1  # a server without ranges may break off now here, now there
-            most = max(most, have)
-            if fruitless >= attempts:
-                kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
-                raise FinescaleError(f"{address}: could not be downloaded ({problem}){kept}")
-            time.sleep(pause * 2 ** (fruitless - 1) if fruitless else 0)
-        if sha256 is not None:
-            _verify(address, part, sha256)
-        os.replace(part, target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        before = _state(target)
+        with alone(part):
+            if _state(target) != before:
+                return  # another process has downloaded it meanwhile
+            fruitless, most = 0, _size(part)
+            while (problem := _attempt(address, part, size, progress)) is not None:
+                have = _size(part)
+                # a server without ranges may break off now here, now there
+                fruitless = 0 if have > most else fruitless + 1
+                most = max(most, have)
+                if fruitless >= attempts:
+                    kept = f"; {have:,} bytes are kept, the same command goes on from there" if have else ""
+                    raise FinescaleError(f"{address}: could not be downloaded ({problem}){kept}")
+                time.sleep(pause * 2 ** (fruitless - 1) if fruitless else 0)
+            if sha256 is not None:
+                _verify(address, part, sha256)
+            os.replace(part, target)
 
 
 def _attempt(address: str, part: Path, size: int | None, progress: Report | None) -> str | None:
@@ -108,8 +111,8 @@ def _state(target: Path) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Waits until no other process downloads this file, and keeps others from it; an empty part is not kept.
+def alone(part: Path) -> Iterator[None]:
+    """Waits until no other process works on this file, and keeps others from it; an empty one is not kept.
 
     Not so on Windows, which replaces no file that is open: two that bring one file there at once may both fail.
     """

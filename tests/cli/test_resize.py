@@ -104,6 +104,9 @@ def test_results_inside_the_folder_are_not_resized_again(tmp_path: Path, monkeyp
         (["--scale", "1/50", "--mod-crop"], 2, "multiple of 50"),
         (["--scale", "1e9"], 2, "43000000000 x 30000000000 pixels, and 500000000 are the limit"),
         (["--width", "99999999"], 2, "are the limit"),
+        (["--scale", "1e-10"], 2, "a.png: 43 x 30 pixels cannot be shrunk so much"),
+        (["--scale", "2", "--format", "jpeg"], 2, "its name says png, and --format jpeg"),
+        (["--scale", "2", "--quality", "50"], 2, "there is no quality to choose"),
     ],
 )
 def test_impossible_requests_are_one_sentence(
@@ -124,3 +127,35 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFi
     assert "already exists" in capsys.readouterr().err
     assert main(["resize", str(tmp_path / "missing.png"), str(tmp_path / "b.png"), "--scale", "2"]) == 1
     assert "missing.png: no such file" in capsys.readouterr().err
+
+
+def test_a_file_into_a_folder_is_named_like_those_of_a_folder(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    photo(tmp_path / "b.png")
+    (tmp_path / "out").mkdir()
+    assert main(["resize", str(tmp_path / "a.jpg"), str(tmp_path / "out"), "--scale", "2"]) == 0
+    assert main(["resize", str(tmp_path / "b.png"), str(tmp_path / "out"), "--scale", "2", "--format", "jpeg"]) == 0
+    assert {path.name: path.read_bytes()[:2] for path in (tmp_path / "out").iterdir()} == {
+        "a.png": b"\x89P",
+        "b.jpeg": b"\xff\xd8",
+    }
+
+
+@pytest.mark.parametrize("options", [["--width", "0"], ["--scale", "2", "--format", "jpeg", "--quality", "500"]])
+def test_a_folder_is_not_begun_with_a_wrong_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    for name in ("a", "b"):
+        photo(tmp_path / "in" / f"{name}.png")
+    assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), *options]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_cropped_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(tmp_path / "in" / "tiny.png", (2, 2))
+    photo(tmp_path / "in" / "good.png")
+    assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "1/4", "--mod-crop"]) == 1
+    said = capsys.readouterr()
+    assert "tiny.png: " in said.err
+    assert said.out == "1 resized, 1 failed\n"

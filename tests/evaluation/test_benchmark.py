@@ -173,6 +173,21 @@ def test_weights_of_another_scale(tiny: Path) -> None:
         check_names([str(tiny)], 4)
 
 
+def test_originals_beside_what_was_made_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / "Set5" / "image_SRF_4"
+    folder.mkdir(parents=True)
+    for name in ("img_001_SRF_4_HR", "img_001_SRF_4_LR", "img_001_SRF_4_bicubic", "img_002_SRF_4_HR"):
+        Image.new("RGB", (20, 20)).save(folder / f"{name}.png")
+    for path in (folder, folder.parent):
+        assert [one.stem for one in sets.find(str(path)).pictures] == ["img_001_SRF_4_HR", "img_002_SRF_4_HR"]
+
+
+def test_powers_are_no_numbers_of_a_name(tmp_path: Path) -> None:
+    for name in ("10", "5²6", "9"):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    assert [path.stem for path in sets.find(str(tmp_path)).pictures] == ["5²6", "9", "10"]
+
+
 def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FINESCALE_DATA", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))

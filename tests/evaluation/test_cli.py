@@ -200,6 +200,11 @@ def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
             "WIDTHxHEIGHT",
         ),
         (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png", "--box", "60,0,20,20"), "is not inside"),
+        (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.jpg", "--box", "0,0,20,20"), "are written as png"),
+        (
+            ("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png", "--box", "0,0,9,9", "--size", "9x9"),
+            "--size is that of the boxes which --auto N chooses",
+        ),
     ],
 )
 def test_requests_that_make_no_sense(

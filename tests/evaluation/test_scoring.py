@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation.scoring import Pair, Score, as_json, match, means, score_pair
+from finescale.evaluation.scoring import Pair, Score, as_json, match, means, score_pair, write_json
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -127,3 +127,8 @@ def test_means_and_json() -> None:
     perfect = as_json([*scores, Score("c", math.inf, 1)])
     assert json.loads(json.dumps(perfect, allow_nan=False))["psnr"] == "Infinity"
     assert perfect["pictures"][0] == {"name": "a", "psnr": 30, "ssim": 0.9, "picture_seconds": 1}
+
+
+def test_names_that_are_no_unicode_are_written(tmp_path: Path) -> None:
+    write_json(tmp_path / "s.json", {"name": "caf\udce9.png"})
+    assert json.loads((tmp_path / "s.json").read_text("utf-8")) == {"name": "caf\udce9.png"}

@@ -312,6 +312,24 @@ def test_a_torn_journal_costs_only_its_last_line(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path).pixels, pixels)
 
 
+def test_an_unfinished_file_lies_beside_what_a_link_leads_to(tmp_path: Path) -> None:
+    pixels, link, elsewhere = samples(1, 8), tmp_path / "link.tif", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.tif").write_bytes(b"old")
+    link.symlink_to(elsewhere / "a.tif")
+    with StripWriter(link, layout_of(pixels), resume="job", overwrite=True) as out:
+        assert [path.name for path in tmp_path.iterdir() if path.is_file() and not path.is_symlink()] == []
+        with (
+            pytest.raises(FinescaleError, match="another process"),
+            StripWriter(elsewhere / "a.tif", layout_of(pixels), resume="job", overwrite=True),
+        ):
+            pass
+        out.write(0, pixels)
+    assert link.is_symlink()
+    assert [path.name for path in elsewhere.iterdir()] == ["a.tif"]
+    np.testing.assert_array_equal(read(elsewhere / "a.tif").pixels, pixels)
+
+
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
     pixels, path = samples(1, 8), tmp_path / "a.tif"
     with StripWriter(path, layout_of(pixels), resume="job") as out:

@@ -83,6 +83,12 @@ def test_openvino_files(tmp_path: Path) -> None:
         )
 
 
+def test_openvino_files_in_capitals(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    export(tiny_network(2), tmp_path / "NET.XML", format="openvino")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["NET.XML", "NET.bin"]
+
+
 def test_global_statistics(tmp_path: Path) -> None:
     x = noise(1, 90, 120)
     x[..., :50] /= 5

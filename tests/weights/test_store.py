@@ -14,12 +14,13 @@ import torch
 
 from finescale.cli import main as cli
 from finescale.errors import FinescaleError, UsageError
+from finescale.evaluation.contenders import check_names, contender
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 from finescale.weights import files, store
 from finescale.weights.header import sha256
-from finescale.weights.places import INDEX, file_name, verify
+from finescale.weights.places import INDEX, file_name, list_file, verify
 
 NAME = file_name(DEFAULT, 3)
 
@@ -88,6 +89,50 @@ def test_a_path_comes_before_everything(tmp_path: Path, monkeypatch: pytest.Monk
     path = put(tmp_path / "other", 3)
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path / "mine"))
     assert first(store.load(path, 3)) == first(tiny(3))
+
+
+def test_a_name_of_ones_own_is_found_like_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "mine", 1)
+    path.rename(path.with_name("own-x3.safetensors"))
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(path.parent))
+    assert store.scales("own") == [3]
+    assert first(store.load("own")) == first(store.load("own", 3)) == first(tiny(1))
+    check_names(["own"], 3)
+    assert contender("own", 3).weights == path.with_name("own-x3.safetensors")
+    for wrong in (lambda: store.load("own", 2), lambda: check_names(["own"], 2), lambda: store.scales("owm")):
+        with pytest.raises(UsageError, match="neither a network nor a weight file"):
+            wrong()
+
+
+def test_a_file_with_unknown_arguments_is_refused_by_name(tmp_path: Path) -> None:
+    path = put(tmp_path / "mine")
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    head, body = path.read_bytes()[8 : 8 + length], path.read_bytes()[8 + length :]
+    changed = head.replace(b"channels", b"chanels_")
+    assert changed != head
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + body)
+    with pytest.raises(FinescaleError, match=rf"{path.name}: .*chanels_") as caught:
+        files.load(path)
+    assert not isinstance(caught.value, UsageError)
+
+
+def test_a_cache_that_cannot_be_written_is_told_in_a_sentence(
+    server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(server, 4)
+    only(tmp_path / "nothing", monkeypatch)
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(FinescaleError, match=r"x3\.safetensors: cannot be written"):
+        store.load(DEFAULT, 3)
+
+
+def test_an_index_that_is_damaged_is_not_replaced(tmp_path: Path) -> None:
+    path = put(tmp_path / "mine")
+    path.with_name(INDEX).write_text("[1]")
+    with pytest.raises(FinescaleError, match="damaged index"):
+        list_file(path, "0" * 64)
+    assert path.with_name(INDEX).read_text() == "[1]"
 
 
 def test_a_path_of_another_scale_is_refused(tmp_path: Path) -> None:

@@ -40,7 +40,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Enlarges, chooses and draws."""
-    from finescale.atomic import check_target
     from finescale.errors import UsageError
     from finescale.evaluation import contenders, figure
     from finescale.images.sizes import parse_box
@@ -48,19 +47,29 @@ def run(args: argparse.Namespace) -> int:
     size = None if args.size is None else parse_box(args.size)
     if not args.box and not args.auto:
         raise UsageError("say what to show: --box X,Y,W,H, or --auto N")
+    if args.size and not args.auto:
+        raise UsageError("--size is that of the boxes which --auto N chooses")
     if args.real and args.hr:
         raise UsageError("--real says that there is no original, --hr names one")
     if args.jpeg and (args.real or args.hr):
         raise UsageError("--jpeg is for pictures that are shrunk here, so neither for --hr nor for --real")
-    check_target(args.output, args.overwrite)
+    figure.check_file(args.output, overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = settings(args)
     entrants = [
         contenders.contender(name, args.scale, settings=chosen, label=label)
         for name, label in zip(args.networks, contenders.labels(args.networks))
     ]
-    scene = figure.scene(args.picture, entrants, args.scale, high=args.hr, real=args.real, jpeg=args.jpeg)
     boxes = [figure.Box(*given) for given in args.box or []]
+    scene = figure.scene(
+        args.picture,
+        entrants,
+        args.scale,
+        high=args.hr,
+        real=args.real,
+        jpeg=args.jpeg,
+        boxes=[*boxes, figure.Box(0, 0, *size)] if size else boxes,
+    )
     if args.auto:
         boxes += figure.most_different_boxes(scene, args.auto, size)
     figure.draw(scene, boxes, args.output, overwrite=args.overwrite)

@@ -33,6 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Resizes every picture; a bad one does not stop the others."""
     from finescale.errors import FinescaleError, UsageError
+    from finescale.images.files import check_choice
     from finescale.images.scaling import pairs, resize_file
     from finescale.images.sizes import parse_box, parse_scale
 
@@ -40,8 +41,12 @@ def run(args: argparse.Namespace) -> int:
     fit = None if args.fit is None else parse_box(args.fit)
     if args.mod_crop and (scale is None or scale.numerator != 1):
         raise UsageError("--mod-crop needs a --scale of 1/s")
+    if any(side is not None and side < 1 for side in (args.width, args.height)):
+        raise UsageError("width and height must be above 0")
+    todo = list(pairs(args.input, args.output, args.format))
+    check_choice(args.quality, [target for _, target in todo], args.format)
     done = failed = 0
-    for source, target in pairs(args.input, args.output, args.format):
+    for source, target in todo:
         try:
             if args.input.is_dir():
                 target.parent.mkdir(parents=True, exist_ok=True)

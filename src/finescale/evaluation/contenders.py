@@ -55,7 +55,7 @@ def check_names(names: Sequence[str], scale: int) -> None:
     """
     known = [*REFERENCES, *NETWORKS, *ALIASES]
     for name in names:
-        if name in known:
+        if name in known or (not Path(name).is_file() and store.find(name, scale)):
             continue
         if not Path(name).is_file():
             raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}")
@@ -91,7 +91,7 @@ def contender(
     if name == "nearest":
         return Contender(name, lambda low: low.repeat_interleave(scale, 1).repeat_interleave(scale, 2))
     network = store.load(name, scale)
-    named = name in NETWORKS or name in ALIASES
+    named = name in NETWORKS or name in ALIASES or not Path(name).is_file()
     path = store.find(name, scale) if named else Path(name)
     cost = count(network)
     return Contender(

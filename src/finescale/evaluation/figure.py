@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finescale.atomic import check_target
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
@@ -97,6 +98,7 @@ def scene(
     high: Path | None = None,
     real: bool = False,
     jpeg: int | None = None,
+    boxes: Sequence[Box] = (),
 ) -> Scene:
     """Enlarges a picture with every contender.
 
@@ -107,20 +109,27 @@ def scene(
         high: the original of a low-resolution `picture`.
         real: enlarge `picture` itself, which has no original.
         jpeg: quality (1 to 100) of the JPEG that the shrunk picture has been; None: none.
+        boxes: that will be shown, and are looked at before the work.
 
     Raises:
+        UsageError: a contender that has no colours, or a box outside the picture.
         FinescaleError: a picture cannot be read, or its size is not the scale times that of the other.
     """
     if any(entrant.name == PAPERS_BICUBIC for entrant in contenders):
         raise UsageError(f"'{PAPERS_BICUBIC}' has no colours to show; use 'bicubic'")
     if real:
         low = to_tensor(sets.read_rgb(picture))
+        bicubic = to_pixels(resize(low, scale=scale))
+        for box in boxes:
+            check_box(box, bicubic)
         enlarged = {entrant.name: to_pixels(entrant.enlarge(low)) for entrant in contenders}
-        return Scene(picture.stem, scale, to_pixels(resize(low, scale=scale)), enlarged, real=True)
+        return Scene(picture.stem, scale, bicubic, enlarged, real=True)
     try:
         original = mod_crop(sets.read_rgb(high or picture), scale)
     except UsageError as error:
         raise FinescaleError(f"{high or picture}: {error}") from error
+    for box in boxes:
+        check_box(box, original)
     if high:
         small = sets.read_rgb(picture)
         if (small.shape[0] * scale, small.shape[1] * scale) != original.shape[:2]:
@@ -133,6 +142,19 @@ def scene(
         low = downscale(original, scale, jpeg=jpeg)
     enlarged = {entrant.name: to_pixels(entrant.enlarge(low)) for entrant in contenders}
     return Scene((high or picture).stem, scale, original, enlarged)
+
+
+def check_file(file: Path, *, overwrite: bool = False) -> None:
+    """Makes sure, before the work, that a figure can be written.
+
+    Raises:
+        UsageError: another extension than those of `FORMATS`.
+        FinescaleError: the file exists or cannot be written, or matplotlib is missing.
+    """
+    if file.suffix.lower()[1:] not in FORMATS:
+        raise UsageError(f"{file}: figures are written as {', '.join(FORMATS)}")
+    require()
+    check_target(file, overwrite)
 
 
 def check_box(box: Box, high: Pixels) -> None:
@@ -206,8 +228,7 @@ def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = Fal
         UsageError: no box, a box outside the picture, or another extension.
         FinescaleError: matplotlib is missing, or the file exists or cannot be written.
     """
-    if file.suffix.lower()[1:] not in FORMATS:
-        raise UsageError(f"{file}: figures are written as {', '.join(FORMATS)}")
+    check_file(file, overwrite=overwrite)
     if not boxes:
         raise UsageError("a figure needs at least one box")
     for box in boxes:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from finescale.atomic import check_free
+from finescale.atomic import check_folder, check_free
 from finescale.errors import FinescaleError
 from finescale.evaluation import plots, published
 from finescale.evaluation.benchmark import Run
@@ -17,13 +17,15 @@ def check(folder: Path, scale: int, sets: Sequence[str], *, overwrite: bool = Fa
     """Makes sure, before a long run, that its report can be written.
 
     Raises:
-        FinescaleError: matplotlib is missing, the folder cannot be made, or a file exists that may not be overwritten.
+        FinescaleError: matplotlib is missing, the folder cannot be made or written, or a file exists that may not be
+            overwritten.
     """
     plots.require()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FinescaleError(f"{folder}: cannot be made ({error.strerror})") from error
+    check_folder(folder)
     for name in (_texts(scale), *(plots.names(scale, one) for one in sets)):
         for file in name:
             check_free(folder / file, overwrite)
@@ -108,10 +110,9 @@ def pictures(run: Run) -> str:
     measured = [row for row in run.rows if not row.missing]
     parts = [f"# Every picture, x{run.scale}"]
     for name in run.sets:
-        columns = [{score.name: score for score in row.scores[name]} for row in measured]
+        pictures = zip(*(row.scores[name] for row in measured), strict=True)  # by place: two may have one name
         lines = [
-            [picture, *(f"{decibels(column[picture].psnr)} / {column[picture].ssim:.4f}" for column in columns)]
-            for picture in columns[0]
+            [scores[0].name, *(f"{decibels(score.psnr)} / {score.ssim:.4f}" for score in scores)] for scores in pictures
         ]
         parts += [f"## {name}", _table(["picture", *(row.name for row in measured)], lines)]
     return "\n\n".join(parts) + "\n"

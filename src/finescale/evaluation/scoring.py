@@ -128,7 +128,8 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
         print(text, end="")
         return
     with new_file(path, overwrite=overwrite) as file:
-        file.write(text.encode())
+        # names that are no Unicode, as the system may have them; in JSON that is how they are written too
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, overwrite: bool = False) -> None:

@@ -15,6 +15,8 @@ from finescale.images.files import READABLE, read, warn
 
 # Where collections keep the originals inside a set's folder.
 _INNER = ("HR", "original", "GTmod12", "GT", "image_SRF_4")
+# Those that hold originals (img_001_SRF_4_HR.png) beside what was shrunk, and enlarged again by others.
+_MIXED = re.compile("image_SRF_[0-9]")
 # Other names of the same set.
 _ALIASES = {"bsd100": "b100", "div2k": "div2k-valid-hr", "div2k-valid": "div2k-valid-hr", "div2k-val": "div2k-valid-hr"}
 
@@ -37,7 +39,7 @@ def pictures(folder: Path) -> list[Path]:
         files = [path for path in folder.iterdir() if path.suffix.lower() in READABLE and path.name[0] != "."]
     except OSError as error:
         raise FinescaleError(f"{folder}: cannot be listed ({error.strerror})") from error
-    return sorted(files, key=lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)])
+    return sorted(files, key=lambda path: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", path.name)])
 
 
 def folders(data: Path | None = None) -> list[Path]:
@@ -99,6 +101,8 @@ def _candidates(data: Path | None) -> Iterator[Path]:
 def _read(name: str, folder: Path) -> PictureSet:
     for place in (*(folder / inner for inner in _INNER), folder):
         if place.is_dir() and (found := pictures(place)):
+            if _MIXED.fullmatch(place.resolve().name):
+                found = [path for path in found if path.stem.upper().endswith("_HR")] or found
             return PictureSet(name, tuple(found))
     raise FinescaleError(f"{folder}: holds no pictures")
 

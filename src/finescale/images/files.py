@@ -468,6 +468,17 @@ def check_quality(quality: int | None) -> None:
         raise UsageError(f"quality must be between 1 and 100, not {quality}")
 
 
+def check_choice(quality: int | None, targets: Sequence[Path], format: str | None) -> None:
+    """Refuses a quality that is not between 1 and 100, or where no result has one to choose.
+
+    Raises:
+        UsageError: it is refused, or a format is not known.
+    """
+    check_quality(quality)
+    if quality is not None and targets and {format_of(target, format) for target in targets} <= set(LOSSLESS):
+        raise UsageError(f"{targets[0]}: there is no quality to choose, its format keeps everything")
+
+
 def write(
     picture: Picture,
     path: str | os.PathLike[str],

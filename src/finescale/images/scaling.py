@@ -11,11 +11,24 @@ import numpy as np
 
 from finescale.atomic import check_target
 from finescale.errors import UsageError
-from finescale.images.files import FORMATS, LOSSLESS, MAX_PIXELS, apart, below, read, write
+from finescale.images.files import (
+    FORMATS,
+    LOSSLESS,
+    MAX_PIXELS,
+    apart,
+    below,
+    check_quality,
+    check_size,
+    format_of,
+    read,
+    write,
+)
 from finescale.images.picture import Picture, mod_crop
 from finescale.images.resize import Piece, Resizing
 from finescale.images.sizes import Size, target_size
 from finescale.layers.resampling import Border
+
+_LEAST = Fraction(1, 16)  # of a pixel that the longer side becomes: the kernel grows as the scale shrinks
 
 
 def resize_picture(
@@ -90,18 +103,26 @@ def resize_file(
         FinescaleError: a file cannot be read or written.
     """
     check_target(Path(target), overwrite)
+    kind = format_of(target, format)
+    check_quality(quality)
     picture = read(source)
     if crop:
         if scale is None or scale.numerator != 1:
             raise UsageError("mod-crop needs a scale of 1/s")
-        alpha = None if picture.alpha is None else mod_crop(picture.alpha, scale.denominator)
-        picture = replace(picture, pixels=mod_crop(picture.pixels, scale.denominator), alpha=alpha)
+        try:
+            alpha = None if picture.alpha is None else mod_crop(picture.alpha, scale.denominator)
+            picture = replace(picture, pixels=mod_crop(picture.pixels, scale.denominator), alpha=alpha)
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from error
     if scale is not None:
+        if scale * max(picture.size) < _LEAST:
+            raise UsageError(f"{source}: {picture.size[0]} x {picture.size[1]} pixels cannot be shrunk so much")
         across, down = (math.ceil(scale * side) for side in picture.size)
     else:
         across, down = target_size(picture.size, width=width, height=height, fit=fit)
     if across * down > MAX_PIXELS:
         raise UsageError(f"{source}: the result would hold {across} x {down} pixels, and {MAX_PIXELS} are the limit")
+    check_size(target, kind, (across, down))
     if scale is not None:
         result = resize_picture(picture, scale=float(scale), border=border)
     else:
@@ -113,12 +134,21 @@ def resize_file(
 def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tuple[Path, Path]]:
     """What to read and what to write: the two files, or every picture under a folder and its like under another.
 
-    What lies under `target` inside `source` is left out. Names are kept; the extension becomes that of `format` if
-    given, else .png where the input's cannot be written or loses detail (JPEG, WebP, AVIF). It is added where two
-    would have one result: a.jpg and a.png become a.jpg.png and a.png.
+    What lies under `target` inside `source` is left out. Into a folder names are kept; the extension becomes that of
+    `format` if given, else .png where the input's cannot be written or loses detail (JPEG, WebP, AVIF). It is added
+    where two would have one result: a.jpg and a.png become a.jpg.png and a.png.
+
+    Raises:
+        UsageError: the one file's name and `format` say different things.
     """
     if not source.is_dir():
-        yield source, target / source.name if target.is_dir() else target
+        if target.is_dir():
+            target = target / source.with_suffix(_extension(source, format)).name
+        elif format and FORMATS.get(target.suffix.lower(), format_of(target, format)) != format_of(target, format):
+            raise UsageError(
+                f"{target}: its name says {format_of(target)}, and --format {format}; leave one of them out"
+            )
+        yield source, target
         return
     names: dict[Path, list[Path]] = {}
     inside = os.path.realpath(target)
@@ -126,8 +156,13 @@ def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tup
         if os.path.realpath(path).startswith(inside + os.sep) and inside != os.path.realpath(source):
             continue
         same = target / path.relative_to(source)
-        lossless = FORMATS.get(path.suffix.lower()) in LOSSLESS
-        extension = f".{format}" if format else path.suffix if lossless else ".png"
+        extension = _extension(path, format)
         new, longer = same.with_suffix(extension), same.with_name(same.name + extension)
         names[path] = [new, longer] if new != same else [same, same, longer]
     yield from apart(names).items()
+
+
+def _extension(source: Path, format: str | None) -> str:
+    """Of the result of a picture, in a folder."""
+    lossless = FORMATS.get(source.suffix.lower()) in LOSSLESS
+    return f".{format}" if format else source.suffix if lossless else ".png"

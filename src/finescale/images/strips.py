@@ -128,12 +128,14 @@ class StripWriter:
         self.path, self.kind, self.overwrite = Path(path), kind, overwrite
         exif = exif_blocks.upright(layout.exif, (layout.width, layout.height)) if layout.exif else None
         self.layout = layout = replace(layout, icc=fitting(layout.icc, layout.channels), exif=exif)
-        own, code = self.path.name, os.fsencode(self.path.name)
+        # beside what a link leads to, which may be another file system
+        place = Path(os.path.realpath(self.path)) if overwrite else self.path
+        own, code = place.name, os.fsencode(place.name)
         if len(code) > 200:  # with what is put around it, a name has to stay within 255 bytes
             own = f"{own[:40]}.{sha256(code).hexdigest()[:8]}"
         name = f".{own}.part" if resume is not None else f".{own}.{secrets.token_hex(4)}.part"
-        self._part = self.path.with_name(name)
-        self._journal_path = self.path.with_name(f"{name}.journal")
+        self._part = place.with_name(name)
+        self._journal_path = place.with_name(f"{name}.journal")
         described = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(layout).items()}
         text = json.dumps([__version__, kind, resume, described], sort_keys=True)
         self._key = None if resume is None else sha256(text.encode()).hexdigest()

@@ -191,9 +191,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         0, or 1 if any picture failed; what failed and why is printed at the end.
     """
     todo, left = jobs(pictures, options)
-    kinds = {files.format_of(job.target, options.format) for job in todo}
-    if options.quality is not None and kinds and kinds <= set(files.LOSSLESS):
-        raise UsageError(f"{todo[0].target}: there is no quality to choose, its format keeps everything")
+    files.check_choice(options.quality, [job.target for job in todo], options.format)
     alone = _single(pictures)
     networks = Networks(options.network, **options.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once

@@ -115,7 +115,7 @@ def _export_openvino(
     import openvino as package
 
     with writing(path), tempfile.TemporaryDirectory(prefix=".finescale-", dir=path.parent) as folder:
-        part = Path(folder) / path.name
+        part = Path(folder) / "network.xml"  # OpenVINO wants small letters
         package.save_model(model, os.fspath(part), compress_to_fp16=False)
         publish(part.with_suffix(".bin"), path.with_suffix(".bin"), overwrite)
         publish(part, path, overwrite)

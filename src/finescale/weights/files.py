@@ -106,7 +106,10 @@ def load(path: Path) -> Network:
             "into finescale.networks.catalogue.NETWORKS)"
         )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # neither heeds nor changes the program's own settings
-        network = construct(header.name, kind, header.arguments).float()
+        try:
+            network = construct(header.name, kind, header.arguments).float()
+        except UsageError as error:  # of another version, or damaged
+            raise FinescaleError(f"{path}: {error}") from error
     with safe_open(str(path), framework="pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     try:

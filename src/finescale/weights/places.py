@@ -51,12 +51,18 @@ def verify(path: Path) -> bool:
 
 
 def list_file(path: Path, digest: str) -> None:
-    """Adds a file with its SHA-256 to the index of its folder, so that it is held to it from now on."""
+    """Adds a file with its SHA-256 to the index of its folder, so that it is held to it from now on.
+
+    Raises:
+        FinescaleError: the index is damaged or cannot be written.
+    """
     index = path.parent / INDEX
     try:
-        listed = json.loads(index.read_bytes())
-    except (OSError, ValueError):
+        listed = dict(json.loads(index.read_bytes()))
+    except FileNotFoundError:
         listed = {}
+    except (OSError, ValueError, TypeError) as error:
+        raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
     with new_file(index, overwrite=True) as file:
         file.write(json.dumps({**listed, path.name: {"sha256": digest}}, indent=1).encode())
 

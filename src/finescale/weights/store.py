@@ -15,7 +15,7 @@ from urllib.request import urlopen
 
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, UsageError, nearest
-from finescale.fetch import fetch
+from finescale.fetch import alone, fetch
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
 from finescale.networks.catalogue import ALIASES, NETWORKS, build, resolve
@@ -36,8 +36,13 @@ class Found:
 
 
 def find(name: str, scale: int) -> Path | None:
-    """The verified weight file of a network at a scale, or None where there is none on this machine."""
-    return locate(resolve(name), scale)
+    """The verified weight file of a network at a scale, or None where there is none on this machine.
+
+    The name may be one that is not in the catalogue: a file NAME-xSCALE.safetensors is found like the others.
+    """
+    if name in NETWORKS or name in ALIASES:
+        name = resolve(name)
+    return None if os.sep in name else locate(name, scale)
 
 
 def present() -> Iterator[tuple[str, int, Path]]:
@@ -73,6 +78,8 @@ def scales(network: str | os.PathLike[str] | None = None) -> list[int]:
         if not here and not os.environ.get("FINESCALE_WEIGHTS_URL"):
             raise _missing(text)
         return here or [4]  # `load` downloads it, or says it is missing
+    if not os.path.isfile(text) and (here := [scale for scale in (2, 3, 4) if find(text, scale)]):  # noqa: PTH113
+        return here
     return [read_header(_weight_file(text)).scale]
 
 
@@ -80,7 +87,8 @@ def load(network: str | os.PathLike[str] | None = None, scale: int | None = None
     """A trained network, ready to use: float32, on the CPU, in evaluation mode.
 
     Args:
-        network: a name (see `finescale.networks()`), a weight file, or None for the default.
+        network: a name (see `finescale.networks()`, or of a file NAME-xSCALE.safetensors where weights are found), a
+            weight file, or None for the default.
         scale: 2, 3 or 4; None: 4, or what the file is for.
 
     Raises:
@@ -99,7 +107,7 @@ def load(network: str | os.PathLike[str] | None = None, scale: int | None = None
         if path is None:
             raise _missing(f"{text} x{scale}")
         return load_file(path)
-    path = _weight_file(text)
+    path = _weight_file(text, scale)
     verify(path)
     loaded = load_file(path)
     if scale not in (None, loaded.scale):
@@ -123,8 +131,11 @@ def _missing(what: str) -> FinescaleError:
     )
 
 
-def _weight_file(text: str) -> Path:
+def _weight_file(text: str, scale: int | None = None) -> Path:
     if not os.path.isfile(text):  # noqa: PTH113 (Path's fails over a name that is too long)
+        for one in (4, 3, 2) if scale is None else (scale,):
+            if path := find(text, one):
+                return path
         raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
     return Path(text)
 
@@ -153,5 +164,6 @@ def _download(name: str, scale: int) -> Path | None:
         return None
     target = cache_folder("weights") / file
     fetch(f"{base}/{file}", target, sha256=digest, attempts=2, pause=0.5)
-    places.list_file(target, digest)
+    with alone(target.with_name(f"{INDEX}.lock")):  # or two that bring two files forget one of them
+        places.list_file(target, digest)
     return target

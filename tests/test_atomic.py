@@ -1,0 +1,31 @@
+"""Files that appear whole or not at all."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from finescale.atomic import check_target, new_file
+from finescale.errors import FinescaleError
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_pipes_and_devices_are_not_replaced_by_files(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FinescaleError, match="pipe: is a pipe or a device"), new_file(pipe, overwrite=True):
+        pass
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folders_that_cannot_be_written_are_told_before_the_work(tmp_path: Path, overwrite: bool) -> None:
+    sealed = Path("/proc/self")  # also for the superuser
+    if not sealed.is_dir() or os.access(sealed, os.W_OK):
+        sealed = tmp_path / "sealed"
+        sealed.mkdir(mode=0o500)
+        if os.access(sealed, os.W_OK):
+            pytest.skip("this system lets this user write everywhere")
+    with pytest.raises(FinescaleError, match="no file can be written there"):
+        check_target(sealed / "a.json", overwrite)
