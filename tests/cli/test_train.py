@@ -239,6 +239,27 @@ def test_a_dry_run_without_the_memory_for_it_is_one_sentence(recipe: Path, capsy
 
 
 @pytest.mark.slow
+def test_a_batch_too_small_for_batch_norms_is_one_sentence(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small = ["--set", "network=unet-1", "--set", "arguments={}", "--set", "data.batch=1", "--set", "data.patch=16"]
+    for more in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+        assert main(["train", str(recipe), *small, "--device", "cpu", *more]) == 2
+        said = capsys.readouterr().err
+        assert "data.batch: one crop of 16 x 16 is too little for the batch norms of unet-1" in said
+        assert len(said.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("device", "code"), [("cpu:0", 0), ("cpu:3", 2)])
+def test_the_cpu_by_number(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, device: str, code: int
+) -> None:
+    words = ["train", str(recipe), "--budget", "1", "--no-board", "--out", str(tmp_path / "run"), "--device", device]
+    assert main(words) == code
+    assert (tmp_path / "run").exists() == (code == 0), capsys.readouterr().err
+
+
 def test_a_dry_run_of_batch_norms_over_one_position(capsys: pytest.CaptureFixture[str]) -> None:
     """ResNeSt's attention normalises 1 x 1 maps, which takes two crops at least."""
     file = Path(__file__).parents[2] / "recipes" / "unet-10-x2.toml"

@@ -1,6 +1,7 @@
 """The packed store holds exactly the pictures and their exact-bicubic small versions, or is not there."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,37 @@ def test_is_not_replaced_without_being_told(pictures: Path, tmp_path: Path) -> N
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="not a packed store"):
         store.prepare(found, tmp_path / "other", (3,), overwrite=True)
+
+
+def test_what_a_link_leads_to_is_replaced(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = store.find_pictures([pictures.resolve()])
+    list(store.prepare(found, tmp_path / "s", (2,)))
+    (tmp_path / "link").symlink_to(tmp_path / "s")
+    list(store.prepare(found, tmp_path / "link", (3,), overwrite=True))
+    assert Store(tmp_path / "s").scales == [3]
+    monkeypatch.chdir(tmp_path / "s")
+    list(store.prepare(found, Path(), (4,), overwrite=True))
+    assert Store(tmp_path / "s").scales == [4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "s"]
+
+
+def test_a_store_that_cannot_be_put_in_place_leaves_the_old_one(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = store.find_pictures([pictures])
+    list(store.prepare(found, tmp_path / "s", (2,)))
+    replace = os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if source.name.endswith(".part"):
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(FinescaleError, match="could not be written"):
+        list(store.prepare(found, tmp_path / "s", (3,), overwrite=True))
+    assert Store(tmp_path / "s").scales == [2]
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
 def test_folders_within_one_another_are_packed_once(pictures: Path, tmp_path: Path) -> None:

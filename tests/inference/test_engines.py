@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -162,6 +163,24 @@ def test_a_converter_that_fails(
             choose(network, engine="mnn")
     else:
         assert choose(network, engine="mnn").name == "mnn"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX systems have them")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_converter_that_is_interrupted_says_nothing_of_the_network(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("mnn")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\nkill -{int(number)} $$\nsleep 9\n")
+    program.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(program))
+        with pytest.raises(FinescaleError, match="did not get on"):
+            choose(tiny_network(2, blocks=1), engine="mnn")
+    assert not list((tmp_path / "finescale").rglob("*.*"))
+    assert choose(tiny_network(2, blocks=1), engine="mnn").name == "mnn"
 
 
 def test_mnn_greets_nobody(tiny_weights: Path) -> None:

@@ -144,6 +144,9 @@ class Scarce(TorchEngine):
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        Exception(
+            "[ONNXRuntimeError] : 1 : FAIL : Failed to allocate memory for requested buffer of size 4398046511104"
+        ),
     ],
 )
 def test_out_of_memory_halves_the_tile(error: Exception) -> None:

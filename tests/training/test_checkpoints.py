@@ -52,7 +52,7 @@ def test_a_half_written_one_is_not_seen(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(FinescaleError, match="No space left"):
+    with pytest.raises(FinescaleError, match="no space left"):
         checkpoints.save(tmp_path, state(1))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     assert checkpoints.read(tmp_path / "last.ckpt")["step"] == 0
@@ -77,3 +77,24 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, {"thing": Path("x")})
     with pytest.raises(Exception, match="Weights only load failed"):
         checkpoints.read(tmp_path / "last.ckpt")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are locked on POSIX systems only")
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with checkpoints.alone(tmp_path / "run"):
+        with (
+            pytest.raises(FinescaleError, match="another process is training there"),
+            checkpoints.alone(tmp_path / "run"),
+        ):
+            pass
+        assert list((tmp_path / "run").iterdir()) == []
+    with checkpoints.alone(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_that_is_a_file_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(b"")
+    with pytest.raises(FinescaleError, match="run: cannot be written"), checkpoints.alone(tmp_path / "run"):
+        pass
+    with pytest.raises(FinescaleError, match="the checkpoint could not be written"):
+        checkpoints.save(tmp_path / "run", state(1))

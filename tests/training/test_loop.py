@@ -131,6 +131,44 @@ def test_interrupted_and_resumed_equals_uninterrupted(make_training: MakeTrainin
     assert_same(checkpoints.read(tmp_path / "whole" / "last.ckpt"), checkpoints.read(tmp_path / "parts" / "last.ckpt"))
 
 
+def test_a_run_that_is_often_interrupted_is_validated_as_often(make_training: MakeTraining) -> None:
+    at: list[int] = []
+
+    def validate(network: nn.Module, last: bool) -> tuple[float, float, Sequence[Tensor]]:
+        at.append(training.progress.step)
+        return 20.0, 0.5, []
+
+    class Stop(Record):
+        def tick(self, progress: Progress) -> None:
+            if progress.step % 7 == 6:
+                training.request_stop()
+
+    state = None
+    for _ in range(10):
+        training = make_training(budget=40, validate=validate, validate_every=10, observers=[Stop()])
+        training._tick_length = 1
+        if state is not None:
+            training.restore(state)
+        training._tick = one_at_a_time(training)  # type: ignore[method-assign]
+        if training.run():
+            break
+        state = checkpoints.read_last(training.out)
+    assert training.finished
+    assert at == [10, 20, 30, 40]
+
+
+def one_at_a_time(training: Training) -> Callable[[], bool]:
+    """Its tick, after every step and not about twice a second."""
+    tick = training._tick
+
+    def after_a_step() -> bool:
+        stop = tick()
+        training._tick_length = 1
+        return stop
+
+    return after_a_step
+
+
 def test_a_stop_is_saved_and_a_longer_budget_goes_on_before_the_decay(make_training: MakeTraining) -> None:
     training = make_training(budget=30)
     training.request_stop()

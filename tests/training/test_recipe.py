@@ -36,7 +36,8 @@ GOOD = 'network = "rcan"\nscale = 2\n'
         ("data.batch = 1.5", "data.batch: should be a valid integer, not 1.5"),
         ("data.batch = true", "data.batch: should be a valid integer, not True"),
         ("data.patch = 4", "data.patch: should be greater than or equal to 8, not 4"),
-        ("data.batch = 10000000000000", "data.batch: should be less than or equal to 1048576, not 10000000000000"),
+        ("data.batch = 1000000000000000", "data.batch: should be less than or equal to 281474976710656, not 1000"),
+        (f"epoch = 1{'0' * 310}", "epoch: should be less than or equal to"),
         ('budget = "soon"', "budget: should be an amount such as '20m', '300k' or '30 epochs', not 'soon'"),
         ("budget = 0", "budget: should be an amount such as '20m', '300k' or '30 epochs', not 0"),
         ('schedule.halve_every = "3m"', "schedule.halve_every: should be in steps or epochs, not a time"),
@@ -217,3 +218,7 @@ def test_the_original_schedule() -> None:
     random_encoder = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"))
     assert random_encoder.encoder == ""
     assert random_encoder.active_groups == ()  # nothing to protect
+
+
+def test_weights_are_named_as_the_catalogue_finds_them() -> None:
+    assert recipe.parse_recipe({"network": "sr-resunet", "scale": 4}, "a test").name == "unet-2-x4"

@@ -138,6 +138,15 @@ def test_the_folder_stays_young_while_nothing_is_asked(tmp_path: Path) -> None:
     jobs.close()
 
 
+def test_work_that_the_end_of_the_server_cuts_off_is_not_done(jobs: Jobs) -> None:
+    running = submit(jobs, "slow")
+    until(lambda: running.state is State.RUNNING)
+    jobs.closing = True  # as the server sets it, some time before it closes
+    until(lambda: running.state is not State.RUNNING)
+    assert running.state is State.CANCELLED
+    until(lambda: not running.folder.exists())
+
+
 def test_closing_stops_the_work_and_removes_everything(jobs: Jobs) -> None:
     running, waiting = submit(jobs, "slow"), submit(jobs, "copy")
     until(lambda: running.state is State.RUNNING)

@@ -47,12 +47,12 @@ def draw(folder: Path, seeds: Iterable[int], side: int = SIDE, *, overwrite: boo
     """Writes the pictures of some seeds as PNG files, and yields each file when it is there.
 
     Raises:
-        UsageError: `side` is less than 12 pixels.
+        UsageError: `side` is less than 12 or more than 20,000 pixels.
         TakenError: a file exists and may not be overwritten.
         FinescaleError: it cannot be written.
     """
-    if side < 12:
-        raise UsageError(f"--side {side}: should be 12 or more")
+    if not 12 <= side <= 20_000:
+        raise UsageError(f"--side {side}: should be from 12 to 20,000")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:

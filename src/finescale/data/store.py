@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, system_reason
 from finescale.images.files import below, read
 from finescale.images.resize import resize
 
@@ -178,7 +178,8 @@ def _pack(
     workers: int,
     licence: str,
 ) -> Iterator[Packed]:
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    folder = Path(os.path.realpath(folder))  # which a link may lead to, and "." has no name
+    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     items: list[Item] = []
     offset = 0
     work = partial(_shrink, scales=scales)
@@ -208,14 +209,20 @@ def _pack(
         index: dict[str, Any] = {"scales": list(scales), "licence": licence, "items": [asdict(item) for item in items]}
         (part / INDEX).write_text(json.dumps(index))
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
+            os.replace(folder, old)
+        try:
+            os.replace(part, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except BrokenProcessPool as error:
         raise FinescaleError(
             f"{folder}: a process that packs ended unexpectedly, perhaps for want of memory (fewer --workers need less)"
         ) from error
     except OSError as error:
-        raise FinescaleError(f"{folder}: the store could not be written ({error.strerror})") from error
+        raise FinescaleError(f"{folder}: the store could not be written ({system_reason(error)})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -16,7 +16,7 @@ from finescale.images import files
 from finescale.inference.advice import Advice
 from finescale.inference.flow import Flow, Job
 from finescale.inference.size import RESULT, Target
-from finescale.inference.upscale import Networks
+from finescale.inference.upscale import Networks, check_settings
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     files.check_choice(options.quality, [job.target for job in todo], options.format)
     alone = _single(pictures)
     networks = Networks(options.network, **options.settings)
+    check_settings(**options.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
     flow = Flow(
         options.target,

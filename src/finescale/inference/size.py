@@ -9,6 +9,7 @@ from finescale.errors import UsageError
 from finescale.images.sizes import target_size
 
 LARGEST_FACTOR = 16.0
+LARGEST_SIDE = 1_000_000_000
 RESULT = re.compile(r"_(x\d+(\.\d+)?|\d+[wh]|fit\d+x\d+)$")
 """The end of a name that `Target.suffix` made."""
 
@@ -48,6 +49,8 @@ class Target:
             raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {shown}")
         if any(side is not None and side < 1 for side in (self.width, self.height, *(self.fit or ()))):
             raise UsageError("the result must be at least 1 pixel wide and high")
+        if any(side is not None and side > LARGEST_SIDE for side in (self.width, self.height, *(self.fit or ()))):
+            raise UsageError(f"the result can be at most {LARGEST_SIDE:,} pixels wide and high")
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the result for a picture of width x height.

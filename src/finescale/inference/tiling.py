@@ -125,7 +125,7 @@ def enlarge(
                 y = _mean_of_turns(x, area, engine, margin, below, report)
             else:
                 y = _compute(x, area, engine, margin)
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # each engine has a class of its own for want of memory
             if not is_out_of_memory(error):
                 raise
             if not divisible:
@@ -162,7 +162,7 @@ def enlarge_together(x: Array, engine: Runner, *, divisible: bool = True) -> Arr
     """
     try:
         return from_unit(_finite(to_unit(x).transpose(0, 3, 1, 2), engine).transpose(0, 2, 3, 1), x.dtype)
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:  # each engine has a class of its own for want of memory
         if not is_out_of_memory(error):
             raise
     return np.stack([enlarge(one, engine, tile=max(x.shape[1:3]), margin=0, divisible=divisible) for one in x])
@@ -251,6 +251,7 @@ def from_unit(y: Array, dtype: Any) -> Array:
 # the last two are cuBLAS's and cuDNN's: CUBLAS_STATUS_ALLOC_FAILED, ..._DEVICE_ALLOCATION_FAILED
 _MEMORY_WORDS = (
     *("out of memory", "can't alloc", "not enough memory", "bad_alloc", "failed to allocate"),
+    "storage size calculation overflowed",
     *("alloc_failed", "allocation_failed"),
 )
 

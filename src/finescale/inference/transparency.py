@@ -14,7 +14,7 @@ def bleed(pixels: Array, alpha: Array) -> Array:
     """Gives invisible pixels the colour of near visible ones, so that enlarging mixes in no foreign colour.
 
     What lies farther than `REACH` from all visible pixels becomes grey, so that the rows of a strip with so many
-    around them are filled as in the whole picture.
+    around them are filled as in the whole picture; with nothing visible in all of them they keep their colours.
 
     Args:
         pixels: (H, W, C) integers.

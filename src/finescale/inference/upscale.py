@@ -171,7 +171,7 @@ class Upscaler:
             A picture of the same kind: grey stays grey, 16 bit stays 16 bit, profile and EXIF are kept.
         """
         if size is None:
-            size = Target(scale=scale or self.scale).size(*picture.size)
+            size = Target(scale=self.scale if scale is None else scale).size(*picture.size)
         chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
         return enlarge_picture(picture, [self] * len(chain), size, progress)
 

@@ -10,12 +10,15 @@ import io
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from finescale.errors import FinescaleError, FinescaleWarning
+from finescale.atomic import check_folder, writing
+from finescale.errors import FinescaleError, FinescaleWarning, system_reason
 
 _MAGIC = "finescale-checkpoint-1"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -52,9 +55,36 @@ def save(folder: Path, state: dict[str, Any], *, best: bool = False) -> Path:
             _also(last, folder / BEST)
         _flush_folder(folder)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise FinescaleError(f"{last}: the checkpoint could not be written ({error.strerror})") from error
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise FinescaleError(f"{last}: the checkpoint could not be written ({system_reason(error)})") from error
     return last
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Makes a run's folder, and keeps other processes from training there meanwhile, where folders can be locked.
+
+    Raises:
+        FinescaleError: it cannot be made or written, or another process is training there.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
+    with ExitStack() as stack:
+        if os.name == "posix":
+            import fcntl
+
+            with writing(folder):
+                handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FinescaleError(f"{folder}: another process is training there") from error
+            except OSError:  # a file system without locks
+                pass
+        yield
 
 
 def read(path: Path) -> dict[str, Any]:

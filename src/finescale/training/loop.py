@@ -66,6 +66,7 @@ class Progress:
     per_second: float = math.nan
     spent: float = 0.0
     prepared: float = 0.0
+    validated: tuple[float, int] = (0.0, 0)
 
     @property
     def left(self) -> float:
@@ -183,7 +184,9 @@ class Training:
         self._started = time.monotonic() - self.progress.seconds
         self._tick_step = self.progress.step
         self.prepare()
-        validated = saved = (self.progress.seconds, self.progress.step)
+        saved = (self.progress.seconds, self.progress.step)
+        if not self.progress.step:
+            self.progress.validated = saved
         while not self.finished:
             self.step()
             if self.progress.step - self._tick_step < self._tick_length and not self._spent_all_steps:
@@ -192,9 +195,10 @@ class Training:
             now = (self.progress.seconds, self.progress.step)
             better = False
             if self.validate and (
-                self.finished or (not stop and self._due(self.recipe.validate_every, validated, now))
+                self.finished or (not stop and self._due(self.recipe.validate_every, self.progress.validated, now))
             ):
-                better, validated = self._validate(), now
+                self.progress.validated = now
+                better = self._validate()
             if stop or better or self.finished or self._due(self.recipe.save_every, saved, now):
                 self.save(best=better)
                 saved = now

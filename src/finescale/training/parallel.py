@@ -104,6 +104,10 @@ def join(device: str) -> World:
         raise UsageError(f"--device {device}: there is no such kind of device") from error
     if chosen.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {device}: training runs on cpu or cuda")
+    if chosen.type == "cpu":
+        if chosen.index:
+            raise UsageError(f"--device {device}: there is one cpu, which has no number")
+        chosen = torch.device("cpu")  # as tensors call it, not cpu:0
     if chosen.type == "cuda":
         count = torch.cuda.device_count()
         chosen = torch.device("cuda", local if size > 1 else chosen.index or 0)

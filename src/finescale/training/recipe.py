@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from finescale.data import degradations
 from finescale.errors import UsageError, check_known, explain, nearest
+from finescale.networks.catalogue import ALIASES
 from finescale.training.amounts import AmountField, Moment, parse
 from finescale.training.losses import LOSSES
 
@@ -55,9 +56,9 @@ class Data(_Strict):
     validation: str = ""
     validation_pictures: int = Field(default=20, ge=1)
     where: Literal["auto", "device", "memory"] = "auto"
-    batch: int = Field(default=16, ge=1, le=1 << 20)
-    patch: int = Field(default=48, ge=8, le=1 << 14)
-    late_patch: int | None = Field(default=None, ge=8, le=1 << 14)
+    batch: int = Field(default=16, ge=1, le=1 << 48)
+    patch: int = Field(default=48, ge=8, le=1 << 24)
+    late_patch: int | None = Field(default=None, ge=8, le=1 << 24)
     late_from: float = Field(default=0.7, ge=0, le=1)
 
     def patch_at(self, spent: float) -> int:
@@ -171,7 +172,7 @@ class Recipe(_Strict):
     """Everything about a training run.
 
     Attributes:
-        network: name in the catalogue.
+        network: name in the catalogue, or an alias of it.
         scale: 2, 3 or 4.
         arguments: of the network's class, over those of the catalogue.
         encoder: file of the encoder's pretrained weights, "imagenet" to find or download the published ones, or empty
@@ -196,7 +197,7 @@ class Recipe(_Strict):
     encoder: str = ""
     warm_start: str = ""
     budget: AmountField = parse("20m")
-    epoch: int = Field(default=1000, ge=1)
+    epoch: int = Field(default=1000, ge=1, le=1 << 40)
     seed: int = Field(default=0, ge=0, lt=2**63)
     loss: dict[str, float] = Field(default_factory=lambda: {"l1": 1.0})
     perception: Literal["vgg16", "vgg19", "vgg19-normalised"] = "vgg16"
@@ -211,6 +212,11 @@ class Recipe(_Strict):
     schedule: Schedule = Schedule()
     optimiser: Optimiser = Optimiser()
     groups: Annotated[tuple[Group, ...], AsTuple] = ()
+
+    @field_validator("network")
+    @classmethod
+    def _resolved(cls, value: str) -> str:
+        return ALIASES.get(value, value)  # by which its weights are found
 
     @field_validator("precision", mode="before")
     @classmethod

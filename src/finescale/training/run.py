@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finescale import __version__
 from finescale.backbones import catalogue as backbones
@@ -118,6 +118,7 @@ def _train(
     saved = _saved(recipe, out, resume, world)
     torch.manual_seed(recipe.seed)
     network, said = make_network(recipe, fresh=saved is None)
+    _check_norms(network, recipe, world)
     data = recipe.data
     store = Store(data.train)
     crops = _crops(recipe, store, world)
@@ -138,7 +139,6 @@ def _train(
         facts = _facts(store, world)
 
         def keep(name: str, progress: Progress, state: dict[str, Tensor]) -> None:
-            out.mkdir(parents=True, exist_ok=True)
             files.save(network, out / name, notes=_notes(recipe, progress, facts), state=state)
 
         training = Training(
@@ -159,18 +159,19 @@ def _train(
         for line in said:
             for observer in observers:
                 observer.said(line)
-        with _stopped_by_signals(training):
-            finished = training.run()
+        name = f"{recipe.name}.safetensors"
+        with ExitStack() as stack:
+            world.from_first(lambda: stack.enter_context(checkpoints.alone(out)))
+            with _stopped_by_signals(training):
+                finished = training.run()
+            if finished:
+                state = training.averaged_state()
+                if world.first:
+                    keep(name, training.progress, state)
     finally:
         for observer in observers:
             observer.close()
-    if not finished:
-        return Outcome(training.progress, None)
-    name = f"{recipe.name}.safetensors"
-    state = training.averaged_state()
-    if world.first:
-        keep(name, training.progress, state)
-    return Outcome(training.progress, out / name)
+    return Outcome(training.progress, out / name if finished else None)
 
 
 def _saved(recipe: Recipe, out: Path, resume: bool, world: World) -> dict[str, Any] | None:
@@ -237,6 +238,7 @@ def describe(recipe: Recipe, device: str = "auto") -> str:
 
 def _describe(recipe: Recipe, world: World) -> str:
     network, _ = make_network(recipe, fresh=False)
+    _check_norms(network, recipe, world)
     members = groups.assign(network, recipe.active_groups)
     lines = [to_toml(recipe), f"# {recipe.network} x{recipe.scale} on {_device_name(world)}"]
     for key in ("encoder", "warm_start", "perception_file"):
@@ -319,6 +321,18 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
         taken = warm_start.apply(network, warm_start.read(Path(recipe.warm_start)), recipe.warm_start)
         said.append(f"started from {recipe.warm_start}: {taken}")
     return network, said
+
+
+def _check_norms(network: Network, recipe: Recipe, world: World) -> None:
+    """Refuses batches of which the batch norms of the deepest features would see a single number."""
+    patch = min(recipe.data.patch, recipe.data.late_patch or recipe.data.patch)
+    if recipe.data.batch // world.size > 1 or patch > network.multiple:
+        return
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        raise UsageError(
+            f"data.batch: one crop of {patch} x {patch} is too little for the batch norms of {recipe.network}; "
+            f"take more crops, or larger ones than {network.multiple}"
+        )
 
 
 def _objective(recipe: Recipe, device: torch.device) -> Objective:

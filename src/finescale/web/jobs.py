@@ -284,7 +284,8 @@ class Jobs:
                 with files.warnings_to(job.warn):
                     self._work(job.order, job.source, job.result, self._reporter(job))
             except Cancelled:
-                pass
+                job.stop.set()  # it is not yet where the server closes
+                job.state = State.CANCELLED
             except FinescaleError as problem:
                 error = job.naming(str(problem))
             except MemoryError:

@@ -26,7 +26,8 @@ from finescale.inference.machine import cores
 from finescale.inference.tiling import Array
 
 _LOADING = threading.Lock()
-_NOT_FOUND = 3  # what the converter's process ends with where MNN cannot be imported
+_NOT_ITS_FAULT = 3  # what the converter's process ends with where it is not the network that is in the way
+_STOPPED = {-1, -2, -9, -15}  # what it ends with where it is interrupted with its parent, or killed for memory
 _NOT_RESIZED = 3  # the number by which MNN tells a session's state: 0 where it can compute
 MEMORY = 1.4  # as much as PyTorch's features need: the default network by benchmarks/memory.py, and a little more
 
@@ -190,7 +191,7 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
             code = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=1800).returncode
         except (OSError, subprocess.SubprocessError) as error:
             raise FinescaleError(f"the mnn engine could not start its converter ({error})") from error
-        if code in (_NOT_FOUND, -9):  # or killed, for memory; neither is the network's fault, so not remembered
+        if code in {_NOT_ITS_FAULT, *_STOPPED}:  # so it is not remembered
             raise FinescaleError(f"the mnn engine's converter did not get on (it ended with {code})")
         if code:
             raise compiled.refuse(name, f"MNN cannot take this network (its converter ended with {code})")
@@ -206,7 +207,7 @@ def _convert(folder: Path, multiple: int) -> None:
         load_library()
         import _tools  # its wrapper in Python reports its use to its makers, and installs a package for that
     except (FinescaleError, ImportError):
-        sys.exit(_NOT_FOUND)
+        sys.exit(_NOT_ITS_FAULT)
     file = folder / "network.mnn"
     _tools.mnnconvert(
         ["MNNConvert", "-f", "ONNX", "--modelFile", str(folder / "network.onnx"), "--MNNModel", str(file)]
@@ -218,4 +219,7 @@ def _convert(folder: Path, multiple: int) -> None:
 
 
 if __name__ == "__main__":
-    _convert(Path(sys.argv[1]), int(sys.argv[2]))
+    try:
+        _convert(Path(sys.argv[1]), int(sys.argv[2]))
+    except (OSError, MemoryError, KeyboardInterrupt):
+        sys.exit(_NOT_ITS_FAULT)
