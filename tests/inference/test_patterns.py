@@ -50,7 +50,8 @@ def test_dithering_does_not_become_noise(file: Path, monkeypatch: pytest.MonkeyP
     assert limited < 13
     monkeypatch.setattr("finescale.inference.prepare.HEADROOM", 1e9)
     free = error()
-    assert limited < 0.7 * free or limited < free < 2  # who was trained with dithering hardly needs limits
+    # who was trained with dithering makes half of the default's noise at most, and hardly needs limits
+    assert limited < 0.7 * free or limited < free < 6
 
 
 def trained_like(scale: int = 2) -> Network:

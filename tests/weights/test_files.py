@@ -12,7 +12,7 @@ from tests.conftest import tiny_network
 from torch import Tensor, nn
 
 from finescale.errors import FinescaleError
-from finescale.networks import DEFAULT, FOR_GRAPHICS
+from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG
 from finescale.networks.base import Config, Network
 from finescale.networks.catalogue import NETWORKS, Entry, build
 from finescale.weights import files
@@ -136,10 +136,11 @@ def test_the_manifest_tells_of_the_pictures_that_the_shipped_files_mean() -> Non
     page = (folder / "MANIFEST.md").read_text("utf-8")
     counts = {name: int(count) for name, count in re.findall(r"^\| \[(.+?)\]\(\S+\) \| (\d+) \|", page, re.MULTILINE)}
     for path in folder.glob("*.safetensors"):
-        data = read_header(path).notes["data"]
+        notes = read_header(path).notes
+        data, drawn = notes["data"], re.search(r"(\d+) pictures drawn by chance", notes["pictures"])
         assert "see MANIFEST" in data["licence"]
-        drawn = 320 if read_header(path).name == FOR_GRAPHICS else 0
-        assert sum(counts.values()) + drawn == data["pictures"]
+        assert sum(counts.values()) + (int(drawn[1]) if drawn else 0) == data["pictures"]
+        assert bool(drawn) == (read_header(path).name in (FOR_GRAPHICS, FOR_JPEG))
     for title, section in re.findall(r"^### (.+)\n\n((?:\*\*.+\n(?:.+\n)*\n?)+)", page, re.MULTILINE):
         listed = re.findall(r"(?:: |, |,\n)`([^`]+)`", section)
         assert len(set(listed)) == counts.pop(title), title
