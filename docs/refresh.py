@@ -213,7 +213,7 @@ GALLERY = (
     ),
     Photograph(
         "gallery/cat.png",
-        "Fur and whiskers, from a JPEG of quality 40",
+        "A cat's eyes, from a JPEG of quality 40",
         "The small picture was written and read as a strongly compressed JPEG, as pictures of the web often were.",
         jpeg=True,
         beside=FOR_JPEG,

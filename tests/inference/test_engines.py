@@ -165,6 +165,17 @@ def test_a_converter_that_fails(
         assert choose(network, engine="mnn").name == "mnn"
 
 
+def test_a_converter_that_leaves_nothing_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("mnn")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    program = tmp_path / "program"
+    program.write_text(f"#!{sys.executable}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(FinescaleError, match="could not use its temporary files"):
+        choose(tiny_network(2, blocks=1), engine="mnn")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX systems have them")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_converter_that_is_interrupted_says_nothing_of_the_network(
@@ -173,7 +184,12 @@ def test_a_converter_that_is_interrupted_says_nothing_of_the_network(
     needs("mnn")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     program = tmp_path / "program"
-    program.write_text(f"#!/bin/sh\nkill -{int(number)} $$\nsleep 9\n")
+    ignored = (
+        f"signal.signal({int(number)}, signal.SIG_DFL)" if number != signal.SIGKILL else ""
+    )  # as in background jobs
+    program.write_text(
+        f"#!{sys.executable}\nimport os, signal, time\n{ignored}\nos.kill(os.getpid(), {int(number)})\ntime.sleep(9)\n"
+    )
     program.chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(program))

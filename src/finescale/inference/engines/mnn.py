@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from finescale.errors import FinescaleError, missing
+from finescale.errors import FinescaleError, missing, system_reason
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement, noises
 from finescale.inference.engines.interface import Engine, grown
@@ -180,13 +180,25 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
 
     network = source.prepared().cpu()
     pictures = noises(network.multiple)
+    data = onnx.translated(network, name, pictures[0].shape[2:])
+    try:
+        file, enlarged = _converted(data, pictures, network.multiple, name)
+    except OSError as error:  # as of a full disk
+        raise FinescaleError(f"the mnn engine could not use its temporary files ({system_reason(error)})") from error
+    found = iter(enlarged)
+    decibels = least_agreement(network, lambda _: next(found), network.multiple)
+    return compiled.accept(name, "MNN", network, file, decibels=decibels, limit=FLOAT32, memory=MEMORY), file
+
+
+def _converted(data: bytes, pictures: list[Array], multiple: int, name: str) -> tuple[bytes, list[Array]]:
+    """An ONNX file in the form of MNN's, by a process of its own, and what that makes of pictures; see `_translate`."""
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
-        (there / "network.onnx").write_bytes(onnx.translated(network, name, pictures[0].shape[2:]))
+        (there / "network.onnx").write_bytes(data)
         for i, x in enumerate(pictures):
             np.save(there / f"picture-{i}.npy", x)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-P", "-m", __name__, folder, str(network.multiple)]
+        command = [sys.executable, "-P", "-m", __name__, folder, str(multiple)]
         try:
             code = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=1800).returncode
         except (OSError, subprocess.SubprocessError) as error:
@@ -195,10 +207,8 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
             raise FinescaleError(f"the mnn engine's converter did not get on (it ended with {code})")
         if code:
             raise compiled.refuse(name, f"MNN cannot take this network (its converter ended with {code})")
-        found = iter([np.load(there / f"enlarged-{i}.npy") for i in range(len(pictures))])
-        file = (there / "network.mnn").read_bytes()
-    decibels = least_agreement(network, lambda _: next(found), network.multiple)
-    return compiled.accept(name, "MNN", network, file, decibels=decibels, limit=FLOAT32, memory=MEMORY), file
+        enlarged = [np.load(there / f"enlarged-{i}.npy") for i in range(len(pictures))]
+        return (there / "network.mnn").read_bytes(), enlarged
 
 
 def _convert(folder: Path, multiple: int) -> None:
