@@ -285,7 +285,6 @@ class Jobs:
                     self._work(job.order, job.source, job.result, self._reporter(job))
             except Cancelled:
                 job.stop.set()  # it is not yet where the server closes
-                job.state = State.CANCELLED
             except FinescaleError as problem:
                 error = job.naming(str(problem))
             except MemoryError:
@@ -295,6 +294,7 @@ class Jobs:
                 error = f"{job.order.name}: something unexpected went wrong ({type(problem).__name__})"
             with self._changed:
                 if job.stop.is_set():
+                    job.state = State.CANCELLED
                     shutil.rmtree(job.folder, ignore_errors=True)
                     continue
                 job.ended = time.monotonic()
