@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,7 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     """
     target = Path(path)
     check_free(target, overwrite)
-    place = target.resolve() if overwrite else target  # a link may lead to another file system
-    part = place.with_name(f".{target.name[:32]}.{secrets.token_hex(4)}.part")
+    part = place(target, overwrite).with_name(f".{target.name[:32]}.{secrets.token_hex(4)}.part")
     with writing(target):
         try:
             with open(part, "xb") as file:
@@ -71,7 +71,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     check_free(target, overwrite)
     if not target.parent.is_dir():
         raise FinescaleError(f"{target}: cannot be written (there is no folder {target.parent})")
-    check_folder(Path(os.path.realpath(target)).parent if overwrite else target.parent)
+    check_folder(place(target, overwrite).parent)
 
 
 def check_folder(folder: Path) -> None:
@@ -84,10 +84,35 @@ def check_folder(folder: Path) -> None:
         raise FinescaleError(f"{folder}: no file can be written there (permission denied, or the disk is read-only)")
 
 
+def place(target: Path, overwrite: bool) -> Path:
+    """Where a file is written: what a link leads to, perhaps on another file system, if that is replaced."""
+    return Path(os.path.realpath(target)) if overwrite else target
+
+
+def locked(descriptor: int) -> bool:
+    """Locks an open file (on POSIX systems also a folder) until it is closed; False where another process holds it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # its first byte
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # in Windows's words the latter
+        return False
+    return True
+
+
 def publish(part: Path, target: Path, overwrite: bool) -> None:
     """Gives a finished file its name; without `overwrite` a file that appeared meanwhile is left alone."""
     if overwrite:
-        os.replace(part, target.resolve())
+        os.replace(part, place(target, overwrite))
         return
     try:
         os.link(part, target)

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from finescale.atomic import locked
 from finescale.errors import FinescaleError, TakenError, UsageError
 from finescale.images import encoders, strips
 from finescale.images.encoders import Layout
@@ -349,14 +350,13 @@ def test_a_file_is_finished_between_the_opening_and_the_lock_of_another_writer(
     first = StripWriter(path, layout_of(pixels), **options)
     first.__enter__()
     first.write(0, pixels)
-    locked = strips._locked
 
-    def late(file: BinaryIO) -> bool:
-        monkeypatch.setattr(strips, "_locked", locked)
+    def late(descriptor: int) -> bool:
+        monkeypatch.setattr(strips, "locked", locked)
         first.__exit__(None, None, None)
-        return locked(file)
+        return locked(descriptor)
 
-    monkeypatch.setattr(strips, "_locked", late)
+    monkeypatch.setattr(strips, "locked", late)
     second = StripWriter(path, layout_of(pixels), **options)
     if overwrite:
         with second:

@@ -35,14 +35,14 @@ def run(args: argparse.Namespace) -> int:
     from finescale.errors import FinescaleError, UsageError
     from finescale.images.files import check_choice
     from finescale.images.scaling import pairs, resize_file
-    from finescale.images.sizes import parse_box, parse_scale
+    from finescale.images.sizes import parse_box, parse_scale, target_size
 
     scale = None if args.scale is None else parse_scale(args.scale)
     fit = None if args.fit is None else parse_box(args.fit)
     if args.mod_crop and (scale is None or scale.numerator != 1):
         raise UsageError("--mod-crop needs a --scale of 1/s")
-    if any(side is not None and side < 1 for side in (args.width, args.height)):
-        raise UsageError("width and height must be above 0")
+    if scale is None:
+        target_size((1, 1), width=args.width, height=args.height, fit=fit)  # what no picture could get is refused now
     todo = list(pairs(args.input, args.output, args.format))
     check_choice(args.quality, [target for _, target in todo], args.format)
     done = failed = 0

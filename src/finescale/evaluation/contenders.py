@@ -12,7 +12,7 @@ from finescale.images.resize import resize
 from finescale.inference.upscale import Upscaler
 from finescale.networks.catalogue import ALIASES, NETWORKS
 from finescale.networks.complexity import count
-from finescale.weights import store
+from finescale.weights import places, store
 from finescale.weights.header import read_header, sha256
 
 PAPERS_BICUBIC = "bicubic-y"
@@ -55,7 +55,7 @@ def check_names(names: Sequence[str], scale: int) -> None:
     """
     known = [*REFERENCES, *NETWORKS, *ALIASES]
     for name in names:
-        if name in known or (not Path(name).is_file() and store.find(name, scale)):
+        if name in known or (not Path(name).is_file() and places.present(name, scale)):
             continue
         if not Path(name).is_file():
             raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}")

@@ -468,6 +468,17 @@ def check_quality(quality: int | None) -> None:
         raise UsageError(f"quality must be between 1 and 100, not {quality}")
 
 
+def check_name(path: Path, format: str | None) -> None:
+    """Refuses a format that is not the one that a file's name says.
+
+    Raises:
+        UsageError: it is refused, or not known.
+    """
+    said = FORMATS.get(path.suffix.lower())
+    if said and format_of(path, format) != said:
+        raise UsageError(f"{path}: its name says {said}, and --format {format}; leave one of them out")
+
+
 def check_choice(quality: int | None, targets: Sequence[Path], format: str | None) -> None:
     """Refuses a quality that is not between 1 and 100, or where no result has one to choose.
 

@@ -17,6 +17,7 @@ from finescale.images.files import (
     MAX_PIXELS,
     apart,
     below,
+    check_name,
     check_quality,
     check_size,
     format_of,
@@ -144,10 +145,8 @@ def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tup
     if not source.is_dir():
         if target.is_dir():
             target = target / source.with_suffix(_extension(source, format)).name
-        elif format and FORMATS.get(target.suffix.lower(), format_of(target, format)) != format_of(target, format):
-            raise UsageError(
-                f"{target}: its name says {format_of(target)}, and --format {format}; leave one of them out"
-            )
+        else:
+            check_name(target, format)
         yield source, target
         return
     names: dict[Path, list[Path]] = {}

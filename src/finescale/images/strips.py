@@ -15,7 +15,7 @@ import numpy as np
 import pyvips
 
 from finescale import __version__
-from finescale.atomic import check_free, publish, writing
+from finescale.atomic import check_free, locked, place, publish, writing
 from finescale.errors import FinescaleError, TakenError, UsageError
 from finescale.images import exif as exif_blocks
 from finescale.images import forks
@@ -128,14 +128,13 @@ class StripWriter:
         self.path, self.kind, self.overwrite = Path(path), kind, overwrite
         exif = exif_blocks.upright(layout.exif, (layout.width, layout.height)) if layout.exif else None
         self.layout = layout = replace(layout, icc=fitting(layout.icc, layout.channels), exif=exif)
-        # beside what a link leads to, which may be another file system
-        place = Path(os.path.realpath(self.path)) if overwrite else self.path
-        own, code = place.name, os.fsencode(place.name)
+        whole = place(self.path, overwrite)
+        own, code = whole.name, os.fsencode(whole.name)
         if len(code) > 200:  # with what is put around it, a name has to stay within 255 bytes
             own = f"{own[:40]}.{sha256(code).hexdigest()[:8]}"
         name = f".{own}.part" if resume is not None else f".{own}.{secrets.token_hex(4)}.part"
-        self._part = place.with_name(name)
-        self._journal_path = place.with_name(f"{name}.journal")
+        self._part = whole.with_name(name)
+        self._journal_path = whole.with_name(f"{name}.journal")
         described = {key: value.hex() if isinstance(value, bytes) else value for key, value in asdict(layout).items()}
         text = json.dumps([__version__, kind, resume, described], sort_keys=True)
         self._key = None if resume is None else sha256(text.encode()).hexdigest()
@@ -197,7 +196,7 @@ class StripWriter:
             file = self._files.enter_context(open(os.open(self._part, flags, 0o666), "r+b"))  # noqa: SIM115
             if self._key is None:
                 return file
-            if not _locked(file):
+            if not locked(file.fileno()):
                 raise TakenError(f"{self.path}: another process is writing it")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), self._part.stat()):
@@ -273,19 +272,3 @@ class StripWriter:
         self._journal.writelines(json.dumps(asdict(block)).encode() + b"\n" for block in blocks)
         self._journal.flush()
         os.fsync(self._journal.fileno())
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Locks a file, just opened, for this process until it is closed; False where another holds it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # its first byte
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # in Windows's words the latter
-        return False
-    return True

@@ -142,9 +142,7 @@ def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
     if output.suffix.lower() in files.FORMATS:
         if not single:
             raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
-        kind = files.format_of(output)
-        if files.format_of(output, options.format) != kind:
-            raise UsageError(f"{output}: its name says {kind}, and --format {options.format}; leave one of them out")
+        files.check_name(output, options.format)
         return None, output
     if output.name.lower() in files.READABLE:
         raise UsageError(f"{output}: is an extension without a name before it")

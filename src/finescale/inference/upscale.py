@@ -394,8 +394,7 @@ class Networks:
         """The weight file, if the network is one of those with a file on this machine; needs no torch."""
         from finescale.weights import places
 
-        name = DEFAULT if self.network is None else self.network
-        return places.locate(name, scale) if os.sep not in name else None
+        return places.locate(DEFAULT if self.network is None else self.network, scale)
 
     @property
     def ready(self) -> list[Upscaler]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from finescale.atomic import check_folder, writing
+from finescale.atomic import check_folder, locked, writing
 from finescale.errors import FinescaleError, FinescaleWarning, system_reason
 
 _MAGIC = "finescale-checkpoint-1"
@@ -73,17 +73,12 @@ def alone(folder: Path) -> Iterator[None]:
     check_folder(folder)
     with ExitStack() as stack:
         if os.name == "posix":
-            import fcntl
-
             with writing(folder):
                 handle = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise FinescaleError(f"{folder}: another process is training there") from error
-            except OSError:  # a file system without locks
-                pass
+            with suppress(OSError):  # a file system without locks
+                if not locked(handle):
+                    raise FinescaleError(f"{folder}: another process is training there")
         yield
 
 

@@ -69,6 +69,8 @@ def list_file(path: Path, digest: str) -> None:
 
 def present(name: str, scale: int) -> Path | None:
     """The file of the weights of that exact name, not verified, or None where there is none on this machine."""
+    if os.sep in name:  # a path
+        return None
     paths = (folder / file_name(name, scale) for folder in folders())
     return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 (as a name may be too long)
 

@@ -42,7 +42,7 @@ def find(name: str, scale: int) -> Path | None:
     """
     if name in NETWORKS or name in ALIASES:
         name = resolve(name)
-    return None if os.sep in name else locate(name, scale)
+    return locate(name, scale)
 
 
 def present() -> Iterator[tuple[str, int, Path]]:
@@ -134,7 +134,7 @@ def _missing(what: str) -> FinescaleError:
 def _weight_file(text: str, scale: int | None = None) -> Path:
     if not os.path.isfile(text):  # noqa: PTH113 (Path's fails over a name that is too long)
         for one in (4, 3, 2) if scale is None else (scale,):
-            if path := find(text, one):
+            if path := places.present(text, one):
                 return path
         raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
     return Path(text)
