@@ -68,6 +68,7 @@ def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device)
             "budget": 1_000_000,
             "precision": args.precision,
             "compile": args.compile,
+            "capture": args.capture,
             "data": {"batch": args.batch, "patch": args.patch},
             "optimiser": {"kind": args.optimiser, "rate": 1e-4},
         },
@@ -140,6 +141,9 @@ def main() -> None:
     parser.add_argument("--optimiser", default="adam", choices=("adam", "muon"), help="of ours; plain has Adam")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--compile", default="off", choices=("off", "blocks", "whole"))
+    parser.add_argument(
+        "--capture", action=argparse.BooleanOptionalAction, default=True, help="record ours as a CUDA graph (on a GPU)"
+    )
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="write a profile of our step (of the last network)"
     )

@@ -22,6 +22,7 @@ from finescale.inference.engines.pytorch import fast_bfloat16
 from finescale.inference.tiling import is_out_of_memory
 from finescale.training import checkpoints, groups, parallel, schedule
 from finescale.training.amounts import Amount
+from finescale.training.capture import Captured
 from finescale.training.ema import EMA
 from finescale.training.parallel import Distributed, World
 from finescale.training.recipe import Recipe
@@ -154,6 +155,10 @@ class Training:
         self._took: dict[str, float] = {}  # seconds that a validation and a checkpoint take
         parallel.synchronise_norms(self.network, world)
         self._compiled = recipe.compile != "off"
+        # several processes exchange gradients within the backward pass
+        self._capture = recipe.capture and world.size == 1 and world.device.type == "cuda"
+        self._captured: Captured | None = None
+        self._form: tuple[object, ...] = ()  # what the recorded pass is of
         compile_network(self.network, recipe.compile)
         self.members = groups.assign(self.network, recipe.active_groups)
         self.network.train()
@@ -219,6 +224,7 @@ class Training:
         fails (no C++ compiler, say), that is told and the run goes on uncompiled.
         """
         recipe, device = self.recipe, self.world.device
+        self._captured, self._form = None, ()  # its gradients are let go of below
         if not self._compiled and device.type == "cpu":
             return
         started, count = time.monotonic(), recipe.data.batch // self.world.size
@@ -288,11 +294,29 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = self.progress.rate * group["multiple"]
 
-        loss = self._loss(*self.crops.batch(recipe.data.batch))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._apply(loss.detach())
+        self._apply(self._gradients(*self.crops.batch(recipe.data.batch)))
         self.progress.step += 1
+
+    def _gradients(self, low: Tensor, high: Tensor) -> Tensor:
+        """Leaves the gradients in the parameters; the loss."""
+        form = (low.shape, *(member.parameters[0].requires_grad for member in self.members))
+        if self._capture and form != self._form:
+            self._captured, self._form = None, form  # its memory is free for the new one
+            try:
+                self._captured = Captured(self._loss, self.network, low, high)
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                self._capture = False
+                reason = str(error).split("\n", 1)[0][:160]
+                self._say(f"a step could not be recorded ({reason}), so its kernels are started one by one")
+        if self._capture:
+            assert self._captured
+            return self._captured(low, high)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(low, high)
+        loss.backward()
+        return loss.detach()
 
     def _loss(self, low: Tensor, high: Tensor) -> Tensor:
         with self.autocast(), nullcontext() if self._compiled else self._uncompiled():

@@ -187,6 +187,7 @@ class Recipe(_Strict):
         precision: of the network's arithmetic and of Muon's directions; weights, losses and the optimiser's state are
             always float32. "auto" is bfloat16 where the device is fast in it.
         compile: "blocks" compiles the repeated block once, "whole" the network.
+        capture: on a single GPU, start a step's kernels together, as a recorded CUDA graph.
         parallel: on several processes: copies ("ddp") or parts ("fsdp") of the weights on each.
         validate_every, save_every: intervals.
     """
@@ -204,6 +205,7 @@ class Recipe(_Strict):
     perception_file: str = ""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     compile: Literal["off", "blocks", "whole"] = "off"
+    capture: bool = True
     parallel: Literal["ddp", "fsdp"] = "ddp"
     validate_every: AmountField = parse("2m")
     save_every: AmountField = parse("5m")

@@ -38,7 +38,7 @@ from finescale.weights import files
 MakeValidation = Callable[[str, int, torch.device, int, Degradation | None], Validate]
 
 # What may differ between a run and its continuation.
-_FREE = {"budget", "validate_every", "save_every", "compile", "parallel", "warm_start", "perception_file"}
+_FREE = {"budget", "validate_every", "save_every", "compile", "capture", "parallel", "warm_start", "perception_file"}
 _PATHS = ("train", "validation")
 _VALIDATION_KEYS = ("validation", "validation_pictures")
 _FREE_DATA = {*_PATHS, "where", "validation_pictures"}
