@@ -32,7 +32,8 @@ from finescale.weights.files import load
 from finescale.weights.header import Header, read_header, sha256
 
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ROOT / "src" / "finescale" / "weights" / "files"
+# what the package holds, and what is too large for it
+WEIGHTS = (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
 SETS = ("Set5", "Set14", "B100", "Urban20")
 # published networks worth a line beside ours: the plainest, a small one, a large one
 BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN", "SA-RCAN")
@@ -50,7 +51,7 @@ BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Shipped:
-    """A weight file of the package."""
+    """A weight file of the package or of the checkout."""
 
     path: Path
     header: Header
@@ -59,10 +60,10 @@ class Shipped:
     macs: int
 
 
-def shipped(folder: Path = WEIGHTS) -> list[Shipped]:
-    """The package's weight files, x2 to x4, smaller networks first."""
+def shipped(folders: Sequence[Path] = WEIGHTS) -> list[Shipped]:
+    """All weight files, x2 to x4, smaller networks first."""
     found = []
-    for path in folder.glob("*.safetensors"):
+    for path in itertools.chain.from_iterable(folder.glob("*.safetensors") for folder in folders):
         cost = measure(load(path))
         found.append(Shipped(path, read_header(path), sha256(path), cost.parameters, cost.macs))
     return sorted(found, key=lambda file: (file.header.scale, file.parameters, file.header.name))

@@ -63,7 +63,7 @@ def desk(tmp_path: Path) -> Path:
         (tmp_path / folder).mkdir()
         large = Image.open(ROOT / "docs" / "images" / "hopper.jpg").crop((100, 0, 228, 112))
         large.save(tmp_path / folder / "one.png")
-    for folder in ("docs", "recipes"):
+    for folder in ("docs", "recipes", "weights"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     return tmp_path
 

@@ -14,8 +14,10 @@ from finescale.weights.header import read_header, sha256
 from finescale.weights.places import INDEX
 
 ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = ROOT / "src" / "finescale" / "weights" / "files"
-SHIPPED = sorted(WEIGHTS.glob("*.safetensors"))
+WEIGHTS = (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
+SHIPPED = [path for folder in WEIGHTS for path in sorted(folder.glob("*.safetensors"))]
+INDICES = [json.loads((folder / INDEX).read_text("utf-8")) for folder in WEIGHTS]
+LISTED = {name: entry for index in INDICES for name, entry in index.items()}
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +36,19 @@ def test_the_readme_gives_every_measured_figure(script: Mapping[str, Any], weigh
     block = text.partition("<!-- figures -->\n")[2].partition("<!-- /figures -->")[0]
     write: Callable[..., str] = script["block"]
     assert block.strip() == write(weights).strip(), "stale: run python docs/refresh.py tables"
-    index = json.loads((WEIGHTS / INDEX).read_text("utf-8"))
     for path in SHIPPED:
         line = next(line for line in block.splitlines() if f"`{sha256(path)[:16]}`" in line)
         header = read_header(path)
         assert f"**{header.name}**" in line
-        for figures in index[path.name]["figures"].values():
+        for figures in LISTED[path.name]["figures"].values():
             assert f"{figures['psnr']:.2f} / {figures['ssim']:.4f}" in line
 
 
 def test_the_figures_in_the_index_are_those_of_the_files() -> None:
-    index = json.loads((WEIGHTS / INDEX).read_text("utf-8"))
-    assert sorted(index) == [path.name for path in SHIPPED]
+    assert [name for index in INDICES for name in sorted(index)] == [path.name for path in SHIPPED]
     for path in SHIPPED:
-        assert index[path.name]["sha256"] == sha256(path)
-        assert index[path.name]["figures"] == read_header(path).notes["figures"]
+        assert LISTED[path.name]["sha256"] == sha256(path)
+        assert LISTED[path.name]["figures"] == read_header(path).notes["figures"]
 
 
 def test_the_gallery_is_of_the_shipped_weights(script: Mapping[str, Any]) -> None:

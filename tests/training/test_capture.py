@@ -85,7 +85,9 @@ def test_recorded_steps_equal_others(tmp_path: Path, network: str, compile: str)
     assert recorded._captured is not None
     assert other._captured is None
     for (name, mine), theirs in zip(recorded.network.state_dict().items(), other.network.state_dict().values()):
-        if mine.is_floating_point():
+        if (
+            mine.is_floating_point()
+        ):  # cuDNN adds up in another order every time, and the statistics of norms drift most
             difference = (mine - theirs).abs().max()
-            assert difference <= 2e-3 * theirs.abs().max() + 2e-3, (name, float(difference))
+            assert difference <= 5e-3 * theirs.abs().max() + 5e-3, (name, float(difference))
     assert recorded.progress.loss == pytest.approx(other.progress.loss, rel=1e-2)

@@ -307,6 +307,28 @@ def test_a_run_of_nothing_but_nonsense_ends(make_training: MakeTraining) -> None
         training.run()
 
 
+def test_a_run_that_diverges_ends(make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_TICK", 0.0)  # every step
+    crops = OneCrop(18)
+    spikes = {5, 6, 7}  # from which a run recovers
+
+    def train(rises_at: int) -> Training:
+        training = make_training(budget=40, crops=crops, data={"batch": 1, "patch": 18})
+        objective = training.objective
+
+        def risen(output: Tensor, target: Tensor) -> Tensor:
+            step = training.progress.step
+            return objective(output, target) * (1e3 if step in spikes or step >= rises_at else 1)
+
+        training.objective = risen
+        training.run()
+        return training
+
+    assert train(100).finished
+    with pytest.raises(FinescaleError, match=r"the loss rose from .* was stopped at step 30; a lower optimiser\.rate"):
+        train(20)
+
+
 def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -> None:
     seen: list[bool] = []
     ends: list[bool] = []

@@ -36,6 +36,8 @@ Validate = Callable[[nn.Module, bool], tuple[float, float, Sequence[Tensor]]]
 _TICK = 0.5  # seconds
 _FORMS = 128  # of one block's code: shapes, times sizes of crops, times what is trained
 _TOO_MANY = 100  # steps in a row without a finite gradient end the run
+_TOO_HIGH = 20, 10  # a loss so many times its lowest mean, for so many ticks in a row, does, too
+_SMALL = 1e-3  # a loss that may rise by any factor
 
 
 @dataclass
@@ -177,6 +179,7 @@ class Training:
         self._running_parts = [part.view_as(tensor) for part, tensor in zip(parts, self._running, strict=True)]
         self._losses = torch.zeros(2, device=world.device)  # sum, and how many
         self._skipped = torch.zeros(2, device=world.device)  # in all, and in a row
+        self._lowest, self._high = math.inf, 0  # the least running mean of the loss; ticks in a row far above it
 
     # The run
 
@@ -184,7 +187,8 @@ class Training:
         """Trains until the budget is spent or a stop is requested; whether it is spent.
 
         Raises:
-            FinescaleError: nothing but non-finite gradients for a hundred steps, or a checkpoint cannot be written.
+            FinescaleError: nothing but non-finite gradients for a hundred steps, a loss far above what it was for some
+                seconds, or a checkpoint cannot be written.
         """
         self._started = time.monotonic() - self.progress.seconds
         self._tick_step = self.progress.step
@@ -390,6 +394,14 @@ class Training:
             mean = self.world.mean(torch.tensor(total / count))
             weight = 1.0 if math.isnan(progress.loss) else 1 - 0.99**steps
             progress.loss = mean if weight == 1 else progress.loss + weight * (mean - progress.loss)
+            times, ticks = _TOO_HIGH
+            self._high = self._high + 1 if mean > times * max(self._lowest, _SMALL) else 0
+            self._lowest = min(self._lowest, progress.loss)
+            if self._high >= ticks:
+                raise FinescaleError(
+                    f"the loss rose from {self._lowest:.3g} to {mean:.3g} and stayed there, so the run was stopped at "
+                    f"step {progress.step}; a lower optimiser.rate may help"
+                )
         skipped, in_a_row = map(int, self._skipped.tolist())
         if skipped > progress.skipped:
             self._say(f"{skipped - progress.skipped} steps were skipped: their gradient was not finite")
