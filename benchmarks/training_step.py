@@ -68,7 +68,6 @@ def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device)
             "budget": 1_000_000,
             "precision": args.precision,
             "compile": args.compile,
-            "capture": args.capture,
             "data": {"batch": args.batch, "patch": args.patch},
             "optimiser": {"kind": args.optimiser, "rate": 1e-4},
         },
@@ -82,6 +81,7 @@ def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device)
         nn.functional.l1_loss,
         world=World(0, 1, device),
         out=Path("unused"),
+        capture=args.capture,
     )
     return training.step
 

@@ -1,6 +1,7 @@
 """Makes again everything in the documentation that depends on the shipped weights.
 
-    python docs/refresh.py --data DATA             # all parts, about half an hour on two cores
+    python docs/refresh.py --data DATA             # all parts, two hours on two cores: SA-RCAN at x2 takes most
+    python docs/refresh.py results --scales 3 ...  # some scales only
     python docs/refresh.py tables gallery          # without the benchmark runs: a few minutes
 
 - `results`: docs/results, by `finescale bench` on the benchmark sets in DATA;
@@ -26,7 +27,7 @@ from finescale.cli.main import main as command_line
 from finescale.evaluation import published
 from finescale.evaluation.tables import count
 from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
-from finescale.networks import FOR_GRAPHICS, FOR_JPEG
+from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG
 from finescale.networks.complexity import count as measure
 from finescale.weights.files import load
 from finescale.weights.header import Header, read_header, sha256
@@ -111,9 +112,9 @@ VARIANTS = (
 )
 
 
-def results(weights: Sequence[Shipped], sets: Sequence[str]) -> None:
+def results(weights: Sequence[Shipped], sets: Sequence[str], scales: Sequence[int] = (2, 3, 4)) -> None:
     """Benchmarks every shipped network in every variant."""
-    for scale in sorted({file.header.scale for file in weights}):
+    for scale in sorted({file.header.scale for file in weights} & {*scales}):
         for variant in VARIANTS:
             chosen = [name for name in sets if name in variant.sets]
             entrants = ["bicubic", "bicubic-y", *names(weights, scale)] if not variant.suffix else names(weights, scale)
@@ -234,6 +235,8 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     (out / "images" / "gallery").mkdir(parents=True, exist_ok=True)
 
     def entrants(picture: Photograph) -> list[str]:
+        if picture is HERO:
+            return [DEFAULT]
         return [
             f.header.name for f in weights if f.header.scale == scale and (_sets(f) or f.header.name == picture.beside)
         ]
@@ -252,7 +255,8 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     parts = [
         "# Gallery",
         f"Each picture is shrunk to one part in {scale}, exactly as the benchmarks' files are made, and enlarged "
-        f"{scale} times again: by bicubic interpolation, and by the networks that come with Finescale. PSNR (dB) / "
+        f"{scale} times again: by bicubic interpolation, and by the networks that come with Finescale (`sa-rcan` with "
+        "its checkout). PSNR (dB) / "
         "SSIM are of the box. No box was chosen by hand: `--auto 2` takes the two where the results differ most.",
     ]
     for picture in GALLERY:
@@ -299,12 +303,16 @@ def block(weights: Sequence[Shipped]) -> str:
             price = [count(file.parameters), f"{file.macs / 1e9:.2f}"]
             rows.append([f"**{file.header.name}**", *price, *figures, f"`{file.sha256[:16]}`"])
         parts += [f"**x{scale}**{what and ', '}{what}", _table(rows)]
-    times = ", ".join(_training(weights, name) for name in dict.fromkeys(file.header.name for file in weights))
-    devices = " and ".join(dict.fromkeys(str(file.header.notes["device"]) for file in weights))
+    by_device: dict[str, dict[str, str]] = {}
+    for file in weights:
+        name = file.header.name
+        by_device.setdefault(str(file.header.notes["device"]), {})[name] = _training(weights, name)
+    times = "; ".join(f"on {device} {', '.join(those.values())}" for device, those in by_device.items())
     text = (
         "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "
-        f"Minutes of training by the files' own notes, on {devices}, x2 / x3 / x4: {times}; "
-        "[what each started from](docs/results/training.md). Published rows are figures that others printed, of "
+        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}; "
+        "[what each started from](docs/results/training.md). Files that are not in the package lie in "
+        "[weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
         "networks trained on DIV2K. All that was measured, with plots, time, memory, perceptual figures and sources: "
         "[docs/results](docs/results/README.md)."
     )
@@ -350,6 +358,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help="results, speed, gallery, tables (default: all)")
     parser.add_argument("--data", type=Path, help="the folder that holds the benchmark sets, and weights of LPIPS")
     parser.add_argument("--sets", default=",".join(SETS), help="benchmark only on these (default: %(default)s)")
+    parser.add_argument("--scales", default="2,3,4", help="benchmark only these (default: %(default)s)")
     args = parser.parse_args()
     known = ["results", "speed", "gallery", "tables"]
     parts = args.parts or known
@@ -361,7 +370,7 @@ def main() -> None:
     os.chdir(ROOT)
     found = shipped()
     if "results" in parts:
-        results(found, args.sets.split(","))
+        results(found, args.sets.split(","), [int(scale) for scale in args.scales.split(",")])
     if "speed" in parts:
         speed()
     if "gallery" in parts:

@@ -74,6 +74,7 @@ train() { # NAME OPTION...: trains, and again uncompiled if that failed
         [ $status -eq 0 ] && break
         echo "ended with status $status" >>"$home/$name.log"
         [ $status -eq 2 ] && break # the recipe or an option is wrong
+        grep -q 'a lower optimiser.rate may help' "$home/$name.log" && break # it diverged
     done
 }
 

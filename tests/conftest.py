@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from finescale.networks.base import Network
 
 
+ROOT = Path(__file__).resolve().parents[1]
+# of the package, and those too large for it
+SHIPPED_WEIGHTS = [
+    path
+    for folder in (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
+    for path in sorted(folder.glob("*.safetensors"))
+]
+
+
 def find_shared_data() -> Path | None:
     """The folder of pictures and weights to test on: $FINESCALE_DATA, or `shared/data` beside the checkout."""
     named = os.environ.get("FINESCALE_DATA")

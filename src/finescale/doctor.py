@@ -162,6 +162,9 @@ def _weights(problems: list[str]) -> dict[str, Any]:
     from finescale.weights import places, store
     from finescale.weights.header import read_header, sha256
 
+    named = os.environ.get("FINESCALE_WEIGHTS")
+    if named and not Path(named).is_dir():
+        problems.append(f"{named}: FINESCALE_WEIGHTS names this folder, but it does not exist")
     found = []
     for name, scale, path in store.present():
         entry: dict[str, Any] = {"network": name, "scale": scale, "file": str(path), "works": True}
@@ -270,6 +273,6 @@ def _weight_line(entry: dict[str, Any]) -> str:
     if not entry["works"]:
         return f"damaged: {entry['reason']}"
     checked = "verified" if entry["verified"] else "not listed in an index"
-    notes = entry["notes"]
-    figures = "".join(f", {key} {notes[key]}" for key in ("psnr", "licence") if isinstance(notes.get(key), str | float))
-    return f"{checked}, SHA-256 {entry['sha256'][:12]}{figures}  {entry['file']}"
+    licence = entry["notes"].get("licence")
+    more = f", {licence}" if isinstance(licence, str) else ""
+    return f"{checked}, SHA-256 {entry['sha256'][:12]}{more}  {entry['file']}"

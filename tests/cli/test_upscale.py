@@ -27,6 +27,7 @@ from finescale.images import files
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.inference.flow import Flow
+from finescale.networks import DEFAULT
 
 pytestmark = pytest.mark.usefixtures("_here")
 
@@ -636,10 +637,12 @@ def test_interrupted_cleanly() -> None:
 def test_the_fast_path_imports_no_torch() -> None:
     pytest.importorskip("openvino")
     photo("a.png")
-    assert main(["upscale", "a.png", "--device", "cpu"]) == 0
-    code = (
-        "import sys; from finescale.cli.main import main; "
-        "code = main(['upscale', 'a.png', '--device', 'cpu', '--overwrite']); "
-        "sys.exit(code or 'torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    file = shutil.copy(Path(os.environ["FINESCALE_WEIGHTS"]) / f"{DEFAULT}-x4.safetensors", "mine.safetensors")
+    for more in ([], ["--network", file]):
+        arguments = ["upscale", "a.png", "--device", "cpu", "--overwrite", *more]
+        assert main(arguments) == 0
+        code = (
+            f"import sys; from finescale.cli.main import main; code = main({arguments}); "
+            "sys.exit(code or 'torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -111,7 +111,7 @@ def test_comparisons_are_of_arguments_that_networks_take() -> None:
     text = (ROOT / "recipes" / "README.md").read_text("utf-8")
     rows = re.findall(r"`--set arguments\.(\w+)=([^`]+)`(.*)", text)
     compared = {key: [first, *re.findall(r"`([^`]+)`", others)] for key, first, others in rows}
-    assert set(compared) == {"norm", "activation", "initialisation", "upsampling", "global_residual"}
+    assert set(compared) == {"norm", "attention_norm", "activation", "initialisation", "upsampling", "global_residual"}
     for key, values in compared.items():
         assert len(values) > 1
         for value in values:

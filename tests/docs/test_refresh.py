@@ -12,11 +12,11 @@ import pytest
 from finescale.cli.main import parser
 from finescale.weights.header import read_header, sha256
 from finescale.weights.places import INDEX
+from tests.conftest import SHIPPED_WEIGHTS as SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
-SHIPPED = [path for folder in WEIGHTS for path in sorted(folder.glob("*.safetensors"))]
-INDICES = [json.loads((folder / INDEX).read_text("utf-8")) for folder in WEIGHTS]
+FOLDERS = sorted({path.parent for path in SHIPPED}, reverse=True)
+INDICES = [json.loads((folder / INDEX).read_text("utf-8")) for folder in FOLDERS]
 LISTED = {name: entry for index in INDICES for name, entry in index.items()}
 
 
@@ -45,7 +45,8 @@ def test_the_readme_gives_every_measured_figure(script: Mapping[str, Any], weigh
 
 
 def test_the_figures_in_the_index_are_those_of_the_files() -> None:
-    assert [name for index in INDICES for name in sorted(index)] == [path.name for path in SHIPPED]
+    for folder, index in zip(FOLDERS, INDICES):
+        assert sorted(index) == [path.name for path in SHIPPED if path.parent == folder]
     for path in SHIPPED:
         assert LISTED[path.name]["sha256"] == sha256(path)
         assert LISTED[path.name]["figures"] == read_header(path).notes["figures"]

@@ -21,12 +21,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.conftest import needs, tiny_network
+from tests.conftest import SHIPPED_WEIGHTS, needs, tiny_network
 from tests.inference.test_tiling import picture
 from torch import Tensor, nn
 
 import finescale
-from finescale import weights
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.inference import engines
 from finescale.inference.engines import choose, mnn, onnx, quantise
@@ -338,9 +337,7 @@ def test_without_a_folder_for_temporary_files_another_engine_computes(monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path", sorted((Path(weights.__file__).parent / "files").glob("*.safetensors")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", SHIPPED_WEIGHTS, ids=lambda path: path.stem)
 def test_shipped_networks_take_the_fast_path(path: Path) -> None:
     needs("openvino")
     needs("mnn")

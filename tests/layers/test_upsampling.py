@@ -96,6 +96,20 @@ def test_deviations_of_initialisations(name: str, deviation: float) -> None:
     assert not layer.bias.any()
 
 
+@pytest.mark.parametrize("name", ["kaiming-uniform", "kaiming-normal"])
+@pytest.mark.parametrize("kind", ["sub-pixel", "sub-pixel-plain", "resize", "transposed"])
+@pytest.mark.parametrize(("c_in", "c_out", "scale"), [(128, 64, 2), (64, 64, 2), (64, 48, 3)])
+def test_kaiming_keeps_the_size_of_features_through_every_upsampling(
+    kind: str, name: str, c_in: int, c_out: int, scale: int
+) -> None:
+    torch.manual_seed(0)
+    layer = upsampling(kind, c_in, c_out, scale)  # type: ignore[arg-type]
+    initialise(layer, name, slope=1.0)  # type: ignore[arg-type]
+    with torch.no_grad():
+        large = layer(torch.randn(2, c_in, 24, 24))[..., 8:-8, 8:-8]  # borders see zeros
+    assert abs(large.std().item() - 1) < 0.08
+
+
 def test_initialisation_of_a_spectrally_normalised_layer_keeps_its_bound() -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(16, 32, 3)

@@ -157,6 +157,17 @@ def test_attention_ends_a_residual_block_before_its_skip() -> None:
     torch.testing.assert_close(block(x), torch.relu(x + block.spatial(y)))
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_the_norm_of_self_attention_is_a_choice(norm: str) -> None:
+    network = tiny(attention="spatial", attention_norm=norm)
+    layers = [m for m in network.modules() if isinstance(m, SelfAttention)]
+    assert layers
+    for layer in layers:
+        assert not any(parametrize.is_parametrized(part) for part in layer.modules())
+        kinds = {type(part) for part in layer.modules()} & {nn.BatchNorm2d, InstanceNorm}
+        assert kinds == {"batch": {nn.BatchNorm2d}, "instance": {InstanceNorm}, "none": set()}[norm]
+
+
 def test_self_attention_is_spectrally_normalised_throughout() -> None:
     for layer in (m for m in tiny("unet-9").modules() if isinstance(m, SelfAttention)):
         for convolution in (layer.query, layer.key, layer.value, layer.output):

@@ -55,7 +55,6 @@ def trained(tmp_path: Path, network: str, compile: str, *, capture: bool) -> tup
             "budget": 20,
             "precision": "float32",
             "compile": compile,
-            "capture": capture,
             "data": {"batch": 2, "patch": 32, "late_patch": 48, "late_from": 0.6},
             "optimiser": {"kind": "muon", "rate": 1e-3},
             "groups": [{"match": "tail" if network == "sa-rcan" else "out"}, {"match": "", "frozen_until": 0.2}],
@@ -72,6 +71,7 @@ def trained(tmp_path: Path, network: str, compile: str, *, capture: bool) -> tup
         world=World(0, 1, torch.device("cuda", 0)),
         out=tmp_path / f"{network}-{compile}-{capture}",
         observers=[lines],
+        capture=capture,
     )
     assert training.run()
     return training, lines.lines

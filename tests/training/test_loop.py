@@ -56,7 +56,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
     """Bit for bit, but for times."""
-    clock = ("/progress/seconds", "/progress/per_second", "/progress/loss")
+    clock = ("/progress/seconds", "/progress/per_second", "/progress/loss", "/progress/lowest")
     first, second = flat(a), flat(b)
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -307,26 +307,39 @@ def test_a_run_of_nothing_but_nonsense_ends(make_training: MakeTraining) -> None
         training.run()
 
 
-def test_a_run_that_diverges_ends(make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_diverges_ends(make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loop, "_TICK", 0.0)  # every step
+    monkeypatch.setattr(loop, "_SETTLED", 10)
     crops = OneCrop(18)
-    spikes = {5, 6, 7}  # from which a run recovers
 
-    def train(rises_at: int) -> Training:
-        training = make_training(budget=40, crops=crops, data={"batch": 1, "patch": 18})
+    def start(rises_at: int, **keys: Any) -> Training:
+        training = make_training(budget=60, crops=crops, data={"batch": 1, "patch": 18}, **keys)
         objective = training.objective
 
         def risen(output: Tensor, target: Tensor) -> Tensor:
             step = training.progress.step
-            return objective(output, target) * (1e3 if step in spikes or step >= rises_at else 1)
+            if step < 3:  # an easy start is not what later losses are held to
+                return objective(output, target) * 1e-6
+            high = 15 <= step < 18 or step >= rises_at  # from three bad steps a run recovers
+            return objective(output, target) * (1e3 if high else 1)
 
         training.objective = risen
-        training.run()
         return training
 
-    assert train(100).finished
+    for unharmed in (start(100), start(20, diverged=0)):
+        assert unharmed.run()
     with pytest.raises(FinescaleError, match=r"the loss rose from .* was stopped at step 30; a lower optimiser\.rate"):
-        train(20)
+        start(20).run()
+    # what it was is not forgotten when the run goes on
+    stopped = start(20, out=tmp_path / "stopped")
+    while stopped.progress.step < 25:
+        stopped.step()
+        stopped._tick()
+    stopped.save()
+    again = start(20)
+    again.restore(checkpoints.read(stopped.out / "last.ckpt"))
+    with pytest.raises(FinescaleError, match=r"was stopped at step 35"):
+        again.run()
 
 
 def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -> None:

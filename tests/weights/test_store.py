@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from finescale.cli import main as cli
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.evaluation.contenders import check_names, contender
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
 from finescale.networks.catalogue import build
-from finescale.weights import files, store
+from finescale.web import studio
+from finescale.weights import files, places, store
 from finescale.weights.header import sha256
 from finescale.weights.places import INDEX, file_name, list_file, verify
 
@@ -102,6 +103,34 @@ def test_a_name_of_ones_own_is_found_like_the_others(tmp_path: Path, monkeypatch
     for wrong in (lambda: store.load("own", 2), lambda: check_names(["own"], 2), lambda: store.scales("owm")):
         with pytest.raises(UsageError, match="neither a network nor a weight file"):
             wrong()
+
+
+def test_one_unreadable_file_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    good = put(mine)
+    damaged = mine / "rcan-x4.safetensors"
+    damaged.write_bytes(good.read_bytes()[:200])
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(mine))
+    with pytest.warns(FinescaleWarning, match=rf"{damaged.name}: not a readable safetensors file"):
+        assert good in [found.path for found in store.available()]
+    with pytest.warns(FinescaleWarning):
+        assert cli.main(["networks"]) == 0
+    assert "With weights" in capsys.readouterr().out
+    with pytest.warns(FinescaleWarning):
+        assert DEFAULT in studio.networks()
+    with pytest.raises(FinescaleError, match=r"no trained weights for edsr x2 .*a checkout's weights"):
+        store.load("edsr", 2)
+
+
+def test_only_a_checkout_has_a_folder_beside_its_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = Path(places.__file__).parents[3]
+    assert (root / "weights" in places.candidates()) == (root / "pyproject.toml").is_file()
+    installed = tmp_path / "python3" / "site-packages" / "finescale" / "weights" / "places.py"
+    monkeypatch.setattr(places, "__file__", str(installed))
+    (tmp_path / "python3" / "weights").mkdir(parents=True)
+    assert tmp_path / "python3" / "weights" not in places.candidates()
 
 
 def test_a_file_with_unknown_arguments_is_refused_by_name(tmp_path: Path) -> None:

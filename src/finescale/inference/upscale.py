@@ -391,10 +391,18 @@ class Networks:
         return self._scales
 
     def _file(self, scale: int) -> Path | None:
-        """The weight file, if the network is one of those with a file on this machine; needs no torch."""
+        """The weight file, if the network is one of those with a file on this machine or is one; needs no torch."""
         from finescale.weights import places
+        from finescale.weights.header import read_header
 
-        return places.locate(DEFAULT if self.network is None else self.network, scale)
+        name = DEFAULT if self.network is None else self.network
+        if not name.endswith(".safetensors") or not os.path.isfile(name):  # noqa: PTH113 (too long a name)
+            return places.locate(name, scale)
+        path = Path(name)
+        if read_header(path).scale != scale:
+            return None
+        places.verify(path)
+        return path
 
     @property
     def ready(self) -> list[Upscaler]:

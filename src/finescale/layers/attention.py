@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finescale.layers.spectral import spectral_norm
+from finescale.layers.norm import Norm, normalised
 from finescale.layers.statistics import StatisticsLayer, cell_means, crop, upsample_cells, window_means
 
 
@@ -62,7 +62,8 @@ class SelfAttention(StatisticsLayer):
         pool: keys and values are max-pooled by this factor, as by 2 in that code.
         query_pool: queries are average-pooled by this factor and the result is enlarged bilinearly; 1 keeps every
             position a query. Keys are then pooled by `pool` after that.
-        spectral_query: False leaves the query out of the spectral normalisation (arXiv 1802.05957), as SA-RCAN does.
+        norm: of the convolutions, see `finescale.layers.norm`.
+        spectral_query: False leaves the query out of it, as SA-RCAN does.
     """
 
     def __init__(
@@ -73,16 +74,20 @@ class SelfAttention(StatisticsLayer):
         value_reduction: int = 2,
         pool: int = 2,
         query_pool: int = 1,
+        norm: Norm = "spectral",
         spectral_query: bool = True,
     ) -> None:
         super().__init__()
+
+        def convolution(c_in: int, c_out: int, norm: Norm = norm) -> nn.Module:
+            layers = normalised(nn.Conv2d(c_in, c_out, 1), norm)
+            return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
+
         hidden, inner = max(1, channels // reduction), max(1, channels // value_reduction)
         self.pool, self.query_pool = pool, query_pool
-        query = nn.Conv2d(channels, hidden, 1)
-        self.query = spectral_norm(query) if spectral_query else query
-        self.key = spectral_norm(nn.Conv2d(channels, hidden, 1))
-        self.value = spectral_norm(nn.Conv2d(channels, inner, 1))
-        self.output = spectral_norm(nn.Conv2d(inner, channels, 1))
+        self.query = convolution(channels, hidden, norm if spectral_query else "none")
+        self.key, self.value = convolution(channels, hidden), convolution(channels, inner)
+        self.output = convolution(inner, channels)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def grid(self) -> int:

@@ -1,5 +1,6 @@
 """How weights start."""
 
+import math
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -35,6 +36,9 @@ class PlainPixelShuffle(nn.PixelShuffle):
 def initialise(module: nn.Module, name: Initialisation, *, slope: float = 0.0) -> None:
     """Starts the weights of all convolutions and linear layers in `module` anew, and their biases at 0.
 
+    Of a transposed convolution the fans are what meets in one output and what one input reaches, as of any other: the
+    kernel counts only every stride-th time.
+
     A convolution that a pixel shuffle follows in an `nn.Sequential` is started by ICNR on top of it, unless that is a
     `PlainPixelShuffle`.
 
@@ -67,7 +71,9 @@ def _start(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, name: Initialisati
     constrained = parametrize.is_parametrized(layer, "weight")
     weight = layer.parametrizations.weight.original if constrained else layer.weight  # type: ignore[union-attr]
     assert isinstance(weight, Tensor)
-    if name == "kaiming-uniform":
+    if isinstance(layer, nn.ConvTranspose2d) and name != "normal":
+        _start_transposed(layer, weight, name, slope)
+    elif name == "kaiming-uniform":
         nn.init.kaiming_uniform_(weight, a=slope)
     elif name == "kaiming-normal":
         nn.init.kaiming_normal_(weight, a=slope)
@@ -82,3 +88,16 @@ def _start(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, name: Initialisati
     if constrained:
         for _ in range(_POWER_ITERATIONS if layer.training else 0):
             _ = layer.weight  # each look at it in training mode is one power iteration
+
+
+def _start_transposed(layer: nn.ConvTranspose2d, weight: Tensor, name: Initialisation, slope: float) -> None:
+    """PyTorch takes the outputs of a transposed convolution for its inputs, and its kernel as if the stride were 1."""
+    c_in, c_out, *kernel = weight.shape
+    fan_in = c_in * math.prod(kernel) / math.prod(layer.stride) / layer.groups
+    fan_out = c_out * math.prod(kernel)
+    variance = 2 / ((1 + slope**2) * fan_in) if name.startswith("kaiming") else 2 / (fan_in + fan_out)
+    if name.endswith("uniform"):
+        bound = math.sqrt(3 * variance)
+        nn.init.uniform_(weight, -bound, bound)
+    else:
+        nn.init.normal_(weight, std=math.sqrt(variance))

@@ -67,7 +67,9 @@ NETWORKS: dict[str, Entry] = {
     "unet-11": Entry(UNet, "ResNeSt-50 encoder, dense decoder", {"encoder": "resnest50", "decoder": "dense"}),
     "rcan": Entry(RCAN, "residual channel attention network"),
     "sa-rcan": Entry(
-        RCAN, "RCAN of six groups with self-attention in every block", {"groups": 6, "attention": "block"}
+        RCAN,
+        "the large one, slow on CPUs: RCAN of six groups with self-attention in every block",
+        {"groups": 6, "attention": "block"},
     ),
     "sa-rcan-group": Entry(
         RCAN, "RCAN of six groups with self-attention after every second group", {"groups": 6, "attention": "group"}

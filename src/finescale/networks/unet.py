@@ -43,6 +43,7 @@ class AttentionOptions:
     kind: Attention | None
     reduction: int
     pool: int
+    norm: Norm = "spectral"
 
 
 class AttentiveBlock(nn.Module):
@@ -54,7 +55,8 @@ class AttentiveBlock(nn.Module):
     def add_attention(self, options: AttentionOptions, channels: int) -> None:
         """Makes the layers; called last, so that they stand after the block's own."""
         self.channel = ChannelAttention(channels, reduction=options.reduction) if options.kind in _CHANNEL else None
-        self.spatial = SelfAttention(channels, pool=options.pool) if options.kind in _SPATIAL else None
+        spatial = options.kind in _SPATIAL
+        self.spatial = SelfAttention(channels, pool=options.pool, norm=options.norm) if spatial else None
 
     def attend(self, y: Tensor) -> Tensor:
         """(B, C, H, W) -> same."""
@@ -221,6 +223,7 @@ class UNet(Network):
         initialisation: of everything but a ResNet encoder, see `finescale.layers.initialisation`.
         channel_reduction: of channel attention.
         attention_pools: of the keys and values of self-attention, in each stage.
+        attention_norm: of the convolutions in self-attention, named as `norm`.
         head: channels of the upsampling head.
         global_residual: the output is added to the bicubic enlargement of the input (the
             architectures of Sabharwal and Makwana have none).
@@ -245,6 +248,7 @@ class UNet(Network):
         initialisation: Initialisation = "kaiming-uniform",
         channel_reduction: Count = 16,
         attention_pools: FourCounts = (2, 2, 2, 4),
+        attention_norm: Norm = "spectral",
         head: Count = 64,
         global_residual: bool = True,
     ) -> None:
@@ -270,7 +274,7 @@ class UNet(Network):
         self.pretrained_kind = None if encoder == "plain" else encoder
 
         def stage_blocks(number: int, c_in: int, width: int) -> nn.Module:
-            options = AttentionOptions(attention, channel_reduction, attention_pools[number])
+            options = AttentionOptions(attention, channel_reduction, attention_pools[number], attention_norm)
             if decoder == "plain":
                 return nn.Sequential(
                     unit(c_in, width), unit(width, width), *([AttentionOnly(width, options)] if attention else [])

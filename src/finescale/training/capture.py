@@ -33,21 +33,23 @@ class Captured:
         self._low, self._high = low.clone(), high.clone()
         buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
         stream = torch.cuda.Stream(low.device)
-        stream.wait_stream(torch.cuda.current_stream(low.device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                network.zero_grad(set_to_none=True)
-                loss(self._low, self._high).backward()
-        torch.cuda.current_stream(low.device).wait_stream(stream)
-        network.zero_grad(set_to_none=True)  # so that the recorded pass writes gradients and does not add to them
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
-            value = loss(self._low, self._high)
-            value.backward()
-        self._loss = value.detach()
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        try:
+            stream.wait_stream(torch.cuda.current_stream(low.device))
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP):
+                    network.zero_grad(set_to_none=True)
+                    loss(self._low, self._high).backward()
+            torch.cuda.current_stream(low.device).wait_stream(stream)
+            network.zero_grad(set_to_none=True)  # so that the recorded pass writes gradients and does not add to them
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph, stream=stream):
+                value = loss(self._low, self._high)
+                value.backward()
+            self._loss = value.detach()
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
 
     def __call__(self, low: Tensor, high: Tensor) -> Tensor:
         self._low.copy_(low)

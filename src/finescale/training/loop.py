@@ -36,8 +36,8 @@ Validate = Callable[[nn.Module, bool], tuple[float, float, Sequence[Tensor]]]
 _TICK = 0.5  # seconds
 _FORMS = 128  # of one block's code: shapes, times sizes of crops, times what is trained
 _TOO_MANY = 100  # steps in a row without a finite gradient end the run
-_TOO_HIGH = 20, 10  # a loss so many times its lowest mean, for so many ticks in a row, does, too
-_SMALL = 1e-3  # a loss that may rise by any factor
+_TOO_HIGH = 10  # ticks in a row with a loss far above its lowest mean do, too, see `Recipe.diverged`
+_SMALL, _SETTLED = 1e-3, 100  # a loss that may rise by any factor; steps after which its mean means something
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Progress:
         per_second: steps per second of late.
         spent: share of the budget.
         prepared: of `seconds`, what went into getting ready, see `Training.prepare`.
+        lowest: the least running mean of the loss, after the first steps.
     """
 
     step: int = 0
@@ -69,6 +70,7 @@ class Progress:
     per_second: float = math.nan
     spent: float = 0.0
     prepared: float = 0.0
+    lowest: float = math.inf
     validated: tuple[float, int] = (0.0, 0)
 
     @property
@@ -127,6 +129,8 @@ class Training:
         observers: are told how it goes.
         notes: plain values that are kept in every checkpoint.
         on_best: given the averaged weights when a validation is the best so far; in the first process.
+        capture: record a step once as a CUDA graph, where there is a single GPU. What the network and the objective do
+            in Python beside computing with tensors (counting steps, drawing numbers) they then do only once.
     """
 
     def __init__(
@@ -142,6 +146,7 @@ class Training:
         observers: Sequence[Observer] = (),
         notes: dict[str, Any] | None = None,
         on_best: Callable[[Progress, dict[str, Tensor]], None] | None = None,
+        capture: bool = False,
     ) -> None:
         self.network: nn.Module = network
         recipe = with_precision(recipe, world.device)
@@ -158,7 +163,7 @@ class Training:
         parallel.synchronise_norms(self.network, world)
         self._compiled = recipe.compile != "off"
         # several processes exchange gradients within the backward pass
-        self._capture = recipe.capture and world.size == 1 and world.device.type == "cuda"
+        self._capture = capture and world.size == 1 and world.device.type == "cuda"
         self._captured: Captured | None = None
         self._form: tuple[object, ...] = ()  # what the recorded pass is of
         compile_network(self.network, recipe.compile)
@@ -179,7 +184,7 @@ class Training:
         self._running_parts = [part.view_as(tensor) for part, tensor in zip(parts, self._running, strict=True)]
         self._losses = torch.zeros(2, device=world.device)  # sum, and how many
         self._skipped = torch.zeros(2, device=world.device)  # in all, and in a row
-        self._lowest, self._high = math.inf, 0  # the least running mean of the loss; ticks in a row far above it
+        self._high = 0  # ticks in a row with a loss far above its lowest mean
 
     # The run
 
@@ -394,13 +399,14 @@ class Training:
             mean = self.world.mean(torch.tensor(total / count))
             weight = 1.0 if math.isnan(progress.loss) else 1 - 0.99**steps
             progress.loss = mean if weight == 1 else progress.loss + weight * (mean - progress.loss)
-            times, ticks = _TOO_HIGH
-            self._high = self._high + 1 if mean > times * max(self._lowest, _SMALL) else 0
-            self._lowest = min(self._lowest, progress.loss)
-            if self._high >= ticks:
+            limit = self.recipe.diverged * max(progress.lowest, _SMALL)
+            self._high = self._high + 1 if mean > limit > 0 else 0
+            if progress.step >= _SETTLED:
+                progress.lowest = min(progress.lowest, progress.loss)
+            if self._high >= _TOO_HIGH:
                 raise FinescaleError(
-                    f"the loss rose from {self._lowest:.3g} to {mean:.3g} and stayed there, so the run was stopped at "
-                    f"step {progress.step}; a lower optimiser.rate may help"
+                    f"the loss rose from {progress.lowest:.3g} to {mean:.3g} and stayed there, so the run was stopped "
+                    f"at step {progress.step}; a lower optimiser.rate may help"
                 )
         skipped, in_a_row = map(int, self._skipped.tolist())
         if skipped > progress.skipped:

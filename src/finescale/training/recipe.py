@@ -188,6 +188,7 @@ class Recipe(_Strict):
             always float32. "auto" is bfloat16 where the device is fast in it.
         compile: "blocks" compiles the repeated block once, "whole" the network.
         capture: on a single GPU, start a step's kernels together, as a recorded CUDA graph.
+        diverged: a loss that stays so many times above its lowest mean ends the run; 0: it never does.
         parallel: on several processes: copies ("ddp") or parts ("fsdp") of the weights on each.
         validate_every, save_every: intervals.
     """
@@ -206,6 +207,7 @@ class Recipe(_Strict):
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     compile: Literal["off", "blocks", "whole"] = "off"
     capture: bool = True
+    diverged: float = Field(default=20.0, ge=0)
     parallel: Literal["ddp", "fsdp"] = "ddp"
     validate_every: AmountField = parse("2m")
     save_every: AmountField = parse("5m")

@@ -138,7 +138,7 @@ async def health(request: Request) -> Response:
 async def networks(request: Request) -> Response:
     """What can be asked for: trained networks, formats of results and of what can be read, limits."""
     limits = _jobs(request).limits
-    found = await run_in_threadpool(_trained)
+    found = await run_in_threadpool(studio.networks)
     return JSONResponse(
         {
             "networks": [asdict(offer) for offer in found.values()],
@@ -393,19 +393,11 @@ def _probe(file: Path) -> Info | None:
         return None
 
 
-def _trained() -> dict[str, studio.Offer]:
-    """Networks that can be used, the default first."""
-    try:
-        return studio.networks()
-    except FinescaleError as error:
-        raise HTTPException(503, "Weights on this machine cannot be read; 'finescale doctor' shows which.") from error
-
-
 def _order(
     name: str, source: tuple[int, int], kind: str | None, values: Mapping[str, str], result_pixels: int
 ) -> Order:
     """Turns the fields of a request into an order."""
-    found = _trained()
+    found = studio.networks()
     if not found:
         raise HTTPException(
             503, "There are no trained weights on this machine; 'finescale doctor' shows where they go."

@@ -35,11 +35,7 @@ class Row:
 
 
 def overview(scale: int = 4) -> list[Row]:
-    """A row for every network of the catalogue, in its order; nothing is downloaded.
-
-    Raises:
-        FinescaleError: a weight file is damaged.
-    """
+    """A row for every network of the catalogue, in its order; nothing is downloaded. Damaged files are warnings."""
     found: dict[str, dict[int, Any]] = {name: {} for name in NETWORKS}
     for weights in available():
         found[weights.name][weights.scale] = dict(weights.header.notes)

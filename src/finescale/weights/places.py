@@ -16,7 +16,9 @@ def candidates() -> list[Path]:
     """Folders in which weights may lie, in the order in which they are searched, whether they exist or not."""
     here = Path(__file__).resolve().parent
     named = os.environ.get("FINESCALE_WEIGHTS")
-    return [*([Path(named)] if named else []), here / "files", here.parents[2] / "weights", cache_folder("weights")]
+    root = here.parents[2]
+    checkout = [root / "weights"] if (root / "pyproject.toml").is_file() else []  # else it is somebody else's folder
+    return [*([Path(named)] if named else []), here / "files", *checkout, cache_folder("weights")]
 
 
 def folders() -> list[Path]:

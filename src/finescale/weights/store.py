@@ -7,6 +7,7 @@ then a download address: `$FINESCALE_WEIGHTS_URL` joined with the file's name. F
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
@@ -14,7 +15,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from finescale.cache import cache_folder
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, FinescaleWarning, UsageError, nearest
 from finescale.fetch import alone, fetch
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
@@ -46,7 +47,7 @@ def find(name: str, scale: int) -> Path | None:
 
 
 def present() -> Iterator[tuple[str, int, Path]]:
-    """Network, scale and path of all weight files on this machine that Finescale would find by name (not read)."""
+    """Network of the catalogue, scale and path of all their weight files on this machine (not read)."""
     for name in NETWORKS:
         for scale in (2, 3, 4):
             if path := places.present(name, scale):
@@ -54,13 +55,14 @@ def present() -> Iterator[tuple[str, int, Path]]:
 
 
 def available() -> Iterator[Found]:
-    """All weight files on this machine that Finescale would find by name (not verified).
-
-    Raises:
-        FinescaleError: one is damaged.
-    """
+    """As `present`, with what the files say of themselves (not verified); one that cannot be read is a warning."""
     for name, scale, path in present():
-        yield Found(name, scale, path, read_header(path))
+        try:
+            header = read_header(path)
+        except FinescaleError as error:
+            warnings.warn(str(error), FinescaleWarning, stacklevel=2)
+            continue
+        yield Found(name, scale, path, header)
 
 
 def scales(network: str | os.PathLike[str] | None = None) -> list[int]:
@@ -124,10 +126,10 @@ def _text(network: object) -> str:
 
 
 def _missing(what: str) -> FinescaleError:
-    have = sorted({f"{found.name} x{found.scale}" for found in available()})
+    have = sorted({f"{name} x{scale}" for name, scale, _ in present()})
     return FinescaleError(
-        f"there are no trained weights for {what} on this machine "
-        f"(found: {', '.join(have) or 'none'}; searched: {', '.join(map(str, folders()))})"
+        f"there are no trained weights for {what} on this machine (found: {', '.join(have) or 'none'}; searched: "
+        f"{', '.join(map(str, folders()))}; $FINESCALE_WEIGHTS names another folder, such as a checkout's weights)"
     )
 
 
