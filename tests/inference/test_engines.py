@@ -345,6 +345,16 @@ def test_shipped_networks_take_the_fast_path(path: Path) -> None:
     assert (best.name, best.precision) == (("openvino", "bfloat16") if openvino_has_bfloat16() else ("mnn", "float32"))
 
 
+def test_a_block_more_is_few_operations_more() -> None:
+    """SA-RCAN has 120 with self-attention: with a thousand each, as they once had, OpenVINO compiled for minutes."""
+    pytest.importorskip("openvino")
+    sizes = []
+    for blocks in (1, 3):
+        network = build("sa-rcan", scale=2, channels=16, groups=1, blocks=blocks)
+        sizes.append(len(translate(for_inference(network), (56, 68)).get_ops()))
+    assert (sizes[1] - sizes[0]) / 2 < 350
+
+
 def test_rounding_that_costs_too_much_is_left_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that subtracts large numbers: bfloat16 has too few digits for it."""
     pytest.importorskip("openvino")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from finescale.errors import UsageError
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.norm import InstanceNorm, normalised
-from finescale.layers.statistics import StatisticsLayer, localise
+from finescale.layers.statistics import StatisticsLayer, localise, sharing
 
 
 def test_instance_norm_equals_torch() -> None:
@@ -156,3 +156,27 @@ def test_localise_follows_the_resolution_of_a_layer() -> None:
     assert (fine.window, coarse.window, deepest.window) == (48, 6, 1)
     localise(network, None)
     assert fine.window is None
+
+
+@pytest.mark.parametrize("window", [None, 48])
+@pytest.mark.parametrize("pools", [(2, 1), (1, 4)])
+def test_fused_and_shared_attention_is_the_same(window: int | None, pools: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    layers = [SelfAttention(16, pool=pools[0], query_pool=pools[1]).eval().requires_grad_(False) for _ in range(2)]
+    for layer in layers:
+        layer.gamma.fill_(0.5)
+        localise(layer, window)
+    pictures = torch.randn(1, 16, 61, 50), torch.randn(2, 16, 61, 50), torch.randn(1, 16, 50, 61)
+    plain = [layers[1](layers[0](x)) for x in pictures]
+    for layer in layers:
+        for name in ("query", "key", "value"):  # as `for_inference` folds them
+            part = getattr(layer, name)
+            folded = nn.Conv2d(part.in_channels, part.out_channels, 1).requires_grad_(False)
+            folded.weight.copy_(part.weight)
+            folded.bias.copy_(part.bias)  # type: ignore[union-attr]
+            setattr(layer, name, folded)
+        layer.fuse()
+        assert layer.fused is not None
+    with sharing():  # one table for pictures of several sizes
+        for x, expected in zip(pictures, plain, strict=True):
+            torch.testing.assert_close(layers[1](layers[0](x)), expected, atol=1e-5, rtol=1e-5)

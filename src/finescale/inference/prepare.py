@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from finescale.errors import FinescaleWarning
 from finescale.inference.tiling import GRID
-from finescale.layers.attention import ChannelAttention
+from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.statistics import StatisticsLayer, alignment, localise
 from finescale.networks.base import Network
 
@@ -57,6 +57,9 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     for module in clone.modules():
         if parametrize.is_parametrized(module):
             _fold(module)
+    for module in clone.modules():
+        if isinstance(module, SelfAttention):
+            module.fuse()
     localise(clone, window)
     if window is not None:
         _check_grid(clone)

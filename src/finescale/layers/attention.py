@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finescale.layers.norm import Norm, normalised
-from finescale.layers.statistics import StatisticsLayer, cell_means, crop, upsample_cells, window_means
+from finescale.layers.statistics import StatisticsLayer, cell_means, crop, shared, upsample_cells, window_means
 
 
 class ChannelAttention(StatisticsLayer):
@@ -84,7 +84,8 @@ class SelfAttention(StatisticsLayer):
             return layers[0] if len(layers) == 1 else nn.Sequential(*layers)
 
         hidden, inner = max(1, channels // reduction), max(1, channels // value_reduction)
-        self.pool, self.query_pool = pool, query_pool
+        self.pool, self.query_pool, self.hidden, self.inner = pool, query_pool, hidden, inner
+        self.fused: nn.Conv2d | None = None  # see `fuse`
         self.query = convolution(channels, hidden, norm if spectral_query else "none")
         self.key, self.value = convolution(channels, hidden), convolution(channels, inner)
         self.output = convolution(inner, channels)
@@ -101,15 +102,18 @@ class SelfAttention(StatisticsLayer):
         height, width = x.shape[2:]
         step = self.query_pool
         source = cell_means(x, step) if step > 1 else x
-        query, key, value = self.query(source), self.key(source), self.value(source)
+        if self.fused is None:
+            query, pairs = self.query(source), torch.cat((self.key(source), self.value(source)), 1)
+        else:
+            query, pairs = self.fused(source).split((self.hidden, self.hidden + self.inner), 1)
         if self.pool > 1:
-            key = F.max_pool2d(key, self.pool, ceil_mode=True)
-            value = F.max_pool2d(value, self.pool, ceil_mode=True)
+            pairs = F.max_pool2d(pairs, self.pool, ceil_mode=True)
         if self.window is None:
-            mixed = _attend(_positions(query), _positions(key), _positions(value))
+            key, value = _positions(pairs).split((self.hidden, self.inner), 2)
+            mixed = _attend(_positions(query), key, value)
             mixed = mixed.transpose(1, 2).reshape(x.shape[0], -1, query.shape[2], query.shape[3])
         else:
-            mixed = self._windowed(query, key, value, self.window)
+            mixed = self._windowed(query, pairs, self.window)
         mixed = self.output(mixed)
         if step > 1:
             # autocast enlarges in float32, which everything after the layer would inherit
@@ -117,21 +121,62 @@ class SelfAttention(StatisticsLayer):
             mixed = crop(mixed, height, width)
         return x + self.gamma.to(x.dtype) * mixed
 
-    def _windowed(self, query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+    def fuse(self) -> None:
+        """Makes query, key and value by one convolution from now on, in place; for a network that is not trained."""
+        layers = [layer for layer in (self.query, self.key, self.value) if type(layer) is nn.Conv2d]
+        if len(layers) < 3 or any(layer.bias is None for layer in layers):  # norms follow
+            return
+        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]).detach() for name in ("weight", "bias"))
+        self.fused = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device="meta")
+        self.fused.weight, self.fused.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
+
+    def _windowed(self, query: Tensor, pairs: Tensor, window: int) -> Tensor:
         """Blocks of queries attend to overlapping windows of keys; (B, C', H, W) as `query` is laid out."""
-        batch, channels, height, width = query.shape
         unit, span = _window_units(window / (self.query_pool * self.pool))
-        block = span * unit * self.pool  # in queries
-        rows, columns = (height + block - 1) // block, (width + block - 1) // block
-        query = F.pad(query, (0, columns * block - width, 0, rows * block - height))
-        q = query.reshape(batch, channels, rows, block, columns, block).permute(0, 2, 4, 3, 5, 1)
-        q = q.reshape(-1, block * block, channels)  # (B rows columns), block^2, C
-        k, v = (_overlapping(t, unit, span, rows, columns) for t in (key, value))
-        inside = _overlapping(torch.ones_like(key[:, :1]), unit, span, rows, columns)[:, None, :, 0] > 0
-        mixed = _attend(q, k, v, inside)
-        mixed = mixed.reshape(batch, rows, columns, block, block, -1).permute(0, 5, 1, 3, 2, 4)
-        mixed = mixed.reshape(batch, -1, rows * block, columns * block)
-        return mixed[..., :height, :width]
+        where = tuple(map(int, (*query.shape, *pairs.shape[2:], unit, span, self.pool)))
+        cut = shared((*where, query.dtype, query.device), lambda: _Cut(query, pairs, unit, span, self.pool))
+        key, value = cut.windows(pairs).split((self.hidden, self.inner), 2)
+        return cut.joined(_attend(cut.blocks(query), key, value, cut.bias))
+
+
+class _Cut:
+    """How maps are cut into blocks of queries and the windows of keys around them; sizes alone decide it."""
+
+    def __init__(self, query: Tensor, key: Tensor, unit: int, span: int, pool: int) -> None:
+        self.batch, (self.height, self.width) = query.shape[0], query.shape[2:]
+        self.block, self.side, step = span * unit * pool, (span + 2) * unit, span * unit  # in queries, in keys
+        self.rows, self.columns = ((size + self.block - 1) // self.block for size in (self.height, self.width))
+        below, right = self.rows * self.block - self.height, self.columns * self.block - self.width
+        self.query_pad = 0, right, 0, below
+        # window (i, j) begins one unit before the block it serves
+        height, width = key.shape[2:]
+        below, right = (self.rows * span + 1) * unit - height, (self.columns * span + 1) * unit - width
+        self.key_pad = unit, right, unit, below
+        window = torch.arange(self.side, device=key.device)
+        starts = (torch.arange(count, device=key.device) * step for count in (self.rows, self.columns))
+        self.places = [(start.unsqueeze(1) + window).reshape(-1) for start in starts]
+        inside = self.windows(torch.ones_like(key.narrow(1, 0, 1))) > 0
+        self.bias = torch.zeros_like(inside, dtype=query.dtype).masked_fill(~inside, -math.inf).transpose(1, 2)
+
+    def blocks(self, query: Tensor) -> Tensor:
+        """(B, C, H, W) -> ((B rows columns), block^2, C)."""
+        channels, side = int(query.shape[1]), self.block
+        query = F.pad(query, self.query_pad).reshape(self.batch, channels, self.rows, side, self.columns, side)
+        return query.permute(0, 2, 4, 3, 5, 1).reshape(-1, side * side, channels)
+
+    def windows(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> ((B rows columns), window^2, C); zeros outside."""
+        channels, side = int(x.shape[1]), self.side
+        x = F.pad(x, self.key_pad).index_select(2, self.places[0]).index_select(3, self.places[1])
+        x = x.reshape(self.batch, channels, self.rows, side, self.columns, side)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, side * side, channels)
+
+    def joined(self, blocks: Tensor) -> Tensor:
+        """((B rows columns), block^2, C) -> (B, C, H, W)."""
+        channels, side = int(blocks.shape[2]), self.block
+        maps = blocks.reshape(self.batch, self.rows, self.columns, side, side, channels).permute(0, 5, 1, 3, 2, 4)
+        maps = maps.reshape(self.batch, channels, self.rows * side, self.columns * side)
+        return crop(maps, self.height, self.width)
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -146,37 +191,21 @@ def _window_units(keys: float) -> tuple[int, int]:
     return max(1, round(keys / 4)), 2
 
 
-def _overlapping(x: Tensor, unit: int, span: int, rows: int, columns: int) -> Tensor:
-    """Cuts (B, C, h, w) into windows of (span + 2) units, `span` units apart: ((B rows columns), window^2, C).
-
-    Window (i, j) starts at (span i - 1) units: one unit before the block it serves. Zeros outside.
-    """
-    batch, channels, height, width = x.shape
-    units = span * rows + 2, span * columns + 2
-    x = F.pad(x, (unit, (units[1] - 1) * unit - width, unit, (units[0] - 1) * unit - height))
-    x = x.reshape(batch, channels, units[0], unit, units[1], unit)
-    window = range(span + 2)
-    x = torch.stack([x[:, :, i : i + span * rows : span] for i in window], dim=3)  # B C rows w unit S unit
-    x = torch.stack([x[..., j : j + span * columns : span, :] for j in window], dim=6)  # B C rows w unit columns w unit
-    side = (span + 2) * unit
-    return x.permute(0, 2, 5, 3, 4, 6, 7, 1).reshape(-1, side * side, channels)
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(q k^T) v without a temperature, as in SAGAN; (B, N, C), (B, M, C), (B, M, C') -> (B, N, C').
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(q k^T + bias) v without a temperature, as in SAGAN; (B, N, C), (B, M, C), (B, M, C') -> (B, N, C').
 
     The fast path on the CPU never builds the N x M matrix, but only where all three have the same width: the narrower
-    are filled up with zeros, which changes no product.
+    are filled up with zeros, which changes no product. The bias is (B, 1, M).
     """
-    width = max(query.shape[2], value.shape[2])
-    fill = width - query.shape[2]
-    query, key = F.pad(query, (0, fill)), F.pad(key, (0, fill))
-    padded_value = F.pad(value, (0, width - value.shape[2]))
-    bias = None
-    if mask is not None:
-        bias = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, -math.inf)
-        bias = bias.unsqueeze(1)
-    mixed = F.scaled_dot_product_attention(
-        query.unsqueeze(1), key.unsqueeze(1), padded_value.unsqueeze(1), attn_mask=bias, scale=1.0
-    )
-    return mixed.squeeze(1)[..., : value.shape[2]]
+    inner = int(value.shape[2])
+    width = max(int(query.shape[2]), inner)
+    query, key, padded = (_filled(t, width).unsqueeze(1) for t in (query, key, value))
+    mask = None if bias is None else bias.unsqueeze(1)
+    mixed = F.scaled_dot_product_attention(query, key, padded, attn_mask=mask, scale=1.0).squeeze(1)
+    return mixed if inner == width else mixed[..., :inner]
+
+
+def _filled(x: Tensor, width: int) -> Tensor:
+    """(B, N, C) -> (B, N, width), zeros behind."""
+    missing = width - int(x.shape[2])
+    return F.pad(x, (0, missing)) if missing else x

@@ -10,10 +10,41 @@ grid meets the same windows as the whole picture does.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+T = TypeVar("T")
+_SHARED: ContextVar[dict[object, Any] | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Within it, what depends on sizes alone is computed once for all layers: a network has a hundred of them.
+
+    Translators, too, write it down once.
+    """
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def shared(key: object, make: Callable[[], T]) -> T:
+    """What `make` gives, of the first layer that asked for it by this key within `sharing`."""
+    table = _SHARED.get()
+    if table is None:
+        return make()
+    if key not in table:
+        table[key] = make()
+    made: T = table[key]
+    return made
 
 
 class StatisticsLayer(nn.Module):

@@ -17,7 +17,7 @@ from finescale.errors import FinescaleError
 if TYPE_CHECKING:
     from finescale.networks.base import Network
 
-VERSION = 13  # of what is stored and of how networks are translated; another one leaves old entries unread
+VERSION = 14  # of what is stored and of how networks are translated; another one leaves old entries unread
 
 _MAKING = threading.Lock()
 T = TypeVar("T")

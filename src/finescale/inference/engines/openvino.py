@@ -144,10 +144,11 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
     with exactly(x.device):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(network, x, check_trace=False)
+            # a function: of a module the tracer keeps the scopes of a hundred layers apart, which takes minutes
+            traced = torch.jit.trace(lambda x: network(x), x, check_trace=False)
         manager = FrontEndManager()
         frontend = manager.load_by_framework("pytorch")
-        graph = traced.inlined_graph  # its nodes do not outlive it
+        graph = traced.graph  # its nodes do not outlive it
         if all(next(node.inputs()).type().dim() == 4 for node in graph.findAllNodes("aten::pixel_shuffle")):
             frontend.add_extension(ConversionExtension("aten::pixel_shuffle", _depth_to_space))
         decoder = TorchScriptPythonDecoder(traced)  # the frontend does not keep it alive
