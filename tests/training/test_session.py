@@ -67,7 +67,7 @@ needs_tools = pytest.mark.skipif(
 def test_the_pages_sessions_train_what_they_say(example: str, tmp_path: Path) -> None:
     _, calls = session(tmp_path, example)
     trainings = [call for call in calls if "train" in call]
-    assert len(trainings) >= 2
+    assert trainings
     for call in trainings:
         args = parser().parse_args(call[call.index("finescale") + 1 :])
         recipe = load(ROOT / "recipes" / Path(args.recipe).name, args.overrides)
