@@ -337,7 +337,11 @@ def test_without_a_folder_for_temporary_files_another_engine_computes(monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", SHIPPED_WEIGHTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",  # SA-RCAN's 120 blocks add up what bfloat16 rounds, so it is left to float32
+    [path for path in SHIPPED_WEIGHTS if not path.stem.startswith("sa-rcan-x")],
+    ids=lambda path: path.stem,
+)
 def test_shipped_networks_take_the_fast_path(path: Path) -> None:
     needs("openvino")
     needs("mnn")
