@@ -1,6 +1,6 @@
 """Makes again everything in the documentation that depends on the shipped weights.
 
-    python docs/refresh.py --data DATA             # all parts, two hours on two cores: SA-RCAN at x2 takes most
+    python docs/refresh.py --data DATA             # all parts: hours on two cores, SA-RCAN's at x2 most of them
     python docs/refresh.py results --scales 3 ...  # some scales only
     python docs/refresh.py tables gallery          # without the benchmark runs: a few minutes
 

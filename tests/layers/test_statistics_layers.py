@@ -8,6 +8,7 @@ from finescale.errors import UsageError
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.norm import InstanceNorm, normalised
 from finescale.layers.statistics import StatisticsLayer, localise, sharing
+from finescale.networks.catalogue import build
 
 
 def test_instance_norm_equals_torch() -> None:
@@ -180,3 +181,15 @@ def test_fused_and_shared_attention_is_the_same(window: int | None, pools: tuple
     with sharing():  # one table for pictures of several sizes
         for x, expected in zip(pictures, plain, strict=True):
             torch.testing.assert_close(layers[1](layers[0](x)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_local_windows_compile_in_one_piece() -> None:
+    torch.manual_seed(0)
+    network = build("sa-rcan", scale=2, channels=16, groups=1, blocks=2).eval().requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, SelfAttention):
+            module.gamma.fill_(0.5)
+    localise(network, 48)
+    x = torch.rand(1, 3, 56, 68)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), network(x))

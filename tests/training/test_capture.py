@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.training.test_loop import Record
 from torch import Tensor, nn
 
 from finescale.networks import catalogue
@@ -29,22 +30,6 @@ class Random:
         self.patch = patch
 
 
-class Lines:
-    """What was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def tick(self, progress: object) -> None: ...
-
-    def validated(self, progress: object, samples: object) -> None: ...
-
-    def said(self, text: str) -> None:
-        self.lines.append(text)
-
-    def close(self) -> None: ...
-
-
 def trained(tmp_path: Path, network: str, compile: str, *, capture: bool) -> tuple[Training, list[str]]:
     small = {"channels": 16, "groups": 2, "blocks": 2, "reduction": 4, "attention_reduction": 2}
     recipe = parse_recipe(
@@ -62,7 +47,7 @@ def trained(tmp_path: Path, network: str, compile: str, *, capture: bool) -> tup
         "a test",
     )
     torch.manual_seed(0)
-    lines = Lines()
+    record = Record()
     training = Training(
         catalogue.build(network, scale=2, **recipe.arguments).cuda(),
         Random(32),
@@ -70,11 +55,11 @@ def trained(tmp_path: Path, network: str, compile: str, *, capture: bool) -> tup
         nn.functional.l1_loss,
         world=World(0, 1, torch.device("cuda", 0)),
         out=tmp_path / f"{network}-{compile}-{capture}",
-        observers=[lines],
+        observers=[record],
         capture=capture,
     )
     assert training.run()
-    return training, lines.lines
+    return training, record.lines
 
 
 @pytest.mark.parametrize(("network", "compile"), [("sa-rcan", "off"), ("sa-rcan", "blocks"), ("unet-9", "off")])

@@ -27,8 +27,11 @@ _SHARED: ContextVar[dict[object, Any] | None] = ContextVar("shared", default=Non
 def sharing() -> Iterator[None]:
     """Within it, what depends on sizes alone is computed once for all layers: a network has a hundred of them.
 
-    Translators, too, write it down once.
+    Translators, too, write it down once. `torch.compile` knows no context variables, and finds common parts by itself.
     """
+    if torch.compiler.is_compiling():
+        yield
+        return
     token = _SHARED.set({})
     try:
         yield
@@ -38,7 +41,7 @@ def sharing() -> Iterator[None]:
 
 def shared(key: object, make: Callable[[], T]) -> T:
     """What `make` gives, of the first layer that asked for it by this key within `sharing`."""
-    table = _SHARED.get()
+    table = None if torch.compiler.is_compiling() else _SHARED.get()
     if table is None:
         return make()
     if key not in table:

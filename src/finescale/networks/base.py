@@ -1,7 +1,6 @@
 """What every super-resolution network here has in common: its contract, its padding, its record of itself."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,11 +67,10 @@ class Network(nn.Module):
         height, width = x.shape[2:]
         if self.multiple > 1:
             x = pad_to_multiple(x, self.multiple)
-        compiling = torch.compiler.is_compiling()
-        with nullcontext() if compiling else sharing():
+        with sharing():
             y = self.enlarge(x)
         tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if not tracing and not compiling:
+        if not tracing and not torch.compiler.is_compiling():
             wanted = (len(x), 3, x.shape[2] * self.scale, x.shape[3] * self.scale)
             if y.shape != wanted:  # tiles would be cut out of it at wrong places
                 raise ValueError(f"{type(self).__name__}.enlarge should give {wanted}, not {tuple(y.shape)}")
