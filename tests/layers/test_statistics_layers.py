@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from finescale.errors import UsageError
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.norm import InstanceNorm, normalised
+from finescale.layers.spectral import normalise, spectral_norm
 from finescale.layers.statistics import StatisticsLayer, localise, sharing
 from finescale.networks.catalogue import build
 
@@ -72,6 +73,50 @@ def test_spectral_norm_bounds_the_largest_singular_value() -> None:
     assert isinstance(weight, Tensor)
     largest = torch.linalg.svdvals(weight.detach().flatten(1).double())[0]
     assert abs(largest - 1) < 1e-3
+
+
+def test_spectral_norm_is_that_of_pytorch() -> None:
+    """The same start, iterations, weights and gradients; and the same for many layers at once."""
+    ours, theirs = ([nn.Conv2d(8, 16, 3) for _ in range(3)] for _ in range(2))
+    for mine, other in zip(ours, theirs, strict=True):
+        other.load_state_dict(mine.state_dict())
+        torch.manual_seed(0)
+        spectral_norm(mine)
+        torch.manual_seed(0)
+        nn.utils.parametrizations.spectral_norm(other)
+        assert mine.state_dict().keys() == other.state_dict().keys()
+    for together in (False, True):
+        if together:
+            chains = [mine.get_submodule("parametrizations.weight") for mine in ours]
+            norms = [chain.get_submodule("0") for chain in chains]
+            mine_now = normalise(norms, [chain.get_parameter("original") for chain in chains])  # type: ignore[arg-type]
+        else:
+            mine_now = [mine.weight for mine in ours]
+        expected = [other.weight for other in theirs]
+        torch.testing.assert_close(mine_now, expected)
+        for weights in (mine_now, expected):
+            torch.stack([(weight.square() * torch.arange(9.0).view(3, 3)).sum() for weight in weights]).sum().backward()
+        for mine, other in zip(ours, theirs, strict=True):
+            name = "parametrizations.weight.original"
+            torch.testing.assert_close(mine.get_parameter(name).grad, other.get_parameter(name).grad)
+            torch.testing.assert_close(mine.state_dict(), other.state_dict())
+
+
+def test_self_attention_is_the_same_in_training() -> None:
+    """There query, key and value are one convolution, filled up to whole eights of channels."""
+    torch.manual_seed(0)
+    for reductions in ((16, 16), (4, 2)):
+        layer = SelfAttention(64, reduction=reductions[0], value_reduction=reductions[1], norm="none")
+        layer.gamma.data.fill_(0.7)
+        for window in (None, 12):
+            layer.window = window
+            x = torch.randn(2, 64, 24, 20, requires_grad=True)
+            results = []
+            for training in (True, False):
+                y = layer.train(training)(x)
+                results.append((y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])))
+            for mine, other in zip(*results, strict=True):
+                torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5 * float(results[1][1].abs().max()))
 
 
 def test_self_attention_starts_as_identity_and_equals_its_formula() -> None:

@@ -1,16 +1,85 @@
-"""Spectral normalisation of networks that can be sent to other processes."""
+"""Spectral normalisation (arXiv 1802.05957): of one layer, or of many at once."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
-from torch import nn
-from torch.nn.utils import parametrizations
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+_ITERATIONS = 15  # after which a random start no longer shows
+_EPSILON = 1e-12
+
+
+class SpectralNorm(nn.Module):
+    """The parametrisation: a weight divided by its largest singular value, as PyTorch's own (algorithm 1).
+
+    (c_out, c_in, ...) -> the same. In training every look at the weight is one power iteration.
+
+    Attributes:
+        given: the weight comes normalised already, by `normalise`.
+    """
+
+    _u: Tensor
+    _v: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.given = False
+        matrix = weight.detach().flatten(1)
+        start = (F.normalize(matrix.new_empty(size).normal_(), dim=0, eps=_EPSILON) for size in matrix.shape)
+        u, v = (vector.unsqueeze(0) for vector in start)
+        for _ in range(_ITERATIONS):
+            u, v = _iterate(matrix.unsqueeze(0), v)
+        self.register_buffer("_u", u[0])
+        self.register_buffer("_v", v[0])
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight if self.given else normalise([self], [weight])[0]
+
+
+def normalise(norms: Sequence[SpectralNorm], weights: Sequence[Tensor]) -> list[Tensor]:
+    """The weights of many layers divided by their largest singular values, in one batch and their own precision.
+
+    Args:
+        norms: of the layers; in training mode each takes one power iteration.
+        weights: of one shape (c_out, c_in, ...).
+    """
+    kind = weights[0].device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        matrices = torch.stack([weight.flatten(1) for weight in weights])
+        u, v = (torch.stack([getattr(norm, name) for norm in norms]) for name in ("_u", "_v"))
+        if norms[0].training:
+            with torch.no_grad():
+                u, v = _iterate(matrices, v)
+                for name, vectors in (("_u", u), ("_v", v)):
+                    torch._foreach_copy_([getattr(norm, name) for norm in norms], list(vectors.unbind()))
+        made = (matrices / (u.unsqueeze(1) @ matrices @ v.unsqueeze(2))).unbind()
+    return [
+        matrix.view(weight.shape).contiguous(
+            memory_format=torch.contiguous_format if weight.is_contiguous() else torch.channels_last
+        )
+        for matrix, weight in zip(made, weights, strict=True)
+    ]
+
+
+def _iterate(matrices: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """One power iteration: (N, c_out, K), (N, K) -> left (N, c_out) and right (N, K) singular vectors."""
+    u = F.normalize((matrices @ v.unsqueeze(2)).squeeze(2), dim=1, eps=_EPSILON)
+    v = F.normalize((matrices.mT @ u.unsqueeze(2)).squeeze(2), dim=1, eps=_EPSILON)
+    return u, v
 
 
 def spectral_norm(convolution: nn.Conv2d) -> nn.Module:
-    """PyTorch's (arXiv 1802.05957), of which it makes a class that refuses to be pickled: this one can be."""
-    made = parametrizations.spectral_norm(convolution)
-    type(made).__reduce_ex__ = _reduce  # type: ignore[assignment]
-    return made
+    """Normalises a convolution's weight, in place.
+
+    PyTorch makes it a class of its own, which refuses to be pickled: this one can be.
+    """
+    parametrize.register_parametrization(convolution, "weight", SpectralNorm(convolution.weight))
+    type(convolution).__reduce_ex__ = _reduce  # type: ignore[assignment]
+    return convolution
 
 
 def _reduce(self: nn.Module, _: object) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from finescale.training.ema import EMA
 from finescale.training.parallel import Distributed, World
 from finescale.training.recipe import Recipe
 from finescale.training.schedule import Moment
+from finescale.training.weights import StepWeights
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 # (network, whether the run ends here) -> PSNR-Y in dB, SSIM-Y or NaN (it takes time, so only at the end of a run), and
@@ -130,7 +131,8 @@ class Training:
         notes: plain values that are kept in every checkpoint.
         on_best: given the averaged weights when a validation is the best so far; in the first process.
         capture: record a step once as a CUDA graph, where there is a single GPU. What the network and the objective do
-            in Python beside computing with tensors (counting steps, drawing numbers) they then do only once.
+            in Python beside computing with tensors (counting steps, drawing numbers) they then do only once, and
+            convolutions and linear layers get rounded weights, see `StepWeights`.
     """
 
     def __init__(
@@ -165,6 +167,7 @@ class Training:
         # several processes exchange gradients within the backward pass
         self._capture = capture and world.size == 1 and world.device.type == "cuda"
         self._captured: Captured | None = None
+        self._weights = StepWeights(network, _arithmetic(recipe)) if self._capture else None
         self._form: tuple[object, ...] = ()  # what the recorded pass is of
         compile_network(self.network, recipe.compile)
         self.members = groups.assign(self.network, recipe.active_groups)
@@ -173,8 +176,7 @@ class Training:
         self.distributed = Distributed(self.network, recipe.parallel, world)
         if self.distributed.sharded:  # the parameters are other objects now
             self.members = groups.assign(self.network, recipe.active_groups)
-        arithmetic = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
-        self.optimiser = groups.optimiser(self.members, recipe.optimiser, dtype=arithmetic)
+        self.optimiser = groups.optimiser(self.members, recipe.optimiser, dtype=_arithmetic(recipe))
         self.ema = EMA(self.network, recipe.optimiser.average)
         statistics = ("running_mean", "running_var")  # batch norms take them in before a step is found to be bad
         self._running = [tensor for name, tensor in self.network.named_buffers() if name.endswith(statistics)]
@@ -316,7 +318,7 @@ class Training:
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise
-                self._capture = False
+                self._capture, self._weights = False, None
                 reason = str(error).split("\n", 1)[0][:160]
                 self._say(f"a step could not be recorded ({reason}), so its kernels are started one by one")
         if self._capture:
@@ -329,7 +331,7 @@ class Training:
 
     def _loss(self, low: Tensor, high: Tensor) -> Tensor:
         with self.autocast(), nullcontext() if self._compiled else self._uncompiled():
-            output = self.distributed.model(low)
+            output = (self._weights or self.distributed.model)(low)
         return self.objective(output.float(), high)
 
     def _apply(self, loss: Tensor) -> None:
@@ -527,6 +529,10 @@ def with_precision(recipe: Recipe, device: torch.device) -> Recipe:
     if recipe.precision != "auto":
         return recipe
     return recipe.model_copy(update={"precision": "bfloat16" if fast_bfloat16(device) else "float32"})
+
+
+def _arithmetic(recipe: Recipe) -> torch.dtype:
+    return torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
 
 
 def compile_network(network: nn.Module, how: str) -> None:

@@ -1,0 +1,86 @@
+"""Weights made for all layers at once are those that every layer makes for itself."""
+
+import copy
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finescale.layers.spectral import SpectralNorm, spectral_norm
+from finescale.networks import catalogue
+from finescale.training.loop import compile_network
+from finescale.training.weights import StepWeights
+
+SMALL: dict[str, dict[str, Any]] = {
+    "sa-rcan": {"channels": 16, "groups": 2, "blocks": 2, "reduction": 4, "attention_reduction": 4},
+    "unet-9": {"encoder": "resnet18", "norm": "spectral"},
+    "unet-1": {"encoder": "plain", "widths": (32, 16, 16, 8, 8), "norm": "batch"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "compile", "dtype", "tolerance"),
+    [
+        ("sa-rcan", "off", torch.float64, 1e-9),
+        ("unet-9", "off", torch.float64, 1e-9),
+        ("unet-1", "off", torch.float64, 1e-9),
+        ("sa-rcan", "off", torch.bfloat16, 2e-2),
+        pytest.param("sa-rcan", "blocks", torch.bfloat16, 2e-2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_step_is_the_same(name: str, compile: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Output, gradients and the vectors of spectral norms, with some of the network frozen."""
+    torch.manual_seed(0)
+    plain = catalogue.build(name, scale=2, **SMALL[name])
+    for part, parameter in plain.named_parameters():
+        if part.endswith("gamma"):
+            nn.init.constant_(parameter, 0.1)
+    plain.train().to(torch.float64 if dtype == torch.float64 else torch.float32)
+    plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = plain.get_submodule("head" if name == "sa-rcan" else "encoder")
+    frozen.requires_grad_(False).eval()
+    together = copy.deepcopy(plain)
+    compile_network(together, compile)
+    weights = StepWeights(together, dtype)
+    x = torch.rand(2, 3, 32, 32, dtype=next(plain.parameters()).dtype)
+    for _ in range(2):
+        outputs = []
+        for network, call in ((plain, plain), (together, weights)):
+            network.zero_grad()
+            with nullcontext() if dtype == torch.float64 else torch.autocast("cpu", dtype):
+                output = call(x)
+            output.to(x.dtype).square().mean().backward()
+            outputs.append(output.to(x.dtype))
+        assert (outputs[1] - outputs[0]).abs().max() <= tolerance * outputs[0].abs().max()
+        largest = max(float(p.grad.norm()) for p in plain.parameters() if p.grad is not None)
+        for (part, mine), theirs in zip(together.named_parameters(), plain.parameters(), strict=True):
+            assert (mine.grad is None) == (theirs.grad is None), part
+            if mine.grad is not None and theirs.grad is not None:
+                assert mine.grad.dtype == mine.dtype
+                difference = float((mine.grad - theirs.grad).norm())
+                # some gradients are next to nothing, and all rounding
+                assert difference <= 5 * tolerance * (float(theirs.grad.norm()) + 1e-3 * largest), part
+        for (part, ours), others in zip(together.named_buffers(), plain.buffers(), strict=True):
+            assert torch.allclose(ours.double(), others.double(), rtol=tolerance, atol=tolerance), part
+    assert not any(module.given for module in together.modules() if isinstance(module, SpectralNorm))
+
+
+def test_weights_that_are_used_for_more_are_left_alone() -> None:
+    """A layer of another class, or with another parametrisation, may compute with its weight in float32."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.weight.dtype == torch.float32
+            return nn.functional.conv2d(x, self.weight - self.weight.mean(), self.bias, padding=1)
+
+    torch.manual_seed(0)
+    weighted = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1))
+    network = nn.Sequential(Standardised(3, 4, 3, padding=1), weighted, spectral_norm(nn.Conv2d(4, 3, 1))).train()
+    weights = StepWeights(network, torch.bfloat16)
+    assert set(weights._rounded) == {"2.parametrizations.weight.original", "2.bias"}
+    x = torch.rand(1, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        network.eval()
+        assert torch.equal(weights(x), network(x))
