@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 from finescale.errors import FinescaleError, UsageError
 
 if TYPE_CHECKING:
-    from finescale.inference.upscale import upscale
+    from finescale.inference.flow import upscale_file
+    from finescale.inference.upscale import Upscaler, upscale
     from finescale.networks.catalogue import names as networks
     from finescale.weights.store import load
 
 __version__ = "0.1.0"
-__all__ = ["FinescaleError", "UsageError", "__version__", "load", "networks", "upscale"]
+__all__ = ["FinescaleError", "Upscaler", "UsageError", "__version__", "load", "networks", "upscale", "upscale_file"]
 
 _LAZY = {
+    "Upscaler": ("finescale.inference.upscale", "Upscaler"),
     "upscale": ("finescale.inference.upscale", "upscale"),
+    "upscale_file": ("finescale.inference.flow", "upscale_file"),
     "load": ("finescale.weights.store", "load"),
     "networks": ("finescale.networks", ""),  # the room itself can be called
 }

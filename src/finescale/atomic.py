@@ -1,5 +1,6 @@
 """Files that appear whole under their name, or not at all."""
 
+import errno
 import os
 import secrets
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from finescale.errors import FinescaleError, TakenError, system_reason
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 @contextmanager
@@ -89,11 +92,14 @@ def place(target: Path, overwrite: bool) -> Path:
     return Path(os.path.realpath(target)) if overwrite else target
 
 
-def locked(descriptor: int) -> bool:
+def locked(descriptor: int, *, wait: bool = False) -> bool:
     """Locks an open file (on POSIX systems also a folder) until it is closed; False where another process holds it.
 
-    Raises:
-        OSError: the file system has no locks.
+    On a file system without locks, as some of clusters and in the cloud are, every process has it.
+
+    Args:
+        descriptor: of the file.
+        wait: until it is free; not on Windows.
     """
     try:
         if sys.platform == "win32":
@@ -103,9 +109,12 @@ def locked(descriptor: int) -> bool:
         else:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, PermissionError):  # in Windows's words the latter
         return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
     return True
 
 

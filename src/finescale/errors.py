@@ -21,6 +21,10 @@ class TakenError(FinescaleError):
     """A file that was to be written exists already, or another process is writing it."""
 
 
+class ShortOfMemoryError(FinescaleError):
+    """Memory did not suffice; the same work may succeed another time."""
+
+
 class FinescaleWarning(UserWarning):
     """Something a person should know although the work goes on."""
 

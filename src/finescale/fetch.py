@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, InvalidURL
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from finescale.atomic import writing
+from finescale.atomic import locked, writing
 from finescale.errors import FinescaleError
 
 Report = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
@@ -116,9 +117,7 @@ def alone(part: Path) -> Iterator[None]:
 
     Not so on Windows, which replaces no file that is open: two that bring one file there at once may both fail.
     """
-    try:
-        import fcntl
-    except ImportError:
+    if not find_spec("fcntl"):
         part.touch()
         try:
             yield
@@ -127,7 +126,7 @@ def alone(part: Path) -> Iterator[None]:
         return
     while True:
         with open(part, "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locked(file.fileno(), wait=True)
             if not part.exists() or part.stat().st_ino != os.fstat(file.fileno()).st_ino:
                 continue  # another process had it, and has put it in place or taken it away
             try:

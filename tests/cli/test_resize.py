@@ -159,3 +159,26 @@ def test_what_cannot_be_cropped_is_named(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr()
     assert "tiny.png: " in said.err
     assert said.out == "1 resized, 1 failed\n"
+
+
+def test_a_folder_goes_on_where_it_was_and_past_what_is_in_the_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/1.png", "b/2.png", "3.png"):
+        photo(tmp_path / "in" / name)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a").touch()  # where a folder belongs
+    command = ["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2"]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "1.png: cannot be written" in said.err
+    assert said.out == "2 resized, 1 failed\n"
+    before = (tmp_path / "out" / "3.png").stat().st_mtime_ns
+    (tmp_path / "out" / "a").unlink()
+    assert main(command) == 0
+    assert capsys.readouterr().out == "1 resized, 2 already there\n"
+    assert (tmp_path / "out" / "3.png").stat().st_mtime_ns == before
+    assert main([*command[:2], command[1], "--scale", "2"]) == 1  # the pictures themselves are no results
+    assert "3.png: already exists" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 0
+    assert capsys.readouterr().out == "3 resized\n"

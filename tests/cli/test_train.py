@@ -183,6 +183,23 @@ def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.Ca
         assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="folders are locked on POSIX systems only")
+def test_nothing_is_read_or_left_before_the_folder_is_ours(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*command, "--set", 'groups=[{match="nonsense"}]']) == 2
+    assert not (tmp_path / "run").exists()
+
+    def read_last(folder: Path) -> None:
+        raise AssertionError("another process may be writing it")
+
+    monkeypatch.setattr(checkpoints, "read_last", read_last)
+    with checkpoints.alone(tmp_path / "run"):
+        assert main([*command, "--resume"]) == 1
+    assert "another process is training there" in capsys.readouterr().err
+
+
 def test_an_unwritable_folder_is_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert main(["train", str(recipe), "--out", str(tmp_path / "file" / "run"), "--device", "cpu"]) == 1

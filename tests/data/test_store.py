@@ -13,7 +13,8 @@ from PIL import Image
 from finescale.data import store
 from finescale.data.store import Store
 from finescale.errors import FinescaleError, UsageError
-from finescale.images.files import read
+from finescale.images.files import read, write
+from finescale.images.picture import Picture
 from finescale.images.resize import resize
 
 
@@ -141,3 +142,14 @@ def test_reads_grey_sixteen_bit_turned_and_transparent_pictures(tmp_path: Path) 
     assert read(tmp_path / "turned.jpg").rgb.shape == (8, 6, 3)
     Image.new("RGBA", (8, 6), (10, 20, 30, 0)).save(tmp_path / "clear.png")
     assert read(tmp_path / "clear.png").rgb[0, 0].tolist() == [10, 20, 30]
+
+
+def test_hidden_colours_are_not_learned(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    alpha = np.zeros((48, 48), np.uint8)
+    alpha[:24] = 255
+    write(Picture(noise, alpha), tmp_path / "a.png")
+    list(store.prepare(store.find_pictures([tmp_path]), tmp_path / "s", (2,)))
+    seen = Store(tmp_path / "s").picture(0).permute(1, 2, 0).numpy()
+    assert np.array_equal(seen[:24], noise[:24])
+    assert (seen[24:] == 255).all()

@@ -1,5 +1,6 @@
 import io
 import math
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,23 @@ def test_speed_in_a_process_of_its_own(tiny: Path) -> None:
     assert made.memory is None or 50 < made.memory < 2000
     with pytest.raises(FinescaleError, match=r"could not be timed .*'abacus' is not one of"):
         measure_apart(str(tiny), 2, {"engine": "abacus"}, (8, 6), repeats=1)
+
+
+@pytest.mark.parametrize(
+    ("printed", "words"),
+    [("a library was here\n{...}\n", None), ("nothing of use\n", "did not say"), ("", "did not say")],
+)
+def test_what_a_library_prints_does_not_stop_the_measuring(
+    printed: str, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = printed.replace("{...}", '{"seconds": 1.5, "memory": 20}')
+    done = subprocess.CompletedProcess([], 0, printed, "")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    if words is None:
+        assert measure_apart("a", 2, {}).seconds == 1.5
+    else:
+        with pytest.raises(FinescaleError, match=words):
+            measure_apart("a", 2, {})
 
 
 def test_speed_runs_once_more_to_warm_up() -> None:

@@ -94,3 +94,17 @@ def test_an_engine_survives_a_damaged_cache(folder: Path, engine: str) -> None:
             assert entry is not None
             compiled.write(path.name, entry[0], b"from another version")
         np.testing.assert_allclose(choose(network, engine=engine, precision="float32").run(x), wanted, atol=1e-6)
+
+
+def test_what_was_long_not_used_goes_where_all_is_too_much(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "LIMIT", 3500)
+    for i, name in enumerate("abc"):
+        compiled.write(name, {}, bytes(1000))
+        os.utime(folder / name, (1000 + i, 1000 + i))
+    (folder / "d.0000.part").write_bytes(b"a writer that was killed")
+    os.utime(folder / "d.0000.part", (1000, 1000))
+    assert compiled.read("a") is not None  # so it is b that was longest not used
+    compiled.write("e", {}, bytes(1000))
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "c", "e"]
+    compiled.write("f", {}, bytes(9000))  # more than there may be: what is in use now is left alone
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "e", "f"]

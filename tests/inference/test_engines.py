@@ -1,5 +1,6 @@
 """Engines: all give PyTorch's picture, "auto" takes the fastest, impossible wishes are refused."""
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -34,7 +35,7 @@ from finescale.inference.engines.openvino import _HINTS, MEMORY, OpenVINOEngine,
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
 from finescale.inference.engines.source import Source
 from finescale.inference.photograph import photograph
-from finescale.inference.prepare import for_inference
+from finescale.inference.prepare import for_inference, full_float32
 from finescale.inference.tiling import Array, enlarge
 from finescale.inference.upscale import Upscaler
 from finescale.layers.statistics import alignment
@@ -688,12 +689,16 @@ def test_openvino_does_not_keep_what_it_compiled_for_every_size() -> None:
     assert marks[1] - marks[0] < 20, f"{marks} MiB"
 
 
-@pytest.mark.parametrize(("engine", "setting"), [("torch", "float64"), ("torch", "device"), ("openvino", "autocast")])
+@pytest.mark.parametrize(
+    ("engine", "setting"),
+    [("torch", "float64"), ("torch", "device"), ("openvino", "autocast"), ("onnx", "float64"), ("onnx", "logger")],
+)
 def test_what_the_program_around_asks_of_torch_changes_nothing(
     engine: str, setting: str, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if engine == "openvino":
-        pytest.importorskip("openvino")
+    needs(engine)
+    logger = logging.getLogger("torch.onnx")
+    monkeypatch.setattr(logger, "level", logging.INFO)
     x, path = picture(20, 24), tiny_weights / f"{DEFAULT}-x2.safetensors"
     wanted = Upscaler(path, device="cpu", engine=engine, precision="float32").pixels(x)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is prepared yet
@@ -707,6 +712,7 @@ def test_what_the_program_around_asks_of_torch_changes_nothing(
         finally:
             torch.set_default_dtype(torch.float32)
     np.testing.assert_array_equal(found, wanted)
+    assert logger.level == logging.INFO
     assert torch.equal(torch.get_rng_state(), before)  # a seeded program goes on as it would have
 
 
@@ -772,3 +778,34 @@ def test_threads_that_begin_together_translate_once(
         list(threads.map(lambda _: choose(network, device="cpu", engine=engine, precision="float32"), range(3)))
     assert len(traced) == 1
     assert [*warnings.filters] == before  # silenced only meanwhile
+
+
+def test_what_is_exact_is_made_once_and_by_pytorch_where_openvino_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    openvino = pytest.importorskip("finescale.inference.engines.openvino")
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(openvino, "pick_precision", lambda core, precision="auto": "bfloat16")
+    monkeypatch.setitem(openvino.TOLERANCE, "bfloat16", 0.0)
+    up = Upscaler(tiny_network(2), device="cpu", engine="openvino")
+    assert up.engine.precision == "bfloat16"
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(openvino.TOLERANCE, "float32", 1e9)  # it refuses
+    exact = up.engine.exact()
+    assert exact is not None
+    assert (exact.name, exact.precision) == ("torch", "float32")
+    assert up.engine.exact() is exact
+    assert up.engine_for(np.uint16) is exact
+    assert exact.exact() is None
+
+
+def test_float32_is_no_tf32_on_a_gpu() -> None:
+    """Of the settings; a GPU is not needed."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    with full_float32(torch.device("cuda")):
+        assert not matmul.allow_tf32
+        assert not cudnn.allow_tf32
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == before

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
-from finescale.errors import FinescaleError
+import finescale
+from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
 from finescale.images.encoders import Layout
 from finescale.images.picture import Picture
@@ -310,3 +312,46 @@ def test_a_result_too_large_for_its_format_is_refused_before_the_work(tmp_path: 
     done.run([job], lambda name, count: None)
     assert "WEBP holds at most 16383 pixels per side, not 16400" in str(done.failures[job])
     assert not shapes(networks)
+
+
+def test_what_is_wrong_with_the_items_themselves_is_not_their_end() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more names")
+
+    with Prefetcher(items(), bytes, weight=len, limit=5) as made:
+        assert made.pop() == (1, b"\0")
+        with pytest.raises(ValueError, match="no more names"):
+            made.peek()
+
+    def weight(made: bytes) -> int:
+        raise OverflowError
+
+    with Prefetcher([1, 2], bytes, weight=weight, limit=5) as made, pytest.raises(OverflowError):
+        made.pop()
+
+
+def test_from_file_to_file(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`finescale.upscale_file` keeps what a Pillow image or an array would lose."""
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    small = Picture(picture(20, 24, np.uint16), picture(20, 24, np.uint16)[..., 0], resolution=(300.0, 300.0))
+    files.write(small, tmp_path / "a.png")
+    seen: list[float] = []
+    size = finescale.upscale_file(tmp_path / "a.png", str(tmp_path / "b.png"), 2, engine="torch", progress=seen.append)
+    assert size == (48, 40)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+    large = files.read(tmp_path / "b.png")
+    assert (large.size, large.bits) == (size, 16)
+    assert large.resolution == pytest.approx((300, 300), abs=0.1)
+    assert large.alpha is not None
+    with pytest.raises(FinescaleError, match=r"b\.png: already exists"):
+        finescale.upscale_file(tmp_path / "a.png", tmp_path / "b.png", 2)
+    with pytest.raises(FinescaleError, match=r"none\.png: no such file"):
+        finescale.upscale_file(tmp_path / "none.png", tmp_path / "c.png", 2, engine="torch")
+    with pytest.raises(UsageError, match="progress is a function"):
+        finescale.upscale_file(tmp_path / "a.png", tmp_path / "c.png", progress=3)  # type: ignore[arg-type]
+    monkeypatch.setattr(strips, "FROM_PIXELS", 100)  # large ones, too
+    finescale.upscale_file(tmp_path / "a.png", tmp_path / "b.png", 2, engine="torch", overwrite=True)
+    assert np.abs(files.read(tmp_path / "b.png").samples.astype(int) - large.samples).max() <= 257
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}

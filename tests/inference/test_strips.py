@@ -1,5 +1,6 @@
 """Pictures by strips: the same as in one piece, in bounded memory, resumable after a kill."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
+from finescale.errors import FinescaleError
 from finescale.images import encoders
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.inference import strips
 from finescale.inference.strips import upscale_strips
-from finescale.inference.tiling import Cancelled
+from finescale.inference.tiling import Array, Cancelled
 from finescale.inference.upscale import Upscaler
 
 
@@ -118,3 +120,35 @@ def test_hidden_colours_are_filled_in_strips_as_in_the_whole(tmp_path: Path, ups
     upscale_strips(tmp_path / "a.png", tmp_path / "b.png", upscaler)
     large, whole = read(tmp_path / "b.png"), upscaler.picture(small)
     assert np.abs(large.samples.astype(int) - whole.samples.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("where", ["memory", "disk locks"])
+def test_rows_are_kept_where_another_attempt_may_succeed(
+    tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(encoders, "_BLOCK", 1 << 14)
+    if where == "disk locks":  # a file system that has none
+
+        def flock(descriptor: int, how: int) -> None:
+            raise OSError(errno.ENOSYS, "function not implemented")
+
+        monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    write(Picture(picture(600, 100)), tmp_path / "a.png")
+    run, calls = upscaler.engine.run, 0
+
+    def failing(x: Array) -> Array:
+        nonlocal calls
+        calls += 1
+        if calls > 8:
+            raise MemoryError
+        return run(x)
+
+    monkeypatch.setattr(upscaler.engine, "run", failing)
+    with pytest.raises(FinescaleError, match="out of memory even for a tile"):
+        upscale_strips(tmp_path / "a.png", tmp_path / "b.tif", upscaler)
+    assert len(list(tmp_path.glob(".b.tif*"))) == 2  # the rows, and the journal of them
+    monkeypatch.setattr(upscaler.engine, "run", run)
+    again: list[float] = []
+    upscale_strips(tmp_path / "a.png", tmp_path / "b.tif", upscaler, progress=again.append)
+    assert again[0] > 0.2
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.tif"}

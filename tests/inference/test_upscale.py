@@ -433,3 +433,43 @@ def test_an_array_becomes_an_array_of_its_kind(shape: tuple[int, ...], kind: typ
     wanted = resize(torch.from_numpy(ramp.reshape(6, 8, -1)).permute(2, 0, 1), scale=2).permute(1, 2, 0)
     inner = np.s_[2:-2, 2:-2]  # transparency does not overshoot at edges
     np.testing.assert_allclose((large / top).reshape(wanted.shape)[inner], wanted[inner], atol=1.6 * step)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (np.zeros((6, 8), np.uint8), r"an array \(H, W, 3\), at least 1 x 1, not \(6, 8\)"),
+        (np.zeros((6, 8, 4), np.uint8), r"not \(6, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"not \(0, 8, 3\)"),
+        (np.zeros((6, 8, 3), np.int32), "uint8, uint16 or float"),
+        (np.zeros((6, 8, 3), bool), "uint8, uint16 or float"),
+        (np.full((6, 8, 3), 200.0), r"floats are in \[0, 1\], not from 200 to 200"),
+        ("a.png", "an array"),
+    ],
+)
+def test_pixels_that_an_engine_would_misread_are_refused(wrong: Any, words: str) -> None:
+    up = Upscaler(tiny_network(2), device="cpu", engine="torch")
+    with pytest.raises(UsageError, match=words):
+        up.pixels(wrong)
+    with pytest.raises(UsageError, match=r"an array \(B, H, W, 3\)|float"):
+        up.group(wrong[None] if isinstance(wrong, np.ndarray) else wrong)
+
+
+def test_sizes_and_windows_are_checked_as_elsewhere() -> None:
+    up = Upscaler(tiny_network(2), device="cpu", engine="torch")
+    small = Picture(picture(6, 8))
+    assert up.picture(small, size=(15, 13)).size == (15, 13)
+    for size in ((400, 6), (0, 5), (3,), (3.5, 5)):
+        with pytest.raises(UsageError):
+            up.picture(small, size=size)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not both"):
+        up.picture(small, size=(16, 12), scale=2)
+    with pytest.raises(UsageError, match=r"finescale\.upscale takes any, also ndarray"):
+        up.picture(picture(6, 8))  # type: ignore[arg-type]
+    for window in (0, 1.5, True, "48"):
+        with pytest.raises(UsageError, match="window"):
+            Upscaler(tiny_network(2), window=window)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="whole numbers"):
+        finescale.upscale(picture(6, 8), fit=(40, None), network="bicubic")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"finescale\.Upscaler\("):
+        finescale.upscale(torch.zeros(3, 6, 8))  # type: ignore[call-overload]

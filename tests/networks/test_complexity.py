@@ -46,7 +46,7 @@ def test_counting_leaves_the_random_numbers_alone() -> None:
     [("rcan", 15_592_355, 36.7), ("edsr", 43_089_923, 115.8), ("edsr-baseline", 1_517_571, 4.6), ("bicubic", 0, 0.0)],
 )
 def test_published_figures_of_four_times(name: str, parameters: int, gmacs: float) -> None:
-    found = cost(name, scale=4)
+    found = measured(name, scale=4)
     assert found.parameters == parameters
     assert round(found.macs / 1e9, 1) == gmacs
 
@@ -57,7 +57,16 @@ def test_sa_rcan_is_forty_percent_smaller_than_rcan() -> None:
     assert sum(p.numel() for p in build("sa-rcan-light", scale=4).parameters()) < 1_000_000
 
 
+@pytest.mark.parametrize("norm", ["batch", "instance", "spectral", "none"])
+def test_norms_in_attention_cost_nothing(norm: str) -> None:
+    layer = SelfAttention(8, norm=norm)  # type: ignore[arg-type]
+    network = Small()
+    network.layers = nn.Sequential(nn.Conv2d(3, 8, 1), layer, nn.Upsample(scale_factor=2), nn.Conv2d(8, 3, 1))
+    assert count(network).macs == 2304 * (24 + 8 * (1 + 1 + 4) + 4 * 8 + 576 * (1 + 4) + 4 * 24)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_table_of_costs_is_of_this_catalogue(name: str) -> None:
-    assert cost(name, scale=4) == measured(name, scale=4), "run python -m finescale.networks.complexity"
+def test_the_table_of_costs_is_of_this_catalogue(name: str, scale: int) -> None:
+    assert cost(name, scale=scale) == measured(name, scale=scale), "run python -m finescale.networks.complexity"

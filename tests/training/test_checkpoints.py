@@ -88,8 +88,10 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
         ):
             pass
         assert list((tmp_path / "run").iterdir()) == []
+    assert not (tmp_path / "run").exists()  # nothing came into it
     with checkpoints.alone(tmp_path / "run"):
-        pass
+        (tmp_path / "run" / "something").touch()
+    assert (tmp_path / "run" / "something").exists()
 
 
 def test_a_folder_that_is_a_file_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -614,3 +614,25 @@ def test_what_a_program_brings_itself(tmp_path: Path, monkeypatch: pytest.Monkey
         assert training.run()
         assert seen == {(dtype, 12), (dtype, 16)}  # "auto" is decided here too
         assert training.progress.best == -1
+
+
+def test_a_run_that_nobody_watches_says_what_is_wrong(
+    make_training: MakeTraining, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    training = make_training(budget=12, out=str(tmp_path / "run"))
+    objective, calls = training.objective, 0
+
+    def sometimes(output: Tensor, target: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return objective(output, target) * (math.nan if calls in worthless else 1)
+
+    worthless = {3, 4}
+    training.objective = sometimes
+    assert training.run()
+    assert "steps were skipped: their gradient was not finite" in caplog.text
+    assert (tmp_path / "run" / "last.ckpt").is_file()
+    training, calls, worthless = make_training(budget=12), 0, set(range(99))
+    training.objective = sometimes
+    with pytest.raises(FinescaleError, match="not finite in any of the 12 steps"):
+        training.run()

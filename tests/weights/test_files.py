@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from tests.conftest import tiny_network
 from torch import Tensor, nn
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, UsageError
 from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG
 from finescale.networks.base import Config, Network
 from finescale.networks.catalogue import NETWORKS, Entry, build
@@ -145,3 +146,40 @@ def test_the_manifest_tells_of_the_pictures_that_the_shipped_files_mean() -> Non
         listed = re.findall(r"(?:: |, |,\n)`([^`]+)`", section)
         assert len(set(listed)) == counts.pop(title), title
     assert set(counts) == {"BSDS500, train", "BSDS500, test", "T91 (Yang et al. 2010)"}, "too many to name"
+
+
+def test_what_would_ruin_a_file_is_refused(tmp_path: Path) -> None:
+    path = str(tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match=r"as floating-point numbers, not as torch\.int8"):
+        files.save(tiny_network(), path, dtype=torch.int8)
+    with pytest.raises(UsageError, match="these are not the weights of sa-rcan-light: "):
+        files.save(tiny_network(), path, state={"foo": torch.zeros(1)})
+    with pytest.raises(UsageError, match=r"a network is needed, .* not Conv2d"):
+        files.save(nn.Conv2d(3, 3, 1), path)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"catalogue\.build makes"):
+        files.save(RCAN(scale=2), path)
+    assert not any(tmp_path.iterdir())
+    files.save(tiny_network(), path)
+    assert files.load(path).scale == 2
+
+
+def test_loading_leaves_the_random_numbers_of_other_threads_alone(tmp_path: Path) -> None:
+    files.save(tiny_network(), tmp_path / "w.safetensors")
+    drawn, stop = [], threading.Event()
+
+    def draw() -> None:
+        while not stop.is_set():
+            drawn.append(float(torch.rand((), dtype=torch.float64)))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        for _ in range(20):
+            files.load(tmp_path / "w.safetensors")
+    finally:
+        stop.set()
+        thread.join()
+    assert len(set(drawn)) == len(drawn)
+    before = torch.get_rng_state()
+    files.load(tmp_path / "w.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)

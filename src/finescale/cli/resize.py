@@ -27,14 +27,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="default: by the name; in folders PNG, and TIFF and BMP as they are",
     )
     parser.add_argument("--quality", type=int, help="1 to 100, for JPEG, WebP and AVIF (where 100 is lossless)")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace existing files (of a folder they are left alone else)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Resizes every picture; a bad one does not stop the others."""
     from finescale.errors import FinescaleError, UsageError
     from finescale.images.files import check_choice
-    from finescale.images.scaling import pairs, resize_file
+    from finescale.images.scaling import pairs, resize_all, resize_file
     from finescale.images.sizes import parse_box, parse_scale, target_size
 
     scale = None if args.scale is None else parse_scale(args.scale)
@@ -45,32 +47,30 @@ def run(args: argparse.Namespace) -> int:
         target_size((1, 1), width=args.width, height=args.height, fit=fit)  # what no picture could get is refused now
     todo = list(pairs(args.input, args.output, args.format))
     check_choice(args.quality, [target for _, target in todo], args.format)
-    done = failed = 0
-    for source, target in todo:
-        try:
-            if args.input.is_dir():
-                target.parent.mkdir(parents=True, exist_ok=True)
-            resize_file(
-                source,
-                target,
-                scale=scale,
-                width=args.width,
-                height=args.height,
-                fit=fit,
-                border=args.border,
-                crop=args.mod_crop,
-                format=args.format,
-                quality=args.quality,
-                overwrite=args.overwrite,
-            )
-            done += 1
-        except FinescaleError as error:
-            if not args.input.is_dir():
-                raise
-            print(f"finescale: {error}", file=sys.stderr)
+    options = {
+        "scale": scale,
+        "width": args.width,
+        "height": args.height,
+        "fit": fit,
+        "border": args.border,
+        "crop": args.mod_crop,
+        "format": args.format,
+        "quality": args.quality,
+    }
+    if not args.input.is_dir():
+        resize_file(*todo[0], overwrite=args.overwrite, **options)
+        return 0
+    if not todo:
+        raise FinescaleError(f"{args.input}: holds no pictures")
+    done = there = failed = 0
+    for _, result in resize_all(todo, overwrite=args.overwrite, **options):
+        if isinstance(result, FinescaleError):
+            print(f"finescale: {result}", file=sys.stderr)
             failed += 1
-    if args.input.is_dir():
-        if not done + failed:
-            raise FinescaleError(f"{args.input}: holds no pictures")
-        print(f"{done} resized" + (f", {failed} failed" if failed else ""))
+        elif result is None:
+            there += 1
+        else:
+            done += 1
+    counts = ((done, "resized"), (there, "already there"), (failed, "failed"))
+    print(", ".join(f"{count} {what}" for count, what in counts if count or what == "resized"))
     return 1 if failed else 0

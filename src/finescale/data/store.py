@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError, system_reason
 from finescale.images.files import below, read
+from finescale.images.picture import on_white
 from finescale.images.resize import resize
 
 MULTIPLE = 12  # every picture is cropped to multiples of 12, so that x2, x3 and x4 share one high-resolution file
@@ -230,9 +231,12 @@ def _pack(
 def _shrink(path: Path, scales: Sequence[int]) -> tuple[list[NDArray[np.uint8]], str | None]:
     """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
     try:
-        pixels = read(path).rgb
+        picture = read(path)
     except FinescaleError as error:
         return [], str(error)
+    if picture.alpha is not None:  # hidden colours are often noise
+        picture = replace(picture, pixels=on_white(picture.pixels, picture.alpha), alpha=None)
+    pixels = picture.rgb
     height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])
     if min(height, width) < MULTIPLE:
         return [], f"{path}: too small, {pixels.shape[1]} x {pixels.shape[0]}"

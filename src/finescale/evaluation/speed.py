@@ -54,7 +54,10 @@ def measure_apart(
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise FinescaleError(f"{name}: could not be timed ({reason[0]})")
-    return Speed(**json.loads(done.stdout))
+    try:
+        return Speed(**json.loads(done.stdout.splitlines()[-1]))  # libraries may have printed before it
+    except (IndexError, ValueError, TypeError) as error:
+        raise FinescaleError(f"{name}: could not be timed (its process did not say how long it took)") from error
 
 
 def _main(task: dict[str, Any]) -> None:

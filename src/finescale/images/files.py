@@ -36,6 +36,7 @@ from finescale.images.picture import (
     damaged,
     fitting,
     full_range,
+    on_white,
     oriented,
     split,
     to_8_bit,
@@ -464,8 +465,9 @@ def check_quality(quality: int | None) -> None:
     Raises:
         UsageError: it is not.
     """
-    if quality is not None and not 1 <= quality <= 100:
-        raise UsageError(f"quality must be between 1 and 100, not {quality}")
+    given: object = quality  # whatever a program passed
+    if given is not None and not (isinstance(given, int) and 1 <= given <= 100):
+        raise UsageError(f"quality must be a whole number between 1 and 100, not {given!r}")
 
 
 def check_name(path: Path, format: str | None) -> None:
@@ -571,8 +573,7 @@ def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     if kind != "webp" and alpha is not None:
         if alpha.min() < 255:
             warn(f"{name}: {kind.upper()} holds no transparency; the picture is laid on white")
-        weight = alpha[..., None].astype(np.uint32)
-        pixels, alpha = ((pixels * weight + (255 - weight) * 255 + 127) // 255).astype(np.uint8), None
+        pixels, alpha = on_white(pixels, alpha), None
     image = to_pil(replace(picture, pixels=pixels, alpha=alpha))
     options: dict[str, Any] = {str(key): value for key, value in image.info.items()}
     if max(picture.resolution or (0, 0)) > 65535:  # JPEG has 16 bits for it

@@ -90,6 +90,13 @@ def full_range(samples: Samples, bits: int) -> Samples:
     return (((samples >> (16 - bits)).astype(np.uint32) * 65535 + top // 2) // top).astype(samples.dtype)
 
 
+def on_white(pixels: Samples, alpha: Samples) -> Samples:
+    """What is seen of colours (H, W, C) with an alpha (H, W) before white; of their type."""
+    top = int(np.iinfo(pixels.dtype).max)
+    weight = alpha[..., None].astype(np.uint64)
+    return ((pixels * weight + (top - weight) * top + top // 2) // top).astype(pixels.dtype)
+
+
 def unmultiplied(pixels: Samples, alpha: Samples) -> Samples:
     """Colours (H, W, C) that were stored multiplied by alpha (H, W), as they are."""
     top = np.iinfo(pixels.dtype).max

@@ -2,15 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from finescale.atomic import check_target
-from finescale.errors import UsageError
+from finescale.atomic import check_target, writing
+from finescale.errors import FinescaleError, UsageError
 from finescale.images.files import (
     FORMATS,
     LOSSLESS,
@@ -130,6 +131,32 @@ def resize_file(
         result = resize_picture(picture, (across, down), border=border)
     write(result, target, format=format, quality=quality, overwrite=overwrite)
     return result.size
+
+
+def resize_all(
+    todo: Iterable[tuple[Path, Path]], *, overwrite: bool = False, **options: Any
+) -> Iterator[tuple[Path, Size | FinescaleError | None]]:
+    """Resizes picture after picture; a bad one does not stop the others.
+
+    Args:
+        todo: what to read and what to write, see `pairs`; folders are made.
+        overwrite: replace results that are there; without it they are left as they are.
+        options: see `resize_file`.
+
+    Yields:
+        A picture and the size of its result, None where that was there already, or what went wrong.
+    """
+    for source, target in todo:
+        try:
+            with writing(target):
+                there = target.exists()
+                target.parent.mkdir(parents=True, exist_ok=True)
+            if there and not overwrite and target.is_file() and not target.samefile(source):
+                yield source, None
+            else:
+                yield source, resize_file(source, target, overwrite=overwrite, **options)
+        except FinescaleError as error:
+            yield source, error
 
 
 def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tuple[Path, Path]]:

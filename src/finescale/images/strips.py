@@ -16,7 +16,7 @@ import pyvips
 
 from finescale import __version__
 from finescale.atomic import check_free, locked, place, publish, writing
-from finescale.errors import FinescaleError, TakenError, UsageError
+from finescale.errors import FinescaleError, ShortOfMemoryError, TakenError, UsageError
 from finescale.images import exif as exif_blocks
 from finescale.images import forks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
@@ -236,7 +236,8 @@ class StripWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        hopeless = isinstance(error, FinescaleError) and not self._full
+        # a damaged input stays damaged
+        hopeless = isinstance(error, FinescaleError) and not self._full and not isinstance(error, ShortOfMemoryError)
         keep = self._key is not None and self.rows > 0 and not hopeless
         try:
             if kind is None:

@@ -15,6 +15,7 @@ from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.inference.engines import onnx, openvino
 from finescale.inference.prepare import WINDOW, for_inference
 from finescale.inference.tiling import Array, is_out_of_memory
+from finescale.networks.base import check_network
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -26,7 +27,12 @@ TOLERANCE = 1e-3  # a quarter of a grey level
 
 
 def export(
-    network: "Network", path: Path, *, format: str = "onnx", window: int | None = WINDOW, overwrite: bool = False
+    network: "Network",
+    path: str | os.PathLike[str],
+    *,
+    format: str = "onnx",
+    window: int | None = WINDOW,
+    overwrite: bool = False,
 ) -> dict[tuple[int, int, int], float]:
     """Writes a network with free batch, height and width, and compares it with PyTorch.
 
@@ -43,11 +49,13 @@ def export(
         The largest difference to PyTorch for every (batch, height, width) of `SIZES`.
 
     Raises:
-        UsageError: unknown format; a name with another ending; the package it needs is not installed.
+        UsageError: no network; unknown format; a name with another ending; the package it needs is not installed.
         FinescaleError: the file exists or cannot be written; what it computes is not what PyTorch computes.
     """
     if format not in FORMATS:
         raise UsageError(f"the format is one of {', '.join(FORMATS)}, not '{format}'{nearest(format, FORMATS)}")
+    check_network(network)
+    path = Path(path)
     if path.suffix.lower() != _SUFFIXES[format]:
         raise UsageError(f"{path}: the name of a file for {format} ends in {_SUFFIXES[format]}")
     check_target(path, overwrite)
@@ -89,7 +97,12 @@ def _export_onnx(
     model = package.load_from_string(data)
     package.helper.set_model_props(model, notes)
     data = model.SerializeToString()
-    found = compare(network, onnx.runner(data))
+    try:
+        found = compare(network, onnx.runner(data))
+    except Exception as error:  # of ONNX Runtime, which has classes of its own
+        if is_out_of_memory(error):
+            raise
+        raise onnx.not_taken(error) from error
     with new_file(path, overwrite=overwrite) as file:
         file.write(data)
     return found

@@ -1,5 +1,6 @@
 """Pictures on their way from file to file: while one is computed, the next are read and the last are written."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finescale.atomic import check_free, writing
+from finescale.atomic import check_free, check_target, writing
 from finescale.errors import FinescaleError, TakenError
 from finescale.images import files
 from finescale.images.encoders import ENCODERS
@@ -18,8 +19,8 @@ from finescale.inference import strips
 from finescale.inference.advice import Advice, advice
 from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
-from finescale.inference.tiling import is_out_of_memory
-from finescale.inference.upscale import Networks, Upscaler
+from finescale.inference.tiling import Progress, is_out_of_memory
+from finescale.inference.upscale import Networks, Upscaler, check_progress, kept_networks
 
 GROUP_PIXELS = 96 * 1024  # small pictures of one size are computed together, up to so many input pixels
 _AHEAD, _BEHIND = 32 << 20, 96 << 20  # bytes of pictures that wait to be computed, and to be written
@@ -253,6 +254,63 @@ class Flow:
 def _tell(bar: Bar, name: str, before: int, count: int, done: float) -> None:
     """Tells the share of `count` pictures that is done, after those before them."""
     bar(name, before + count * done)
+
+
+def upscale_file(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    scale: float | None = None,
+    network: str | os.PathLike[str] | None = None,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    fit: tuple[int, int] | None = None,
+    format: str | None = None,
+    quality: int | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    ensemble: bool = False,
+    tile: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, int]:
+    """Enlarges a picture from file to file, as `finescale upscale` does: nothing of it is lost on the way.
+
+    16 bits a sample, transparency, profile, EXIF and resolution are kept as far as the target's format holds them.
+    Large results in PNG and TIFF go by strips, in little memory, and go on where an earlier call was ended.
+
+    >>> upscale_file("photo.jpg", "photo_x4.png", scale=4)  # doctest: +SKIP
+    (1600, 1200)
+
+    Args:
+        source: the picture.
+        target: the file to write, which appears whole or not at all.
+        scale, width, height, fit, network, device, engine, precision, ensemble, tile: see `finescale.upscale`; a
+            network's name or weight file.
+        format, quality: see `finescale.images.files.write`; the format by default by the target's name.
+        overwrite: replace an existing file.
+        progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+
+    Returns:
+        (width, height) of the result.
+
+    Raises:
+        UsageError: an impossible size, format or quality, an unknown network, device, engine or precision.
+        FinescaleError: the picture cannot be read, or the target exists or cannot be written.
+    """
+    if scale is None and width is None and height is None and fit is None:
+        scale = 4
+    check_progress(progress)
+    job, settings = Job(Path(source), Path(target)), {"device": device, "engine": engine, "precision": precision}
+    check_target(job.target, overwrite)
+    files.check_name(job.target, format)
+    with kept_networks(network, {**settings, "ensemble": ensemble, "tile": tile}) as networks:
+        flow = Flow(Target(scale, width, height, fit), networks, format=format, quality=quality, overwrite=overwrite)
+        flow.run([job], lambda _, done: progress(min(done, 1.0)) if progress else None)
+    if flow.failures:
+        raise flow.failures[job]
+    return flow.written[job]
 
 
 def _exactly(upscaler: Upscaler, task: _Task) -> bool:

@@ -30,6 +30,7 @@ class Prefetcher(Generic[Item, Made]):
         self._items, self._make, self._weight, self._limit = items, make, weight, limit
         self._waiting: deque[tuple[Item, Made | Exception]] = deque()
         self._held, self._ended, self._stopped = 0, False, False
+        self._failure: Exception | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="finescale reading ahead", daemon=True)
 
@@ -46,9 +47,15 @@ class Prefetcher(Generic[Item, Made]):
         self._thread.join()
 
     def peek(self) -> tuple[Item, Made | Exception] | None:
-        """The next item and what was made of it, waiting for it; None after the last."""
+        """The next item and what was made of it, waiting for it; None after the last.
+
+        Raises:
+            Exception: that the items themselves, or a weight, ended in.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended)
+            if not self._waiting and self._failure:
+                raise self._failure
             return self._waiting[0] if self._waiting else None
 
     def pop(self) -> tuple[Item, Made | Exception]:
@@ -81,6 +88,8 @@ class Prefetcher(Generic[Item, Made]):
                     self._waiting.append((item, made))
                     self._held += self._of(made)
                     self._changed.notify_all()
+        except Exception as error:
+            self._failure = error
         finally:
             with self._changed:
                 self._ended = True

@@ -32,8 +32,25 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def exactly(device: torch.device) -> Iterator[None]:
     """Without gradients, and in the network's own precision even where the program around has autocast switched on."""
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    with torch.inference_mode(), torch.autocast(device.type, enabled=False), full_float32(device):
         yield
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Within it a GPU's convolutions and products in float32 keep all its digits, and not TF32's ten bits."""
+    if device.type != "cuda":
+        yield
+        return
+    parts: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [part.allow_tf32 for part in parts]
+    try:
+        for part in parts:
+            part.allow_tf32 = False
+        yield
+    finally:
+        for part, allowed in zip(parts, before, strict=True):
+            part.allow_tf32 = allowed
 
 
 def for_inference(network: Network, window: int | None = WINDOW, gates: list[list[float]] | None = None) -> Network:

@@ -40,9 +40,9 @@ class Target:
         fit: object = self.fit
         if fit is not None and not (isinstance(fit, tuple | list) and len(fit) == 2):
             raise UsageError(f"fit is (width, height) of a box, not {fit!r}")
-        sides: tuple[object, ...] = (self.width, self.height, *(self.fit or ()))
-        for side in sides:
-            if side is not None and (type(side) is bool or not isinstance(side, Integral)):
+        sides: list[object] = [side for side in (self.width, self.height) if side is not None]
+        for side in (*sides, *(self.fit or ())):
+            if type(side) is bool or not isinstance(side, Integral):
                 raise UsageError(f"width and height are whole numbers, not {side!r}")
         if self.scale is not None and not 0 < self.scale <= LARGEST_FACTOR:
             shown = f"{self.scale:g}" if isinstance(self.scale, float) else self.scale  # fractions may not fit into one
@@ -62,10 +62,7 @@ class Target:
             result = max(1, int(width * self.scale + 0.5)), max(1, int(height * self.scale + 0.5))
         else:
             result = target_size((width, height), width=self.width, height=self.height, fit=self.fit)
-        factor = max(result[0] / width, result[1] / height)
-        if self.scale is None and factor > LARGEST_FACTOR:
-            raise UsageError(f"{width} x {height} pixels can be enlarged {LARGEST_FACTOR:g} times, not {factor:.4g}")
-        return result
+        return result if self.scale is not None else exact_size(result, width, height)
 
     @property
     def suffix(self) -> str:
@@ -78,6 +75,19 @@ class Target:
             return f"_{self.height}h"
         assert self.fit is not None
         return "_fit{}x{}".format(*self.fit)
+
+
+def exact_size(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """The (width, height) that is asked for, of a result for a picture of width x height.
+
+    Raises:
+        UsageError: it is none, or more than 16 times as large.
+    """
+    Target(fit=size)  # the same whole numbers
+    factor = max(size[0] / width, size[1] / height)
+    if factor > LARGEST_FACTOR:
+        raise UsageError(f"{width} x {height} pixels can be enlarged {LARGEST_FACTOR:g} times, not {factor:.4g}")
+    return size[0], size[1]
 
 
 def passes(factor: float, scales: list[int]) -> list[int]:

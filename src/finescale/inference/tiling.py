@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, ShortOfMemoryError
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[float], None]
@@ -102,8 +102,8 @@ def enlarge(
         (scale rows, scale W, 3) of the type of `x`; integers rounded half up and clipped, floats left as they are.
 
     Raises:
-        FinescaleError: a tile of 48 pixels does not fit into memory, or the picture where it is not `divisible`; or
-            values are not finite even in float32.
+        ShortOfMemoryError: a tile of 48 pixels does not fit into memory, or the picture where it is not `divisible`.
+        FinescaleError: values are not finite even in float32.
     """
     if margin % GRID:
         raise ValueError(f"the margin must be a multiple of {GRID}, not {margin}")
@@ -129,12 +129,12 @@ def enlarge(
             if not is_out_of_memory(error):
                 raise
             if not divisible:
-                raise FinescaleError(
+                raise ShortOfMemoryError(
                     "there is not enough memory for this picture in one piece, as statistics over all of it need"
                 ) from error
             side = max(area.bottom - area.top, area.right - area.left)
             if side <= GRID:
-                raise FinescaleError("out of memory even for a tile of 48 x 48 pixels") from error
+                raise ShortOfMemoryError("out of memory even for a tile of 48 x 48 pixels") from error
             waiting = [part for t in (*waiting, area) for part in plan(t, (side // 2, side // 2))[::-1]]
             continue
         part = out[(area.top - top) * s : (area.bottom - top) * s, area.left * s : area.right * s]

@@ -11,9 +11,10 @@ from functools import partial
 from itertools import accumulate
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from finescale.errors import UsageError
@@ -21,7 +22,7 @@ from finescale.images.picture import Picture, from_pil, split, to_integers, to_p
 from finescale.inference import tiling
 from finescale.inference.engines import check, choose
 from finescale.inference.engines.interface import Engine, fitting_tile
-from finescale.inference.size import Target, passes
+from finescale.inference.size import Target, exact_size, passes
 from finescale.inference.tiling import Array, Progress
 from finescale.inference.transparency import bleed, within_neighbours
 from finescale.networks import DEFAULT
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     from finescale.images.files import File
     from finescale.networks.base import Network
+
+
+Sample = TypeVar("Sample", bound=np.generic)
 
 
 class Upscaler:
@@ -48,7 +52,7 @@ class Upscaler:
             it is not cut into tiles unless `tile` says so).
 
     Raises:
-        UsageError: no network or weight file; unknown device, engine or precision; an impossible tile.
+        UsageError: no network or weight file; unknown device, engine or precision; an impossible tile or window.
     """
 
     def __init__(
@@ -62,7 +66,8 @@ class Upscaler:
         tile: int | None = None,
         window: int | None = 48,
     ) -> None:
-        _check_tile(tile)
+        _check_side("tile", tile)
+        _check_side("window", window)
         if isinstance(network, str):
             network = Path(network)
             if not network.is_file():
@@ -102,14 +107,14 @@ class Upscaler:
         """Enlarges by the network's own scale.
 
         Args:
-            x: (3, H, W), uint8 or float in [0, 1], on any device.
+            x: (3, H, W), uint8 or float, about [0, 1] as what this gives, on any device.
             progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
 
         Returns:
             (3, scale H, scale W) on the CPU, of the type of `x`; floats are computed in float32 and not clipped.
 
         Raises:
-            UsageError: another shape or type.
+            UsageError: another shape or type, or floats far outside [0, 1].
         """
         import torch
 
@@ -127,8 +132,10 @@ class Upscaler:
         For `rows` and `below` see `finescale.inference.tiling.enlarge`.
 
         Raises:
+            UsageError: another shape or type, or floats far outside [0, 1].
             FinescaleError: a tile of 48 pixels does not fit into memory, or its values are not finite even in float32.
         """
+        _check_samples(x, "(H, W, 3)")
         engine = self.engine_for(x.dtype)
         tile = (self.tile, self.tile) if self.tile else x.shape[:2]
         if self.tile is None and self.window is not None:
@@ -149,6 +156,7 @@ class Upscaler:
 
     def group(self, x: Array) -> Array:
         """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together."""
+        _check_samples(x, "(B, H, W, 3)")
         return tiling.enlarge_together(x, self.engine_for(x.dtype), divisible=self.window is not None)
 
     def picture(
@@ -169,9 +177,18 @@ class Upscaler:
 
         Returns:
             A picture of the same kind: grey stays grey, 16 bit stays 16 bit, profile and EXIF are kept.
+
+        Raises:
+            UsageError: no `Picture`, an impossible size, or both `size` and `scale`.
         """
+        if not isinstance(picture, Picture):
+            raise UsageError(f"this takes a Picture; finescale.upscale takes any, also {type(picture).__name__}")
         if size is None:
             size = Target(scale=self.scale if scale is None else scale).size(*picture.size)
+        elif scale is not None:
+            raise UsageError("give one of size and scale, not both")
+        else:
+            size = exact_size(size, *picture.size)
         chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
         return enlarge_picture(picture, [self] * len(chain), size, progress)
 
@@ -261,22 +278,22 @@ class _Options(TypedDict, total=False):
     progress: Progress | None
 
 
-@overload
-def upscale(
-    image: Array,
-    scale: float | None = ...,
-    network: "str | os.PathLike[str] | Network | None" = ...,
-    **options: Unpack[_Options],
-) -> Array: ...
-
-
-@overload
+@overload  # first: of it checkers make what `map(upscale, files)` gives
 def upscale(
     image: "Image.Image | File",
     scale: float | None = ...,
     network: "str | os.PathLike[str] | Network | None" = ...,
     **options: Unpack[_Options],
 ) -> "Image.Image": ...
+
+
+@overload
+def upscale(
+    image: NDArray[Sample],
+    scale: float | None = ...,
+    network: "str | os.PathLike[str] | Network | None" = ...,
+    **options: Unpack[_Options],
+) -> NDArray[Sample]: ...
 
 
 def upscale(
@@ -321,6 +338,7 @@ def upscale(
     """
     if isinstance(image, np.ndarray):
         image = np.asarray(image, image.dtype.newbyteorder("="))
+    check_progress(progress)
     picture = _as_picture(image)
     if scale is None and width is None and height is None and fit is None:
         scale = 4
@@ -333,11 +351,21 @@ def upscale(
         "tile": tile,
     }
     if network is None or isinstance(network, str | os.PathLike):
-        with _kept.networks(network, settings) as networks:
+        with kept_networks(network, settings) as networks:
             large = networks.picture(picture, size, progress)
     else:
         large = Upscaler(network, **settings).picture(picture, size=size, progress=progress)
     return _like(image, large.samples) if isinstance(image, np.ndarray) else to_pil(large)
+
+
+def check_progress(progress: object) -> None:
+    """Refuses what cannot be told how far the work is.
+
+    Raises:
+        UsageError: it cannot be called.
+    """
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress is a function that is called with the share that is done, not {progress!r}")
 
 
 def check_settings(
@@ -348,16 +376,27 @@ def check_settings(
     Raises:
         UsageError: unknown device, engine or precision; an impossible tile.
     """
-    _check_tile(tile)
+    _check_side("tile", tile)
     check(device, engine, precision)
 
 
-def _check_tile(tile: int | None) -> None:
-    given: object = tile  # whatever a program passed
+def _check_side(what: str, side: int | None) -> None:
+    given: object = side  # whatever a program passed
     if given is not None and (type(given) is bool or not isinstance(given, Integral)):
-        raise UsageError(f"a tile's side is a whole number of pixels, not {given!r}")
-    if tile is not None and tile < 1:
-        raise UsageError(f"tiles have at least 1 pixel a side, not {tile}")
+        raise UsageError(f"a {what}'s side is a whole number of pixels, not {given!r}")
+    if side is not None and side < 1:
+        raise UsageError(f"{what}s have at least 1 pixel a side, not {side}")
+
+
+def _check_samples(x: Array, shape: str) -> None:
+    """Refuses what an engine would make something senseless of, or an error of its own."""
+    given: object = x  # whatever a program passed
+    if not isinstance(given, np.ndarray) or x.ndim != shape.count(",") + 1 or x.shape[-1] != 3 or not x.size:
+        raise UsageError(f"pixels are an array {shape}, at least 1 x 1, not {getattr(given, 'shape', type(given))}")
+    if x.dtype not in (np.uint8, np.uint16) and x.dtype.kind != "f":
+        raise UsageError(f"pixels are uint8, uint16 or float in [0, 1], not {x.dtype}")
+    if x.dtype.kind == "f" and not (x.min() >= -1 and x.max() <= 2) and np.isfinite(x).all():
+        raise UsageError(f"floats are in [0, 1], not from {x.min():g} to {x.max():g}; divide samples of 8 bits by 255")
 
 
 class Networks:
@@ -479,7 +518,7 @@ class _Kept:
                     used.networks.rest()
 
 
-_kept = _Kept()
+kept_networks = _Kept().networks
 
 
 def _files(network: "str | os.PathLike[str] | None") -> list[object]:
@@ -511,7 +550,9 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
         picture = read(image)
         tell_colours(picture, name_of(image))  # Pillow images have no place for them
         return picture
-    hint = "; a tensor goes into the network: finescale.load(NAME, SCALE)(x)" if hasattr(image, "detach") else ""
+    hint = (
+        "; of a tensor: finescale.Upscaler(finescale.load(NAME, SCALE)).enlarge(x)" if hasattr(image, "detach") else ""
+    )
     raise UsageError(f"a picture is a Pillow image, an array or a file, not {type(image).__name__}{hint}")
 
 

@@ -1,7 +1,7 @@
 """Spectral normalisation (arXiv 1802.05957): of one layer, or of many at once."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -29,10 +29,11 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.given = False
         matrix = weight.detach().flatten(1)
-        start = (F.normalize(matrix.new_empty(size).normal_(), dim=0, eps=_EPSILON) for size in matrix.shape)
+        start = [F.normalize(matrix.new_empty(size).normal_(), dim=0, eps=_EPSILON) for size in matrix.shape]
         u, v = (vector.unsqueeze(0) for vector in start)
-        for _ in range(_ITERATIONS):
-            u, v = _iterate(matrix.unsqueeze(0), v)
+        with _own_precision(matrix):
+            for _ in range(_ITERATIONS):
+                u, v = _iterate(matrix.unsqueeze(0), v)
         self.register_buffer("_u", u[0])
         self.register_buffer("_v", v[0])
 
@@ -47,8 +48,7 @@ def normalise(norms: Sequence[SpectralNorm], weights: Sequence[Tensor]) -> list[
         norms: of the layers; in training mode each takes one power iteration.
         weights: of one shape (c_out, c_in, ...).
     """
-    kind = weights[0].device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+    with _own_precision(weights[0]):
         matrices = torch.stack([weight.flatten(1) for weight in weights])
         u, v = (torch.stack([getattr(norm, name) for norm in norms]) for name in ("_u", "_v"))
         if norms[0].training:
@@ -63,6 +63,12 @@ def normalise(norms: Sequence[SpectralNorm], weights: Sequence[Tensor]) -> list[
         )
         for matrix, weight in zip(made, weights, strict=True)
     ]
+
+
+def _own_precision(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Within it autocast leaves products as they are."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def _iterate(matrices: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from finescale.errors import UsageError
 from finescale.layers.statistics import crop, sharing
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # RGB mean of the DIV2K training pictures
@@ -55,6 +56,10 @@ class Network(nn.Module):
             raise ValueError(f"scale must be 2, 3 or 4, not {scale!r}")
         self.scale = scale
 
+    if TYPE_CHECKING:  # PyTorch says that a module's call gives anything
+
+        def __call__(self, x: Tensor) -> Tensor: ...
+
     def enlarge(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, scale H, scale W), H and W multiples of `self.multiple`."""
         raise NotImplementedError
@@ -75,6 +80,16 @@ class Network(nn.Module):
             if y.shape != wanted:  # tiles would be cut out of it at wrong places
                 raise ValueError(f"{type(self).__name__}.enlarge should give {wanted}, not {tuple(y.shape)}")
         return y if self.multiple == 1 else crop(y, height * self.scale, width * self.scale)
+
+
+def check_network(network: object) -> None:
+    """Refuses what is no `Network`.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(network, Network):
+        raise UsageError(f"a network is needed, such as finescale.load gives, not {type(network).__name__}")
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

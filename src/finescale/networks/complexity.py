@@ -62,9 +62,7 @@ def _macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
     if isinstance(module, SelfAttention):
         height, width = (-(-side // module.query_pool) for side in x.shape[2:])
         keys = -(-height // module.pool) * -(-width // module.pool)
-        assert isinstance(module.query, nn.Conv2d)
-        assert isinstance(module.value, nn.Conv2d)
-        return height * width * keys * (module.query.out_channels + module.value.out_channels)
+        return height * width * keys * (module.hidden + module.inner)
     positions = x if isinstance(module, nn.ConvTranspose2d) else output
     assert isinstance(module.weight, Tensor)
     return positions.numel() // positions.shape[1] * module.weight.numel()

@@ -65,10 +65,13 @@ def save(folder: Path, state: dict[str, Any], *, best: bool = False) -> Path:
 def alone(folder: Path) -> Iterator[None]:
     """Makes a run's folder, and keeps other processes from training there meanwhile, where folders can be locked.
 
+    A folder that it made is taken away again if nothing came into it.
+
     Raises:
         FinescaleError: it cannot be made or written, or another process is training there.
     """
     with writing(folder):
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
     check_folder(folder)
     with ExitStack() as stack:
@@ -76,10 +79,16 @@ def alone(folder: Path) -> Iterator[None]:
             with writing(folder):
                 handle = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, handle)
-            with suppress(OSError):  # a file system without locks
-                if not locked(handle):
-                    raise FinescaleError(f"{folder}: another process is training there")
-        yield
+            with writing(folder):
+                free = locked(handle)
+            if not free:
+                raise FinescaleError(f"{folder}: another process is training there")
+        try:
+            yield
+        finally:
+            if made:
+                with suppress(OSError):  # something is in it
+                    folder.rmdir()
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -5,7 +5,9 @@ averaged weights. Everything else happens at ticks, about twice a second: the cl
 the device, and the run is validated, saved or stopped. Between ticks the device is never waited for.
 """
 
+import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,6 +21,7 @@ from torch.nn.utils import parametrize
 
 from finescale.errors import FinescaleError
 from finescale.inference.engines.pytorch import fast_bfloat16
+from finescale.inference.prepare import full_float32
 from finescale.inference.tiling import is_out_of_memory
 from finescale.training import checkpoints, groups, parallel, schedule
 from finescale.training.amounts import Amount
@@ -33,6 +36,8 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 # (network, whether the run ends here) -> PSNR-Y in dB, SSIM-Y or NaN (it takes time, so only at the end of a run), and
 # sample pictures (3, H, W) in [0, 1]; comes from the room of evaluation, above this one.
 Validate = Callable[[nn.Module, bool], tuple[float, float, Sequence[Tensor]]]
+
+log = logging.getLogger("finescale")
 
 _TICK = 0.5  # seconds
 _FORMS = 128  # of one block's code: shapes, times sizes of crops, times what is trained
@@ -127,7 +132,7 @@ class Training:
         world: the processes.
         out: folder of the checkpoints.
         validate: scores a network (given with the averaged weights, in evaluation mode); None: no validation.
-        observers: are told how it goes.
+        observers: are told how it goes; without any the log "finescale" is told what is worth a line.
         notes: plain values that are kept in every checkpoint.
         on_best: given the averaged weights when a validation is the best so far; in the first process.
         capture: record a step once as a CUDA graph, where there is a single GPU. What the network and the objective do
@@ -143,7 +148,7 @@ class Training:
         objective: Objective,
         *,
         world: World,
-        out: Path,
+        out: str | os.PathLike[str],
         validate: Validate | None = None,
         observers: Sequence[Observer] = (),
         notes: dict[str, Any] | None = None,
@@ -154,7 +159,7 @@ class Training:
         recipe = with_precision(recipe, world.device)
         if recipe.parallel != "fsdp" or world.size == 1:  # FSDP shards only contiguous parameters
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.crops, self.recipe, self.objective, self.world, self.out = crops, recipe, objective, world, out
+        self.crops, self.recipe, self.objective, self.world, self.out = crops, recipe, objective, world, Path(out)
         self.validate, self.notes, self.on_best = validate, notes or {}, on_best
         self.observers = observers if world.first else ()
         self.progress = Progress()
@@ -194,8 +199,8 @@ class Training:
         """Trains until the budget is spent or a stop is requested; whether it is spent.
 
         Raises:
-            FinescaleError: nothing but non-finite gradients for a hundred steps, a loss far above what it was for some
-                seconds, or a checkpoint cannot be written.
+            FinescaleError: nothing but non-finite gradients for a hundred steps, or for all there are; a loss far above
+                what it was for some seconds; or a checkpoint cannot be written.
         """
         self._started = time.monotonic() - self.progress.seconds
         self._tick_step = self.progress.step
@@ -259,7 +264,7 @@ class Training:
             torch.cuda.synchronize(device)
         took, self.progress.seconds = self.world.max(time.monotonic() - started, time.monotonic() - self._started)
         self.progress.prepared += took
-        self._say(f"ready after {took:.0f} s")
+        self._say(f"ready after {took:.0f} s", logging.INFO)
 
     def _forms(self) -> list[Moment]:
         """A moment of every form that steps will take from now on: what is trained, and on which size of crops."""
@@ -419,6 +424,8 @@ class Training:
                 f"the gradient was not finite for {in_a_row} steps in a row, so the run was stopped at step "
                 f"{progress.step}; a lower optimiser.rate may help"
             )
+        if self.finished and skipped >= progress.step:
+            raise FinescaleError(f"the gradient was not finite in any of the {skipped} steps, so nothing was learned")
         for observer in self.observers:
             observer.tick(progress)
         return bool(stop)
@@ -434,9 +441,9 @@ class Training:
     def _validate(self) -> bool:
         """Scores the averaged weights; whether they are the best so far."""
         assert self.validate is not None
-        started, progress = time.monotonic(), self.progress
+        started, progress, device = time.monotonic(), self.progress, self.world.device
         self.network.eval()
-        with self.ema.applied(), torch.no_grad(), self._uncompiled(), cudnn_benchmark(False):
+        with self.ema.applied(), torch.no_grad(), self._uncompiled(), cudnn_benchmark(False), full_float32(device):
             psnr, ssim, samples = self.validate(self.network, self.finished)  # in float32, as it is scored later
         progress.psnr, progress.ssim = self.world.max(psnr, ssim)
         better = progress.psnr > progress.best
@@ -505,7 +512,9 @@ class Training:
         """Saves and ends at the next tick; safe to call from a signal handler."""
         self.stop_requested = True
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, level: int = logging.WARNING) -> None:
+        if not self.observers and self.world.first:
+            log.log(level, text)
         for observer in self.observers:
             observer.said(text)
 

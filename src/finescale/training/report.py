@@ -4,12 +4,17 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from finescale.training.loop import Progress
 from finescale.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Speed:
@@ -109,10 +114,17 @@ class Board:
     """
 
     def __init__(self, folder: Path, speed: Speed) -> None:
+        import tensorboard  # noqa: F401
+
+        self.folder, self.speed = folder, speed
+        self._last = 0.0
+
+    @cached_property
+    def writer(self) -> "SummaryWriter":
+        """Makes the folder and the file; when there is something to write, and not for runs that do not begin."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer, self.speed = SummaryWriter(str(folder)), speed
-        self._last = 0.0
+        return SummaryWriter(str(self.folder))
 
     def tick(self, progress: Progress) -> None:
         """Writes scalars every few seconds."""
@@ -143,4 +155,5 @@ class Board:
 
     def close(self) -> None:
         """Ends the file."""
-        self.writer.close()
+        if "writer" in vars(self):
+            self.writer.close()

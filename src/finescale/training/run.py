@@ -124,6 +124,20 @@ def _train(
     screen: bool,
     board: bool,
 ) -> Outcome:
+    with ExitStack() as stack:  # before anything is read that another process may be writing
+        world.from_first(lambda: stack.enter_context(checkpoints.alone(out)))
+        return _train_alone(recipe, out, resume, world, make_validation, screen, board)
+
+
+def _train_alone(
+    recipe: Recipe,
+    out: Path,
+    resume: bool,
+    world: World,
+    make_validation: MakeValidation | None,
+    screen: bool,
+    board: bool,
+) -> Outcome:
     recipe = with_precision(recipe, world.device)
     saved = _saved(recipe, out, resume, world)
     torch.manual_seed(recipe.seed)
@@ -171,14 +185,12 @@ def _train(
             for observer in observers:
                 observer.said(line)
         name = f"{recipe.name}.safetensors"
-        with ExitStack() as stack:
-            world.from_first(lambda: stack.enter_context(checkpoints.alone(out)))
-            with _stopped_by_signals(training):
-                finished = training.run()
-            if finished:
-                state = training.averaged_state()
-                if world.first:
-                    keep(name, training.progress, state)
+        with _stopped_by_signals(training):
+            finished = training.run()
+        if finished:
+            state = training.averaged_state()
+            if world.first:
+                keep(name, training.progress, state)
     finally:
         for observer in observers:
             observer.close()

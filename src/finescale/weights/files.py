@@ -5,6 +5,7 @@ Nothing is guessed from shapes and nothing is unpickled.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from finescale.atomic import check_target, new_file
 from finescale.errors import FinescaleError, UsageError
-from finescale.networks.base import Network
+from finescale.networks.base import Network, check_network
 from finescale.networks.catalogue import architecture, construct
 from finescale.weights.header import FORMAT, read_header, sha256
 
 
 def save(
     network: Network,
-    path: Path,
+    path: str | os.PathLike[str],
     *,
     notes: Mapping[str, Any] | None = None,
     state: Mapping[str, Tensor] | None = None,
@@ -40,11 +42,20 @@ def save(
         dtype: floating-point tensors are stored so, but those that have no room in it stay as they are.
 
     Raises:
+        UsageError: no network, or one that its class alone built; weights of another one; no floating-point dtype.
         FinescaleError: the file cannot be written.
     """
-    if network.config is None:
-        raise ValueError("only networks built by the catalogue record how to build them again")
+    check_network(network)
     config = network.config
+    if config is None:
+        raise UsageError(
+            "only networks that finescale.networks.catalogue.build makes, by a name in NETWORKS there, record how to "
+            "build them again"
+        )
+    if not dtype.is_floating_point:
+        raise UsageError(f"weights are stored as floating-point numbers, not as {dtype}")
+    if state is not None and (wrong := state.keys() ^ network.state_dict().keys()):
+        raise UsageError(f"these are not the weights of {config.name}: {min(wrong)} is in one of both alone")
     tensors = {key: _stored(value.detach().cpu(), dtype) for key, value in (state or network.state_dict()).items()}
     metadata = {
         "format": FORMAT,
@@ -63,7 +74,7 @@ def convert(
     """Writes an authors' weight file as a self-describing one, in float32, so that its figures are the authors'.
 
     Args:
-        source, name, scale: see `finescale.networks.published.load_official`.
+        source, name, scale: see `finescale.weights.official.load_official`.
         path: the file to write; it ends in .safetensors.
         licence: of the weights, for the notes.
         overwrite: replace an existing file.
@@ -72,7 +83,7 @@ def convert(
         UsageError: another network or another kind of file name.
         FinescaleError: the authors' file cannot be read or does not fit, or the new one cannot be written.
     """
-    from finescale.networks.published import load_official
+    from finescale.weights.official import load_official
 
     if path.suffix != ".safetensors":
         raise UsageError(f"{path}: weight files end in .safetensors")
@@ -84,6 +95,29 @@ def convert(
     save(network, path, notes=notes, dtype=torch.float32)
 
 
+class _OwnRandomNumbers(TorchFunctionMode):
+    """Within it, and in this thread alone, the start of a network takes no numbers from the program's generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._generator = torch.Generator("cpu").manual_seed(0)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _RANDOM:
+            kwargs["generator"] = kwargs.get("generator") or self._generator
+        return func(*args, **kwargs)
+
+
+_RANDOM = {
+    *(torch.rand, torch.randn, torch.randint, torch.randperm, torch.Tensor.normal_, torch.Tensor.uniform_),
+    *(nn.init.uniform_, nn.init.normal_, nn.init.trunc_normal_, nn.init.orthogonal_),
+    *(nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
+}
+
+
 def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     if value.is_floating_point():
         small = value.to(dtype)
@@ -92,12 +126,13 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.contiguous().clone()  # layers may share a tensor, safetensors may not
 
 
-def load(path: Path) -> Network:
+def load(path: str | os.PathLike[str]) -> Network:
     """Builds the network a weight file describes and fills it: float32, on the CPU, in evaluation mode.
 
     Raises:
         FinescaleError: as `read_header`, or the weights do not fit the network.
     """
+    path = Path(path)
     header = read_header(path)
     kind = architecture(header.name, header.architecture)
     if kind is None:
@@ -105,7 +140,7 @@ def load(path: Path) -> Network:
             f"{path}: made for a network class '{header.architecture}' that this version lacks (a program puts its own "
             "into finescale.networks.catalogue.NETWORKS)"
         )
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # neither heeds nor changes the program's own settings
+    with _OwnRandomNumbers(), torch.device("cpu"):  # neither heeds nor changes the program's own settings
         try:
             network = construct(header.name, kind, header.arguments).float()
         except UsageError as error:  # of another version, or damaged

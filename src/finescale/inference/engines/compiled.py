@@ -6,6 +6,7 @@ import os
 import platform
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from finescale.networks.base import Network
 
 VERSION = 14  # of what is stored and of how networks are translated; another one leaves old entries unread
+
+LIMIT = 1 << 30  # bytes of all that is stored
+_MINUTE, _DAY = 60, 24 * 60 * 60  # seconds: what was just used is left alone
 
 _MAKING = threading.Lock()
 T = TypeVar("T")
@@ -86,10 +90,13 @@ def read(name: str) -> tuple[dict[str, Any], bytes] | None:
     Raises:
         FinescaleError: it was refused before, see `refuse`.
     """
+    path = cache_folder("compiled") / name
     try:
-        content = (cache_folder("compiled") / name).read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
+    with suppress(OSError):  # see `_tidy`; a cache that is not ours
+        os.utime(path)
     digest, body = content[:32], memoryview(content)[32:]
     if hashlib.sha256(body).digest() != digest:
         return None
@@ -116,8 +123,28 @@ def write(name: str, notes: Mapping[str, Any], data: bytes) -> None:
             os.replace(part, folder / name)
         finally:
             part.unlink(missing_ok=True)
+        _tidy(folder)
     except OSError:
         pass
+
+
+def _tidy(folder: Path) -> None:
+    """Takes away what was longest not used where all of it is above the limit, and what writers left unfinished.
+
+    Every trained file and every version of an engine leaves something behind that is never asked for again.
+    """
+    entries = []
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process took it away
+            state = path.stat()
+            entries.append((state.st_mtime, state.st_size, path))
+    total, now = sum(size for _, size, _ in entries), time.time()
+    for used, size, path in sorted(entries):
+        forgotten = path.suffix == ".part" and now - used > _DAY
+        if forgotten or (total > LIMIT and now - used > _MINUTE):
+            with suppress(OSError):
+                path.unlink()
+            total -= size
 
 
 def refuse(name: str, reason: str) -> FinescaleError:

@@ -27,14 +27,23 @@ class Engine(Protocol):
     bytes_per_pixel: float
     margin: int
     closeness: float | None = None
+    _exact: "Engine | None" = None
 
     def run(self, x: Array) -> Array:
         """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
         ...
 
     def exact(self) -> "Engine | None":
-        """The same network in float32, or None where this one is already."""
-        return None
+        """The same network in float32, made when it is first needed; None where this one is already."""
+        if self.precision == "float32":
+            return None
+        if self._exact is None:
+            self._exact = self.make_exact()
+        return self._exact
+
+    def make_exact(self) -> "Engine":
+        """The same network in float32; for engines that have other precisions, too."""
+        return self
 
     def rest(self) -> None:
         """Gives memory back that the features of large tiles took; called while nothing is computed."""

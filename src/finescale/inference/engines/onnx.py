@@ -52,9 +52,22 @@ class ONNXEngine(Engine):
         """Translates, compares with PyTorch, and stores."""
         network = source.prepared().cpu()
         data = translated(network, name)
-        decibels = least_agreement(network, runner(data))
+        try:
+            decibels = least_agreement(network, runner(data))
+        except Exception as error:  # of ONNX Runtime, which has classes of its own
+            if is_out_of_memory(error):
+                raise
+            raise compiled.refuse(name, str(not_taken(error))) from error
         accepted = compiled.accept(name, "ONNX Runtime", network, data, decibels=decibels, limit=FLOAT32, memory=MEMORY)
         return accepted, data
+
+
+def not_taken(error: Exception) -> FinescaleError:
+    """What ONNX Runtime says against a network, in one sentence."""
+    if isinstance(error, FinescaleError):
+        return error
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return FinescaleError(f"ONNX Runtime cannot take this network ({lines[0]})")
 
 
 def load_runtime() -> Any:
@@ -118,9 +131,12 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
         "picture": {0: "batch", 2: "height", 3: "width"},
         "enlarged": {0: "batch", 2: "enlarged_height", 3: "enlarged_width"},
     }
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    logger, default = logging.getLogger("torch.onnx"), torch.get_default_dtype()
+    level = logger.level
     torch._C._jit_set_onnx_log_output_stream("stderr")  # it prints whole graphs that it could not translate
     try:
+        logger.setLevel(logging.ERROR)
+        torch.set_default_dtype(torch.float32)  # of the constants that it writes down
         with exactly(x.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # by tracing: twenty times faster here than by torch.export, and the graph is smaller
@@ -139,4 +155,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise FinescaleError(f"ONNX cannot take this network ({lines[0]})") from error
+    finally:
+        logger.setLevel(level)
+        torch.set_default_dtype(default)
     return buffer.getvalue()

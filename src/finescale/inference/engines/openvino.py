@@ -71,13 +71,22 @@ class OpenVINOEngine(Engine):
         found = np.asarray(self._requests.own.infer([whole], share_inputs=True, share_outputs=True)[0])
         return found[..., : height * self.scale, : width * self.scale]
 
-    def exact(self) -> "OpenVINOEngine | None":
-        """The same network in float32."""
-        return None if self.precision == "float32" else OpenVINOEngine(self.source, "float32")
+    def make_exact(self) -> Engine:
+        """See `Engine`; by PyTorch where OpenVINO does not take the network in float32."""
+        try:
+            return OpenVINOEngine(self.source, "float32")
+        except UsageError:
+            raise
+        except FinescaleError:
+            from finescale.inference.engines.pytorch import TorchEngine, pick_device
+
+            return TorchEngine(self.source.prepared(), pick_device("cpu"), "float32")
 
     def rest(self) -> None:
         """See `Engine`: OpenVINO keeps all that its largest tile needed."""
         self._model.release_memory()
+        if self._exact is not None:
+            self._exact.rest()
 
     def _stored(self, name: str) -> tuple[dict[str, Any], Any] | None:
         """The notes and the model that were compiled before; None where there are none, or they cannot be read."""

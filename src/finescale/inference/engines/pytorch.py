@@ -1,6 +1,7 @@
 """PyTorch: every device, float32 and bfloat16."""
 
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ import torch
 from finescale.errors import FinescaleWarning, UsageError
 from finescale.inference.engines.interface import Engine
 from finescale.inference.machine import tile_budget
-from finescale.inference.prepare import bytes_per_pixel
+from finescale.inference.prepare import bytes_per_pixel, full_float32
 from finescale.inference.tiling import Array
 from finescale.networks.base import Network
 
@@ -69,13 +70,14 @@ class TorchEngine(Engine):
         """See `Engine`."""
         batch = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).contiguous(memory_format=torch.channels_last)
         low = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        exactness = nullcontext() if low else full_float32(self.device)
+        with torch.inference_mode(), exactness, torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             y: torch.Tensor = self.network(batch)
             return y.float().cpu().numpy()
 
-    def exact(self) -> "TorchEngine | None":
-        """The same network in float32."""
-        return None if self.precision == "float32" else TorchEngine(self.network, self.device, "float32")
+    def make_exact(self) -> "TorchEngine":
+        """See `Engine`."""
+        return TorchEngine(self.network, self.device, "float32")
 
     def tile_budget(self) -> float:
         """See `Engine`."""

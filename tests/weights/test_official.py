@@ -11,8 +11,8 @@ import finescale
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks.catalogue import build
-from finescale.networks.published import load_official
 from finescale.weights.header import read_header, sha256
+from finescale.weights.official import load_official
 
 Shapes = dict[str, tuple[int, ...]]
 MEAN = torch.tensor([0.4488, 0.4371, 0.4040])
