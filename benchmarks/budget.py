@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from finescale.cli.main import told
 from finescale.training import checkpoints
 from finescale.training.amounts import parse
 
@@ -40,7 +41,8 @@ def main() -> None:
             str(out),
             *options,
         ]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        if code := subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+            sys.exit(code)
         whole = time.monotonic() - started
         state = checkpoints.read(out / checkpoints.LAST)
         progress, budget = state["progress"], parse(text).value
@@ -51,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

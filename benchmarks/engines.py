@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finescale.cli.main import told
 from finescale.errors import FinescaleError
 from finescale.evaluation.speed import machine
 from finescale.images.files import read
@@ -189,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

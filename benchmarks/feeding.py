@@ -8,6 +8,7 @@ low-resolution partner beside it), cuts, flips and turns a crop, and a `DataLoad
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from finescale.cli.main import told
+from finescale.errors import UsageError
 from finescale.data import store
 from finescale.data.crops import Crops
 
@@ -73,6 +76,8 @@ def write_pairs(packed: store.Store, folder: Path, scale: int, sub: int | None) 
                         Image.fromarray(piece).save(paths[-1], compress_level=1)
                 if len(paths) == 2:
                     pairs.append((paths[0], paths[1]))
+    if not pairs:
+        raise UsageError(f"no picture is large enough for {f'pieces of {sub}' if sub else f'crops of {PATCH}'} pixels")
     return pairs
 
 
@@ -130,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from finescale.cli.main import told
 from finescale.data.graphics import DRAWINGS, Chance, draw
 from finescale.evaluation import benchmark, sets
 from finescale.evaluation.scoring import means
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

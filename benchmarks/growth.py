@@ -22,6 +22,7 @@ from pathlib import Path
 import pyvips
 import torch
 
+from finescale.cli.main import told
 from finescale.evaluation.plots import OURS, require
 from finescale.evaluation.speed import machine
 from finescale.images.files import probe
@@ -168,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

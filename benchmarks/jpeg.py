@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import machine
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import machine
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -13,6 +13,7 @@ from itertools import product
 
 import torch
 
+from finescale.cli.main import told
 from finescale.errors import FinescaleError
 from finescale.evaluation.speed import machine, measure_apart
 from finescale.evaluation.throughput import WAYS
@@ -52,4 +53,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from finescale.cli.main import told
 from finescale.evaluation.speed import machine
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
@@ -94,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -10,6 +10,7 @@ step. Both take the same crops; no time is spent on data.
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from finescale.cli.main import told
 from finescale.evaluation import speed
 from finescale.networks import catalogue
 from finescale.training import measure
@@ -178,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
 from finescale.evaluation.scoring import means
 from finescale.networks.base import Network
@@ -55,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

@@ -4,6 +4,7 @@
 modules; only the order of the wires is written here. `tests/docs/test_draw.py` fails where a drawing is stale.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -833,6 +834,7 @@ def drawn() -> list[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     for path, svg in drawings().items():
         path.write_text(svg, encoding="utf-8")

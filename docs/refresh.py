@@ -171,7 +171,9 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
     parts.append(
         "Each folder holds the same run as `.md`, `.csv` and `.json`, the figures of every picture (`pictures-*.md`), "
         "and plots of PSNR against parameters and, where it was timed, seconds, with published networks beside ours. "
-        "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098)."
+        "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098). The pages' commands find the sets in the folder "
+        "that FINESCALE_DATA names, or where `finescale data get Set5 Set14 B100 Urban100` puts them; `../shared/data` stands "
+        "for a folder of pictures of yours."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -310,8 +312,8 @@ def block(weights: Sequence[Shipped]) -> str:
     times = "; ".join(f"on {device} {', '.join(those.values())}" for device, those in by_device.items())
     text = (
         "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "
-        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}; "
-        "[what each started from](docs/results/training.md). Files that are not in the package lie in "
+        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}, without the 40 of x2 that x3 and x4 of "
+        "sa-rcan-light started from ([all runs](docs/results/training.md)). Files that are not in the package lie in "
         "[weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
         "networks trained on DIV2K. All that was measured, with plots, time, memory, perceptual figures and sources: "
         "[docs/results](docs/results/README.md)."

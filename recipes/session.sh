@@ -17,7 +17,7 @@
 # -d  device (default cuda)
 #
 # A recipe is the name of a file here, and the options are those of `finescale train`. A run that fails is tried once
-# more, uncompiled, from its last checkpoint, if it has one.
+# more, uncompiled, from its last checkpoint, if it has one. 1: one of them failed for good; 2: nothing was begun.
 set -u
 
 minutes=15 home=home keep=60 scales=2,3,4 device=cuda pictures='' validation='' wheels=''
@@ -38,6 +38,11 @@ shift $((OPTIND - 1))
 [ $# -gt 0 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0" >&2; exit 2; }
 
 recipes=$(dirname "$0")
+wrong() { echo "session.sh: $*" >&2; exit 2; }
+[ -n "$pictures" ] || [ -e stores/session ] || wrong "-p names the pictures to train on"
+for run in "$@"; do
+    [ -f "$recipes/${run%% *}.toml" ] || wrong "there is no recipe '${run%% *}' (the name of a file in $recipes, without .toml)"
+done
 end=$(($(date +%s) + minutes * 60))
 left() { echo $((end - $(date +%s))); }
 say() { echo "$(left) s left: $*"; }
@@ -53,7 +58,8 @@ export PYTHONPATH="$PWD/$recipes/../src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFF
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}" TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-4}"
 
 if [ "$device" = cuda ]; then
-    "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' || exit 1
+    "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' 2>"$home/gpu.log" ||
+        wrong "no GPU can be used here ($(tail -n 1 "$home/gpu.log")); -d cpu trains without"
 fi
 if [ ! -e stores/session ]; then
     say packing
@@ -71,11 +77,12 @@ train() { # NAME OPTION...: trains, and again uncompiled if that failed
             --data stores/session ${validation:+--validation "$validation"} --device "$device" --out "runs/$name" \
             --no-board --budget "${budget}s" "$@" $compile >>"$home/$name.log" 2>&1
         status=$?
-        [ $status -eq 0 ] && break
+        [ $status -eq 0 ] && return
         echo "ended with status $status" >>"$home/$name.log"
         [ $status -eq 2 ] && break # the recipe or an option is wrong
         grep -q 'a lower optimiser.rate may help' "$home/$name.log" && break # it diverged
     done
+    echo "$name" >>"$home/failed"
 }
 
 starting=25 packing=20 # seconds that it takes to start Python and load the pictures, and to pack the results
@@ -83,6 +90,7 @@ starting=25 packing=20 # seconds that it takes to start Python and load the pict
 spare=$((starting + packing))
 say training
 runs=
+rm -f "$home/failed"
 for run in "$@"; do
     # shellcheck disable=SC2086 # words of one argument
     train $run &
@@ -114,3 +122,4 @@ for run in "$@"; do
 done
 ls -l "$home"
 say done
+[ ! -e "$home/failed" ] || { echo "failed: $(tr '\n' ' ' <"$home/failed")" >&2; exit 1; }

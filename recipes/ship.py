@@ -12,11 +12,13 @@ that it was fine-tuned from (--before) keeps most of both (WiSE-FT, arXiv 2109.0
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
+from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
 from finescale.weights import files
 from finescale.weights.header import read_header, sha256
@@ -56,8 +58,8 @@ def main() -> None:
     for name, scores in run.rows[0].scores.items():
         count = len(scores)
         figures[name] = {
-            "psnr": round(sum(score.psnr for score in scores) / count, 4),
-            "ssim": round(sum(score.ssim for score in scores) / count, 5),
+            "psnr": round(sum(score.psnr for score in scores) / count, 6),
+            "ssim": round(sum(score.ssim for score in scores) / count, 8),
         }
     files.save(network, target, notes={**notes, "figures": figures}, dtype=torch.float16)
 
@@ -69,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(told(main))

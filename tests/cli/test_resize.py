@@ -182,3 +182,35 @@ def test_a_folder_goes_on_where_it_was_and_past_what_is_in_the_way(
     assert "3.png: already exists" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 0
     assert capsys.readouterr().out == "3 resized\n"
+
+
+def test_a_folder_and_a_file_are_not_taken_for_one_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo(tmp_path / "in" / "a.png")
+    assert main(["resize", str(tmp_path / "in"), str(tmp_path / "lr.png"), "--scale", "2"]) == 2
+    assert "one file cannot take several pictures" in capsys.readouterr().err
+    assert not (tmp_path / "lr.png").exists()
+    assert main(["resize", str(tmp_path / "in" / "a.png"), f"{tmp_path / 'new'}/", "--scale", "2"]) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["resize", "", "out", "--scale", "2"],
+        ["resize", "a.png", "", "--scale", "2"],
+        ["data", "prepare", "", "-o", "store"],
+        ["data", "draw", "-o", ""],
+        ["score", "--hr", "", "--sr", "x", "--scale", "2"],
+        ["train", ""],
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "the name is empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -200,8 +200,10 @@ def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sets.find("B100", tmp_path / "data").pictures[0].parent.name == "BSD100"
     assert sets.find("div2k-valid").name == "DIV2K_valid_HR"
     assert sets.find("datasets/Set5/HR").name == "Set5"
-    with pytest.raises(UsageError, match=r"no set or folder 'Set6'; did you mean 'Set5'\? \(sets found: DIV2K_valid"):
+    with pytest.raises(UsageError, match=r"no set or folder 'Set6'; did you mean 'Set5'\? .*sets found: DIV2K_valid"):
         sets.find("Set6")
+    with pytest.raises(UsageError, match=r"no set or folder 'urban100'; `finescale data get Urban100` brings it"):
+        sets.find("urban100")
     with pytest.raises(UsageError, match="dta: there is no such folder"):  # and not the Set5 of ./datasets instead
         sets.find("Set5", tmp_path / "dta")
     (tmp_path / "hollow").mkdir()

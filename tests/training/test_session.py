@@ -31,9 +31,13 @@ esac
 """
 
 
-def session(folder: Path, script: str) -> tuple[str, list[list[str]]]:
+def session(folder: Path, script: str, code: int = 0) -> tuple[str, list[list[str]]]:
     """What a script that calls `recipes/session.sh` prints, and the words of every call of Python."""
-    (folder / "recipes").symlink_to(ROOT / "recipes")
+    (folder / "recipes").mkdir()
+    for path in (ROOT / "recipes").iterdir():
+        (folder / "recipes" / path.name).symlink_to(path)
+    for name in ("broken", "wrong", "fine", "a-x2", "b-x2"):
+        (folder / "recipes" / f"{name}.toml").touch()
     (folder / "python").write_text(STAND_IN)
     (folder / "python").chmod(0o755)
     done = subprocess.run(
@@ -45,8 +49,9 @@ def session(folder: Path, script: str) -> tuple[str, list[list[str]]]:
         check=False,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
-    calls = [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
+    assert done.returncode == code, done.stderr
+    made = folder / "calls"
+    calls = [shlex.split(line) for line in made.read_text().splitlines()] if made.exists() else []
     return done.stdout + done.stderr, calls
 
 
@@ -81,7 +86,8 @@ def test_the_pages_sessions_train_what_they_say(example: str, tmp_path: Path) ->
 
 @needs_tools
 def test_a_failed_run_is_tried_uncompiled_and_a_wrong_one_is_not(tmp_path: Path) -> None:
-    _, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu broken 'wrong --set a=b' fine")
+    said, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu broken 'wrong --set a=b' fine", 1)
+    assert "failed: wrong" in said
     tried = [call for call in calls if "train" in call]
     assert sum("broken.toml" in " ".join(call) for call in tried) == 2
     assert sum("wrong.toml" in " ".join(call) for call in tried) == 1
@@ -97,3 +103,18 @@ def test_results_are_packed_smallest_first_within_their_limit(tmp_path: Path) ->
     assert names[:2] == ["runs/a-x2/a-x2.safetensors", "runs/b-x2/b-x2.safetensors"]
     assert len(names) == 3
     assert "left behind: runs/" in said
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("-d cpu fine", "-p names the pictures"),
+        ("-p p -d cpu fine nosuch", "there is no recipe 'nosuch'"),
+        ("-p p -d cpu 'recipes/fine.toml --budget 5'", "there is no recipe 'recipes/fine.toml'"),
+    ],
+)
+def test_nothing_is_begun_with_a_wrong_request(words: str, message: str, tmp_path: Path) -> None:
+    said, calls = session(tmp_path, f"recipes/session.sh -m 5 {words}", 2)
+    assert message in said
+    assert not calls

@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from finescale.cli.score import add_perceptual, chosen_metrics, positive
+from finescale.cli.arguments import named, positive
+from finescale.cli.score import add_perceptual, chosen_metrics
 from finescale.inference import ENGINES, PRECISIONS
 
 
@@ -84,12 +84,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="how shrinking goes over the edge: as RCAN's files were made (default), or as present-day MATLAB does",
     )
     add_jpeg(parser)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the folder that holds the sets")
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write tables and plots into this folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here; -: print JSON, no table")
+    parser.add_argument("--data", type=named, metavar="DIR", help="the folder that holds the sets")
+    parser.add_argument("--report", type=named, metavar="DIR", help="write tables and plots into this folder")
+    parser.add_argument("--json", type=named, metavar="FILE", help="write all figures here; -: print JSON, no table")
     parser.add_argument(
         "--csv",
-        type=Path,
+        type=named,
         metavar="FILE",
         help="write lines for every network, set and picture, and the published ones; -: print them",
     )

@@ -1,10 +1,9 @@
 """`finescale benchmark`: how fast networks are on this machine, with every engine."""
 
 import argparse
-from pathlib import Path
 
+from finescale.cli.arguments import named, positive
 from finescale.cli.bench import names
-from finescale.cli.score import positive
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--size", default="320x180", metavar="WxH", help="of the picture that is enlarged (default: 320x180)")
     add("--repeats", type=positive, default=7, metavar="N", help="timed runs, median counts (default: 7)")
     add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
-    add("--json", type=Path, metavar="FILE", help="write all figures here; -: print JSON, no table")
-    add("--plot", type=Path, metavar="FILE", help="draw the seconds as bars (.svg, .png, .pdf)")
+    add("--json", type=named, metavar="FILE", help="write all figures here; -: print JSON, no table")
+    add("--plot", type=named, metavar="FILE", help="draw the seconds as bars (.svg, .png, .pdf)")
     add("--overwrite", action="store_true", help="replace existing files")
 
 

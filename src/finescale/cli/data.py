@@ -2,15 +2,16 @@
 
 import argparse
 import os
-from pathlib import Path
+
+from finescale.cli.arguments import named
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the three things to do."""
     what = parser.add_subparsers(dest="what", metavar="prepare|get|draw", required=True)
     prepare = what.add_parser("prepare", help="pack pictures into a store to train on")
-    prepare.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="pictures, in subfolders too")
-    prepare.add_argument("-o", "--out", type=Path, required=True, metavar="STORE", help="the store to make")
+    prepare.add_argument("folders", nargs="+", type=named, metavar="FOLDER", help="pictures, in subfolders too")
+    prepare.add_argument("-o", "--out", type=named, required=True, metavar="STORE", help="the store to make")
     prepare.add_argument("--scales", default="2,3,4", help="scales to make low-resolution pictures for (2,3,4)")
     prepare.add_argument(
         "--licence", default="", metavar="TEXT", help="of the pictures; told in weights trained on them"
@@ -20,10 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     get = what.add_parser("get", help="download public data sets from their homes")
     get.add_argument("names", nargs="*", metavar="NAME", help="such as DIV2K or Set5; none: list them")
     get.add_argument(
-        "-o", "--out", type=Path, metavar="DIR", help="folder for the sets (default: the user's data folder)"
+        "-o", "--out", type=named, metavar="DIR", help="folder for the sets (default: the user's data folder)"
     )
     draw = what.add_parser("draw", help="make pictures to train on: text, line drawings, pixel art, dithering, charts")
-    draw.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    draw.add_argument("-o", "--out", type=named, required=True, metavar="DIR", help="folder for the pictures")
     draw.add_argument("--count", type=int, default=160, help="how many (160)")
     draw.add_argument("--seed", type=int, default=0, help="of the first one; the next have the numbers after it (0)")
     draw.add_argument("--side", type=int, default=1020, help="pixels of each side (1020)")

@@ -1,10 +1,9 @@
 """`finescale figure`: a comparison figure as in papers."""
 
 import argparse
-from pathlib import Path
 
+from finescale.cli.arguments import named, positive
 from finescale.cli.bench import add_jpeg, add_settings, names, settings
-from finescale.cli.score import positive
 
 
 def box(text: str) -> tuple[int, ...]:
@@ -18,7 +17,7 @@ def box(text: str) -> tuple[int, ...]:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     add = parser.add_argument
-    add("picture", type=Path, metavar="PICTURE", help="the original, which is shrunk and enlarged again")
+    add("picture", type=named, metavar="PICTURE", help="the original, which is shrunk and enlarged again")
     add("--networks", type=names, required=True, metavar="A,B,...", help="networks, weight files, bicubic, nearest")
     add(
         "--box",
@@ -30,10 +29,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--auto", type=positive, metavar="N", help="choose N boxes: where the networks differ most")
     add("--size", metavar="WxH", help="size of the chosen boxes")
     add("--scale", type=int, choices=(2, 3, 4), default=4)
-    add("--hr", type=Path, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
+    add("--hr", type=named, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
     add("--real", action="store_true", help="PICTURE is a photograph to enlarge as it is; there is no original")
     add_jpeg(parser)
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the figure: .png, .pdf, .svg or .webp")
+    add("-o", "--output", type=named, required=True, metavar="FILE", help="the figure: .png, .pdf, .svg or .webp")
     add("--overwrite", action="store_true", help="replace an existing figure")
     add_settings(parser)
 

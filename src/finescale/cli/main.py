@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -58,15 +58,24 @@ def _one_sentence(message: Warning | str, category: type[Warning], *place: Any, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0: done, 1: some work failed, 2: the request makes no sense, 130: interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+
+    def work() -> int:
+        args = parser(words[0] if words and words[0] in VERBS else None).parse_args(words)
+        return int(import_module(f"finescale.cli.{args.verb}").run(args))
+
+    return told(work)
+
+
+def told(work: Callable[[], int | None]) -> int:
+    """Does what a command line asks for, tells in one sentence what went wrong, and gives the exit code; see `main`."""
     if sys.stderr is None:  # closed: what is meant for it would go to standard output
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
-    words = sys.argv[1:] if arguments is None else arguments
     warnings.formatwarning = _one_sentence
     try:
-        args = parser(words[0] if words and words[0] in VERBS else None).parse_args(words)
-        return int(import_module(f"finescale.cli.{args.verb}").run(args))
+        return work() or 0
     except FinescaleError as error:
         print(f"finescale: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,14 +1,17 @@
 """`finescale resize`: exact bicubic, as the benchmarks' files were made."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+from finescale.cli.arguments import named, not_empty
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the verb's options."""
-    parser.add_argument("input", metavar="IN", type=Path, help="a picture, or a folder of pictures")
-    parser.add_argument("output", metavar="OUT", type=Path, help="the file, or the folder, to write")
+    parser.add_argument("input", metavar="IN", type=named, help="a picture, or a folder of pictures")
+    parser.add_argument("output", metavar="OUT", type=not_empty, help="the file, or the folder, to write")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--scale", help="factor: 3, 0.25, 1/4")
     how.add_argument("--width", type=int, help="width in pixels; the height follows")
@@ -34,8 +37,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Resizes every picture; a bad one does not stop the others."""
+    from finescale.atomic import writing
     from finescale.errors import FinescaleError, UsageError
-    from finescale.images.files import check_choice
+    from finescale.images.files import FORMATS, check_choice
     from finescale.images.scaling import pairs, resize_all, resize_file
     from finescale.images.sizes import parse_box, parse_scale, target_size
 
@@ -45,7 +49,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--mod-crop needs a --scale of 1/s")
     if scale is None:
         target_size((1, 1), width=args.width, height=args.height, fit=fit)  # what no picture could get is refused now
-    todo = list(pairs(args.input, args.output, args.format))
+    output = Path(args.output)
+    if args.input.is_dir() and output.suffix.lower() in FORMATS and not output.is_dir():
+        raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
+    if args.input.is_file() and args.output.endswith(("/", os.sep)):
+        with writing(output):
+            output.mkdir(parents=True, exist_ok=True)
+    todo = list(pairs(args.input, output, args.format))
     check_choice(args.quality, [target for _, target in todo], args.format)
     options = {
         "scale": scale,

@@ -1,18 +1,12 @@
 """`finescale score`: PSNR and SSIM of anybody's pictures against the originals."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from finescale.cli.arguments import named, positive
 
 if TYPE_CHECKING:
     from finescale.evaluation.scoring import Metric, Metrics, Unavailable
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, not '{text}'")
-    return int(text)
 
 
 def add_perceptual(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +39,8 @@ def chosen_metrics(args: argparse.Namespace) -> "Metrics":
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--hr", type=Path, required=True, metavar="PATH", help="the originals: a folder or a picture")
-    parser.add_argument("--sr", type=Path, required=True, metavar="PATH", help="the enlarged: a folder or a picture")
+    parser.add_argument("--hr", type=named, required=True, metavar="PATH", help="the originals: a folder or a picture")
+    parser.add_argument("--sr", type=named, required=True, metavar="PATH", help="the enlarged: a folder or a picture")
     parser.add_argument(
         "--scale",
         type=positive,
@@ -54,7 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how much they were enlarged: border and crop follow it",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here too; -: print JSON, no table")
+    parser.add_argument(
+        "--json", type=named, metavar="FILE", help="write all figures here too; -: print JSON, no table"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     add_perceptual(parser)
 

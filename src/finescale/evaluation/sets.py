@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from finescale.data.download import sources
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation.metrics import Pixels
 from finescale.images.files import READABLE, read, warn
@@ -77,10 +78,11 @@ def find(name: str, data: Path | None = None) -> PictureSet:
     folder = next((folder for folder in _candidates(data) if _plain(folder.name) == _plain(name)), None)
     if folder is None:
         known = sorted({folder.name for folder in _candidates(data)})
+        published = next((source for source in sources() if _plain(source) == _plain(name)), None)
+        brings = f"; `finescale data get {published}` brings it" if published else nearest(name, known)
+        there = f"; sets found: {', '.join(known)}" if known else ""
         raise UsageError(
-            f"there is no set or folder '{name}'{nearest(name, known)} "
-            f"(sets found: {', '.join(known) or 'none'}; searched: {', '.join(map(str, folders(data))) or 'nowhere'}; "
-            "the folder of all sets is named by FINESCALE_DATA)"
+            f"there is no set or folder '{name}'{brings} (--data or FINESCALE_DATA names a folder of sets{there})"
         )
     return _read(folder.name, folder)
 

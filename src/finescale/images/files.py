@@ -88,7 +88,7 @@ MAX_PIXELS = 500_000_000
 
 _UNKNOWN_FORMAT = "not a picture in a format that is read here"
 _LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "heif": "avif", "gif": "gif"}
-LARGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 65536}  # pixels per side
+LARGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 16384}  # pixels per side
 _COLOUR_ONLY = ("webp", "avif")  # these store grey as RGB
 _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
@@ -540,7 +540,11 @@ def write(
         elif kind == "avif":
             if not forks.ready():
                 raise FinescaleError(f"{path}: AVIF cannot be written in a forked process (start it by 'spawn')")
-            file.write(_avif(picture, quality or _QUALITY[kind]))
+            try:
+                file.write(_avif(picture, quality or _QUALITY[kind]))
+            except _ERRORS as error:  # another build of libheif, or no memory
+                reason = " ".join(str(error).split()) or "the encoder failed"
+                raise FinescaleError(f"{path}: cannot be written ({reason})") from error
         else:
             file.write(_with_pillow(picture, kind, quality or _QUALITY.get(kind, 0), str(path)))
 

@@ -339,8 +339,9 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
     if recipe.warm_start and fresh:
         if not Path(recipe.warm_start).is_file():
             raise UsageError(
-                f"warm_start: {recipe.warm_start} is not there (train that first, name another with --warm-start, or "
-                "start from random weights with --warm-start '')"
+                f"warm_start: {Path.cwd() / recipe.warm_start} is not there (train that first, name another with "
+                "--warm-start, or start from random weights with --warm-start ''; recipes' own paths begin in the "
+                "checkout's root)"
             )
         taken = warm_start.apply(network, warm_start.read(Path(recipe.warm_start)), recipe.warm_start)
         said.append(f"started from {recipe.warm_start}: {taken}")
