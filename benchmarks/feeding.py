@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from finescale.cli.main import told
-from finescale.errors import UsageError
 from finescale.data import store
 from finescale.data.crops import Crops
+from finescale.errors import UsageError
 
 BATCH, PATCH, SUB = 16, 48, 480
 

@@ -171,9 +171,9 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
     parts.append(
         "Each folder holds the same run as `.md`, `.csv` and `.json`, the figures of every picture (`pictures-*.md`), "
         "and plots of PSNR against parameters and, where it was timed, seconds, with published networks beside ours. "
-        "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098). The pages' commands find the sets in the folder "
-        "that FINESCALE_DATA names, or where `finescale data get Set5 Set14 B100 Urban100` puts them; `../shared/data` stands "
-        "for a folder of pictures of yours."
+        "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098). The pages' commands find the sets in the "
+        "folder that FINESCALE_DATA names, or where `finescale data get Set5 Set14 B100 Urban100` puts them; "
+        "`../shared/data` stands for a folder of pictures of yours."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -7,7 +7,7 @@ Every loss takes two batches of pictures (B, 3, H, W) in [0, 1], the network's a
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +121,10 @@ class Mix(nn.Module):
     Raises:
         UsageError: an unknown or no name, or "content" or "style" without a VGG.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, output: Tensor, target: Tensor) -> Tensor: ...
 
     def __init__(self, weights: Mapping[str, float], perception: Perception | None = None) -> None:
         super().__init__()
