@@ -49,6 +49,13 @@ def test_local_instance_norm_survives_a_flat_region() -> None:
     assert y.abs().max() < 0.05  # rounding of the mean, enlarged by at most 1 / sqrt(eps)
 
 
+def test_local_instance_norm_of_small_differences_between_large_values() -> None:
+    torch.manual_seed(0)
+    norm, x = InstanceNorm(2), torch.randn(1, 2, 64, 64, dtype=torch.float64) + 3000
+    norm.window = 24
+    assert (norm(x.float()) - norm((x - 3000).float())).abs().max() < 1e-2
+
+
 @pytest.mark.parametrize(("norm", "layers"), [("batch", 2), ("instance", 2), ("spectral", 1), ("none", 1)])
 def test_norms_by_name(norm: str, layers: int) -> None:
     torch.manual_seed(0)

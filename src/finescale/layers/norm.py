@@ -33,6 +33,7 @@ class InstanceNorm(StatisticsLayer):
             variance, mean = torch.var_mean(wide, (2, 3), correction=0, keepdim=True)
         else:
             size = x.shape[2:]
+            wide = wide - wide.mean((2, 3), keepdim=True)  # a difference of large squares is little but rounding
             mean = window_means(wide, self.window)
             variance = (window_means(wide.square(), self.window) - mean.square()).clamp(min=0)
             mean, variance = upsample_cells(mean, self.window, *size), upsample_cells(variance, self.window, *size)
