@@ -161,7 +161,8 @@ class SelfAttention(StatisticsLayer):
     def _parted(query: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Keys, as wide as the query (B, C, H, W), and values, of (B, N, C'')."""
         hidden = int(query.shape[1])
-        return pairs[..., :hidden], pairs[..., hidden:]
+        key, value = pairs.split((hidden, int(pairs.shape[2]) - hidden), 2)
+        return key, value
 
     def _windowed(self, query: Tensor, pairs: Tensor, window: int) -> Tensor:
         """Blocks of queries attend to overlapping windows of keys; (B, C', H, W) as `query` is laid out."""
