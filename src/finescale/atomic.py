@@ -1,6 +1,5 @@
 """Files that appear whole under their name, or not at all."""
 
-import errno
 import os
 import secrets
 import sys
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from finescale.errors import FinescaleError, TakenError, system_reason
-
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 @contextmanager
@@ -92,14 +89,16 @@ def place(target: Path, overwrite: bool) -> Path:
     return Path(os.path.realpath(target)) if overwrite else target
 
 
-def locked(descriptor: int, *, wait: bool = False) -> bool:
-    """Locks an open file (on POSIX systems also a folder) until it is closed; False where another process holds it.
-
-    On a file system without locks, as some of clusters and in the cloud are, every process has it.
+def locked(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Locks an open file (on POSIX systems also a folder) until it is closed.
 
     Args:
         descriptor: of the file.
         wait: until it is free; not on Windows.
+
+    Returns:
+        False where another process holds it; None where nobody can tell, on a file system without locks, as some of
+        clusters, in the cloud and of other machines are.
     """
     try:
         if sys.platform == "win32":
@@ -112,9 +111,8 @@ def locked(descriptor: int, *, wait: bool = False) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, PermissionError):  # in Windows's words the latter
         return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
+    except OSError:  # each has a number of its own for that
+        return None
     return True
 
 

@@ -175,12 +175,16 @@ def test_a_folder_goes_on_where_it_was_and_past_what_is_in_the_way(
     assert said.out == "2 resized, 1 failed\n"
     before = (tmp_path / "out" / "3.png").stat().st_mtime_ns
     (tmp_path / "out" / "a").unlink()
+    assert main(command) == 1  # they may be of another scale
+    assert "3.png: already exists" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out" / "a")
+    command.append("--skip-existing")
     assert main(command) == 0
     assert capsys.readouterr().out == "1 resized, 2 already there\n"
     assert (tmp_path / "out" / "3.png").stat().st_mtime_ns == before
-    assert main([*command[:2], command[1], "--scale", "2"]) == 1  # the pictures themselves are no results
+    assert main([*command[:2], *command[1:2], *command[3:]]) == 1  # the pictures themselves are no results
     assert "3.png: already exists" in capsys.readouterr().err
-    assert main([*command, "--overwrite"]) == 0
+    assert main([*command[:-1], "--overwrite"]) == 0
     assert capsys.readouterr().out == "3 resized\n"
 
 

@@ -351,7 +351,7 @@ def test_a_file_is_finished_between_the_opening_and_the_lock_of_another_writer(
     first.__enter__()
     first.write(0, pixels)
 
-    def late(descriptor: int) -> bool:
+    def late(descriptor: int) -> bool | None:
         monkeypatch.setattr(strips, "locked", locked)
         first.__exit__(None, None, None)
         return locked(descriptor)
@@ -379,3 +379,20 @@ def test_a_file_that_appears_meanwhile_is_left_alone_and_so_is_nothing_else(tmp_
         out.__exit__(None, None, None)
     assert path.read_bytes() == b"somebody's"
     assert names(tmp_path) == ["a.png"]
+
+
+def test_without_locks_two_writers_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, how: int) -> None:
+        raise OSError(45, "operation not supported")  # as a Mac says of some shares
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    rows = np.full((64, 50, 3), 7, np.uint8)
+    layout = layout_of(np.concatenate([rows, rows]))
+    with StripWriter(tmp_path / "a.tif", layout, overwrite=True, resume="one") as first:
+        first.write(0, rows)
+        with StripWriter(tmp_path / "a.tif", layout, overwrite=True, resume="two") as second:
+            second.write(0, rows)
+            first.write(64, rows)
+            second.write(64, rows)
+    assert (read(tmp_path / "a.tif").pixels == 7).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,13 @@ from torch import Tensor, nn
 import finescale
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.inference import engines
-from finescale.inference.engines import choose, mnn, onnx, quantise
+from finescale.inference.engines import choose, mnn, onnx, pytorch, quantise
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.engines.openvino import _HINTS, MEMORY, OpenVINOEngine, translate
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
 from finescale.inference.engines.source import Source
 from finescale.inference.photograph import photograph
-from finescale.inference.prepare import for_inference, full_float32
+from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array, enlarge
 from finescale.inference.upscale import Upscaler
 from finescale.layers.statistics import alignment
@@ -801,11 +801,58 @@ def test_what_is_exact_is_made_once_and_by_pytorch_where_openvino_is_not(
     assert exact.exact() is None
 
 
-def test_float32_is_no_tf32_on_a_gpu() -> None:
-    """Of the settings; a GPU is not needed."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
+TF32 = """
+import threading
+import torch
+from finescale.inference.prepare import full_float32
+
+def now():
+    return [part.fp32_precision for part in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+
+{setting}
+before, there, go = now(), threading.Event(), threading.Event()
+
+def other():
     with full_float32(torch.device("cuda")):
-        assert not matmul.allow_tf32
-        assert not cudnn.allow_tf32
-    assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+        there.set()
+        go.wait()
+
+thread = threading.Thread(target=other)
+with full_float32(torch.device("cuda")):
+    assert now() == ["ieee", "ieee"]
+    thread.start()
+    there.wait()
+assert now() == ["ieee", "ieee"]  # the other thread still wants it
+go.set()
+thread.join()
+assert now() == before, (before, now())
+"""
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "",
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+        "torch.set_float32_matmul_precision('medium')",
+        "torch.backends.cudnn.allow_tf32 = False",
+    ],
+)
+def test_float32_is_no_tf32_on_a_gpu(setting: str) -> None:
+    """Of the settings, which are left as they were however the program made them; a GPU is not needed."""
+    subprocess.run([sys.executable, "-c", TF32.replace("{setting}", setting)], check=True)
+
+
+@pytest.mark.parametrize(("precision", "asked"), [("float32", 1), ("bfloat16", 0)])
+@pytest.mark.filterwarnings("ignore:bfloat16 is much slower")
+def test_the_torch_engine_asks_for_all_digits(precision: str, asked: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, devices = TorchEngine(for_inference(tiny_network(2)), torch.device("cpu"), precision), list[torch.device]()
+
+    def note(device: torch.device) -> AbstractContextManager[None]:
+        devices.append(device)
+        return nullcontext()
+
+    monkeypatch.setattr(pytorch, "full_float32", note)
+    engine.run(np.zeros((1, 3, 8, 8), np.float32))
+    assert devices == [torch.device("cpu")] * asked

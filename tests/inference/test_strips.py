@@ -1,6 +1,5 @@
 """Pictures by strips: the same as in one piece, in bounded memory, resumable after a kill."""
 
-import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,17 +121,10 @@ def test_hidden_colours_are_filled_in_strips_as_in_the_whole(tmp_path: Path, ups
     assert np.abs(large.samples.astype(int) - whole.samples.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize("where", ["memory", "disk locks"])
-def test_rows_are_kept_where_another_attempt_may_succeed(
-    tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, where: str
+def test_rows_are_kept_where_memory_ran_out(
+    tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoders, "_BLOCK", 1 << 14)
-    if where == "disk locks":  # a file system that has none
-
-        def flock(descriptor: int, how: int) -> None:
-            raise OSError(errno.ENOSYS, "function not implemented")
-
-        monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
     write(Picture(picture(600, 100)), tmp_path / "a.png")
     run, calls = upscaler.engine.run, 0
 

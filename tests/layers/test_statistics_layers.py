@@ -126,6 +126,31 @@ def test_self_attention_is_the_same_in_training() -> None:
                 torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5 * float(results[1][1].abs().max()))
 
 
+def test_self_attention_trains_with_what_a_program_put_into_it() -> None:
+    class Scaled(nn.Conv2d):
+        def __init__(self) -> None:
+            super().__init__(8, 4, 1)
+            self.scale = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.scale * super().forward(x)
+
+    x = torch.randn(1, 8, 6, 6)
+    for exchanged in (nn.Conv2d(8, 4, 1, bias=False), nn.Conv2d(8, 4, 3, padding=1), Scaled()):
+        layer = SelfAttention(8, reduction=2, pool=1, norm="none")
+        layer.gamma.data.fill_(0.5)
+        layer.query = exchanged
+        y = layer.train()(x)
+        torch.testing.assert_close(y, layer.eval()(x))
+        y.sum().backward()
+        assert all(p.grad is not None for p in layer.parameters())
+    seen = []
+    layer = SelfAttention(8)
+    layer.key.register_forward_hook(lambda *_: seen.append(1))
+    layer.train()(x)
+    assert seen
+
+
 def test_self_attention_starts_as_identity_and_equals_its_formula() -> None:
     torch.manual_seed(0)
     layer = SelfAttention(8, reduction=4, value_reduction=2, pool=1).eval()

@@ -2,15 +2,20 @@
 
 import copy
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.training.test_loop import OneCrop
 from torch import Tensor, nn
 
 from finescale.layers.spectral import SpectralNorm, spectral_norm
 from finescale.networks import catalogue
-from finescale.training.loop import compile_network
+from finescale.networks.base import Network
+from finescale.training.loop import Training, compile_network
+from finescale.training.parallel import World
+from finescale.training.recipe import parse_recipe
 from finescale.training.weights import StepWeights
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -84,3 +89,41 @@ def test_weights_that_are_used_for_more_are_left_alone() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         network.eval()
         assert torch.equal(weights(x), network(x))
+
+
+class Island(Network):
+    """Computes some of itself in float32 whatever autocast says."""
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__(scale=scale)
+        self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1)
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        with torch.autocast("cpu", enabled=False):
+            x = self.second(x.float())
+        return nn.functional.pixel_shuffle(x, 2)
+
+
+def test_a_network_for_which_they_are_wrong_trains_without_them(tmp_path: Path) -> None:
+    """On a GPU that is found out before the first step; here it is asked for by hand."""
+    recipe = parse_recipe(
+        {"network": "rcan", "scale": 2, "budget": 3, "precision": "bfloat16", "data": {"batch": 1, "patch": 18}},
+        "a test",
+    )
+    network, cpu = Island(scale=2), torch.device("cpu")
+    training = Training(network, OneCrop(18), recipe, nn.functional.l1_loss, world=World(0, 1, cpu), out=tmp_path)
+    training._weights = StepWeights(network, torch.bfloat16)
+    low, high = training.crops.batch(1)
+    training._prepare(low, high)
+    assert training._weights is None
+    assert training.run()
+
+
+def test_other_chains_of_parametrisations_are_left_alone() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 1))
+    weights = StepWeights(spectral_norm(layer).train(), torch.bfloat16)
+    assert not weights._norms
+    assert not weights._rounded
+    with torch.autocast("cpu", torch.bfloat16):
+        assert weights(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)

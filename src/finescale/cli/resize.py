@@ -30,9 +30,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="default: by the name; in folders PNG, and TIFF and BMP as they are",
     )
     parser.add_argument("--quality", type=int, help="1 to 100, for JPEG, WebP and AVIF (where 100 is lossless)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace existing files (of a folder they are left alone else)"
-    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace existing files")
+    existing.add_argument("--skip-existing", action="store_true", help="of a folder: leave them as they are")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     if not todo:
         raise FinescaleError(f"{args.input}: holds no pictures")
     done = there = failed = 0
-    for _, result in resize_all(todo, overwrite=args.overwrite, **options):
+    for _, result in resize_all(todo, overwrite=args.overwrite, skip=args.skip_existing, **options):
         if isinstance(result, FinescaleError):
             print(f"finescale: {result}", file=sys.stderr)
             failed += 1

@@ -92,8 +92,8 @@ def full_range(samples: Samples, bits: int) -> Samples:
 
 def on_white(pixels: Samples, alpha: Samples) -> Samples:
     """What is seen of colours (H, W, C) with an alpha (H, W) before white; of their type."""
-    top = int(np.iinfo(pixels.dtype).max)
-    weight = alpha[..., None].astype(np.uint64)
+    top = np.uint32(np.iinfo(pixels.dtype).max)
+    weight = alpha[..., None].astype(np.uint32)  # room enough for 16 bits, too
     return ((pixels * weight + (top - weight) * top + top // 2) // top).astype(pixels.dtype)
 
 

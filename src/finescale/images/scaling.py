@@ -134,13 +134,14 @@ def resize_file(
 
 
 def resize_all(
-    todo: Iterable[tuple[Path, Path]], *, overwrite: bool = False, **options: Any
+    todo: Iterable[tuple[Path, Path]], *, overwrite: bool = False, skip: bool = False, **options: Any
 ) -> Iterator[tuple[Path, Size | FinescaleError | None]]:
     """Resizes picture after picture; a bad one does not stop the others.
 
     Args:
         todo: what to read and what to write, see `pairs`; folders are made.
-        overwrite: replace results that are there; without it they are left as they are.
+        overwrite: replace results that are there.
+        skip: leave them as they are; with neither they are errors.
         options: see `resize_file`.
 
     Yields:
@@ -151,7 +152,7 @@ def resize_all(
             with writing(target):
                 there = target.exists()
                 target.parent.mkdir(parents=True, exist_ok=True)
-            if there and not overwrite and target.is_file() and not target.samefile(source):
+            if there and skip and target.is_file() and not target.samefile(source):
                 yield source, None
             else:
                 yield source, resize_file(source, target, overwrite=overwrite, **options)

@@ -196,12 +196,24 @@ class StripWriter:
             file = self._files.enter_context(open(os.open(self._part, flags, 0o666), "r+b"))  # noqa: SIM115
             if self._key is None:
                 return file
-            if not locked(file.fileno()):
+            free = locked(file.fileno())
+            if free is None:
+                return self._unlocked()
+            if not free:
                 raise TakenError(f"{self.path}: another process is writing it")
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), self._part.stat()):
                     return file
             self._files.close()  # who had it has given it its name meanwhile, or taken it away
+
+    def _unlocked(self) -> BinaryIO:
+        """A file of a name of its own, with which nobody goes on, where another process might be writing the usual."""
+        self._files.close()
+        if not self._part.stat().st_size:
+            self._part.unlink()
+        self._key = None
+        self._part = self._part.with_name(f"{self._part.stem}.{secrets.token_hex(4)}.part")
+        return self._files.enter_context(open(self._part, "x+b"))
 
     @property
     def rows(self) -> int:

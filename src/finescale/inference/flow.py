@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from finescale.atomic import check_free, check_target, writing
-from finescale.errors import FinescaleError, TakenError
+from finescale.errors import FinescaleError, TakenError, UsageError
 from finescale.images import files
 from finescale.images.encoders import ENCODERS
 from finescale.images.picture import Picture
@@ -296,12 +296,18 @@ def upscale_file(
         (width, height) of the result.
 
     Raises:
-        UsageError: an impossible size, format or quality, an unknown network, device, engine or precision.
+        UsageError: an impossible size, format or quality, an unknown network, device, engine or precision; no names.
         FinescaleError: the picture cannot be read, or the target exists or cannot be written.
     """
     if scale is None and width is None and height is None and fit is None:
         scale = 4
     check_progress(progress)
+    for what, given in (("source", source), ("target", target), ("network", network or "")):
+        if not isinstance(given, str | os.PathLike):
+            raise UsageError(
+                f"upscale_file takes the {what}'s name, not {type(given).__name__} (finescale.Upscaler takes networks, "
+                "finescale.images.files reads and writes pictures)"
+            )
     job, settings = Job(Path(source), Path(target)), {"device": device, "engine": engine, "precision": precision}
     check_target(job.target, overwrite)
     files.check_name(job.target, format)

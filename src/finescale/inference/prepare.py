@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -36,21 +37,39 @@ def exactly(device: torch.device) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def full_float32(device: torch.device) -> Iterator[None]:
-    """Within it a GPU's convolutions and products in float32 keep all its digits, and not TF32's ten bits."""
-    if device.type != "cuda":
-        yield
-        return
-    parts: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [part.allow_tf32 for part in parts]
-    try:
-        for part in parts:
-            part.allow_tf32 = False
-        yield
-    finally:
-        for part, allowed in zip(parts, before, strict=True):
-            part.allow_tf32 = allowed
+class _FullFloat32:
+    """Switches TF32 off for all threads from the first that wants it off until the last no longer does."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads = threading.Lock(), 0
+        self._before: list[str] = []
+
+    def _parts(self) -> list[Any]:
+        return [torch.backends.cudnn.conv, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
+
+    @contextmanager
+    def __call__(self, device: torch.device) -> Iterator[None]:
+        """Within it a GPU's convolutions and products in float32 keep all its digits, and not TF32's ten bits."""
+        if device.type != "cuda":
+            yield
+            return
+        with self._lock:
+            if not self._threads:
+                self._before = [part.fp32_precision for part in self._parts()]
+                for part in self._parts():
+                    part.fp32_precision = "ieee"
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    for part, before in zip(self._parts(), self._before, strict=True):
+                        part.fp32_precision = before
+
+
+full_float32 = _FullFloat32()
 
 
 def for_inference(network: Network, window: int | None = WINDOW, gates: list[list[float]] | None = None) -> Network:

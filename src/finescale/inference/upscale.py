@@ -393,7 +393,7 @@ def _check_samples(x: Array, shape: str) -> None:
     given: object = x  # whatever a program passed
     if not isinstance(given, np.ndarray) or x.ndim != shape.count(",") + 1 or x.shape[-1] != 3 or not x.size:
         raise UsageError(f"pixels are an array {shape}, at least 1 x 1, not {getattr(given, 'shape', type(given))}")
-    if x.dtype not in (np.uint8, np.uint16) and x.dtype.kind != "f":
+    if x.dtype.newbyteorder("=") not in (np.uint8, np.uint16) and x.dtype.kind != "f":
         raise UsageError(f"pixels are uint8, uint16 or float in [0, 1], not {x.dtype}")
     if x.dtype.kind == "f" and not (x.min() >= -1 and x.max() <= 2) and np.isfinite(x).all():
         raise UsageError(f"floats are in [0, 1], not from {x.min():g} to {x.max():g}; divide samples of 8 bits by 255")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finescale.layers.norm import Norm, normalised
+from finescale.layers.spectral import bare
 from finescale.layers.statistics import StatisticsLayer, cell_means, crop, shared, upsample_cells, window_means
 
 _EIGHT = 8
@@ -139,9 +140,10 @@ class SelfAttention(StatisticsLayer):
 
         Each is filled up to whole eights of channels with zeros, which change no product: what GPUs compute fast.
         """
-        layers = [layer for layer in (self.query, self.key, self.value) if isinstance(layer, nn.Conv2d)]
-        if len(layers) < 3:  # norms follow
+        parts = (self.query, self.key, self.value, self.output)
+        if not all(map(_as_made, parts)):  # norms follow, or a program put its own there
             return self.query(x), torch.cat((self.key(x), self.value(x)), 1)
+        layers = [part for part in parts[:3] if isinstance(part, nn.Conv2d)]
         missing = [-layer.out_channels % _EIGHT for layer in layers]
         weight = torch.cat([F.pad(one.weight, (0, 0, 0, 0, 0, 0, 0, n)) for one, n in zip(layers, missing)])
         bias = torch.cat([F.pad(_bias(one), (0, n)) for one, n in zip(layers, missing)])
@@ -211,6 +213,13 @@ class _Cut:
         maps = blocks.reshape(self.batch, self.rows, self.columns, side, side, channels).permute(0, 5, 1, 3, 2, 4)
         maps = maps.reshape(self.batch, channels, self.rows * side, self.columns * side)
         return crop(maps, self.height, self.width)
+
+
+def _as_made(layer: nn.Module) -> bool:
+    """Whether nothing but a weight and a bias tells what a layer of `SelfAttention` does."""
+    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    plain = bare(layer) is nn.Conv2d and isinstance(layer, nn.Conv2d)
+    return plain and not watched and layer.bias is not None and layer.kernel_size == (1, 1)
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

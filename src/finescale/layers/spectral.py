@@ -88,6 +88,15 @@ def spectral_norm(convolution: nn.Conv2d) -> nn.Module:
     return convolution
 
 
+def bare(layer: nn.Module) -> type[nn.Module]:
+    """A layer's class, or what it was before its weight was spectrally normalised and nothing else."""
+    if not parametrize.is_parametrized(layer):
+        return type(layer)
+    chains = [list(chain.children()) for chain in layer.get_submodule("parametrizations").children()]
+    spectral = all(len(chain) == 1 and isinstance(chain[0], SpectralNorm) for chain in chains)
+    return type(layer).__bases__[0] if spectral else type(layer)
+
+
 def _reduce(self: nn.Module, _: object) -> tuple[Any, ...]:
     return _blank, type(self).__bases__, self.__dict__
 

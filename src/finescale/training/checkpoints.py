@@ -79,9 +79,7 @@ def alone(folder: Path) -> Iterator[None]:
             with writing(folder):
                 handle = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, handle)
-            with writing(folder):
-                free = locked(handle)
-            if not free:
+            if locked(handle) is False:
                 raise FinescaleError(f"{folder}: another process is training there")
         try:
             yield

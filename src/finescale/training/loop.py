@@ -289,6 +289,10 @@ class Training:
             self._loss(low, high).backward()
             return
         except Exception as error:
+            if self._weights and not is_out_of_memory(error):  # parts of it want float32, say
+                self._weights = None
+                self._prepare(low, high)
+                return
             if not self._compiled or not _of_compiler(error):
                 raise
             cause = getattr(error, "inner_exception", error)
@@ -323,7 +327,7 @@ class Training:
             except RuntimeError as error:
                 if is_out_of_memory(error):
                     raise
-                self._capture, self._weights = False, None
+                self._capture = False
                 reason = str(error).split("\n", 1)[0][:160]
                 self._say(f"a step could not be recorded ({reason}), so its kernels are started one by one")
         if self._capture:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
 
-from finescale.layers.spectral import SpectralNorm, normalise
+from finescale.layers.spectral import bare, normalise
 
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)  # whose weights autocast rounds
 
@@ -31,15 +31,15 @@ class StepWeights:
         self.network, self.dtype = network, dtype
         named = dict(network.named_parameters())
         self._norms = {
-            f"{name.rpartition('.')[0]}.original": module
-            for name, module in network.named_modules()
-            if isinstance(module, SpectralNorm)
+            f"{name}.parametrizations.weight.original": layer.get_submodule("parametrizations.weight.0")
+            for name, layer in network.named_modules()
+            if parametrize.is_parametrized(layer) and bare(layer) in _LAYERS
         }
         self._normed = {name: named[name] for name in self._norms}
         rounded = {
             id(parameter)
             for layer in network.modules()
-            if _kind(layer) in _LAYERS
+            if bare(layer) in _LAYERS
             for parameter in layer.parameters()  # those of its parametrisations are inside it
         }
         self._rounded = {name: parameter for name, parameter in named.items() if id(parameter) in rounded}
@@ -81,15 +81,6 @@ def _alike(names: Iterable[str], key: Callable[[str], object]) -> list[list[str]
     for name in names:
         found[key(name)].append(name)
     return list(found.values())
-
-
-def _kind(layer: nn.Module) -> type[nn.Module]:
-    """The layer's class, or what it was before its weight was spectrally normalised and nothing else."""
-    if not parametrize.is_parametrized(layer):
-        return type(layer)
-    chains = layer.get_submodule("parametrizations").children()
-    spectral = all(isinstance(part, SpectralNorm) for chain in chains for part in chain.children())
-    return type(layer).__bases__[0] if spectral else type(layer)
 
 
 class _Rounded(torch.autograd.Function):

@@ -96,7 +96,7 @@ def convert(
 
 
 class _OwnRandomNumbers(TorchFunctionMode):
-    """Within it, and in this thread alone, the start of a network takes no numbers from the program's generator."""
+    """Within it, and in this thread alone, our networks' start takes no numbers from the program's generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,9 @@ def load(path: str | os.PathLike[str]) -> Network:
             f"{path}: made for a network class '{header.architecture}' that this version lacks (a program puts its own "
             "into finescale.networks.catalogue.NETWORKS)"
         )
-    with _OwnRandomNumbers(), torch.device("cpu"):  # neither heeds nor changes the program's own settings
+    # neither heeds nor changes the program's own settings; what a network of its own draws, nobody knows
+    drawn = _OwnRandomNumbers() if kind.__module__.startswith("finescale.") else torch.random.fork_rng(devices=[])
+    with drawn, torch.device("cpu"):
         try:
             network = construct(header.name, kind, header.arguments).float()
         except UsageError as error:  # of another version, or damaged
