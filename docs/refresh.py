@@ -173,7 +173,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
         "and plots of PSNR against parameters and, where it was timed, seconds, with published networks beside ours. "
         "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098). The pages' commands find the sets in the "
         "folder that FINESCALE_DATA names, or where `finescale data get Set5 Set14 B100 Urban100` puts them; "
-        "`../shared/data` stands for a folder of pictures of yours."
+        "`../shared/data` stands for a folder of pictures of yours. Seconds of single pictures (in `.csv` and `.json`) "
+        "are of a machine that did other things too."
     )
     return "\n\n".join(parts) + "\n"
 

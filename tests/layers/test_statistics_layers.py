@@ -1,5 +1,7 @@
 """Norms, attention and their local windows."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -142,6 +144,9 @@ def test_self_attention_trains_with_what_a_program_put_into_it() -> None:
         layer.query = exchanged
         y = layer.train()(x)
         torch.testing.assert_close(y, layer.eval()(x))
+        fused = copy.deepcopy(layer)
+        fused.fuse()  # which leaves it as it is
+        torch.testing.assert_close(fused(x), y)
         y.sum().backward()
         assert all(p.grad is not None for p in layer.parameters())
     seen = []

@@ -53,13 +53,10 @@ def run(args: argparse.Namespace) -> int:
     from finescale.inference.batch import Options, upscale_files
     from finescale.inference.size import Target
 
-    asked = (args.scale, args.width, args.height, args.fit)
     scale = None if args.scale is None else float(parse_scale(args.scale))
     settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "ensemble", "tile")}
     options = Options(
-        target=Target(
-            4.0 if asked.count(None) == 4 else scale, args.width, args.height, args.fit and parse_box(args.fit)
-        ),
+        target=Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit)),
         network=args.network,
         output=args.output,
         format=args.format,

@@ -299,8 +299,7 @@ def upscale_file(
         UsageError: an impossible size, format or quality, an unknown network, device, engine or precision; no names.
         FinescaleError: the picture cannot be read, or the target exists or cannot be written.
     """
-    if scale is None and width is None and height is None and fit is None:
-        scale = 4
+    size = Target.of(scale, width, height, fit)
     check_progress(progress)
     for what, given in (("source", source), ("target", target), ("network", network or "")):
         if not isinstance(given, str | os.PathLike):
@@ -312,7 +311,7 @@ def upscale_file(
     check_target(job.target, overwrite)
     files.check_name(job.target, format)
     with kept_networks(network, {**settings, "ensemble": ensemble, "tile": tile}) as networks:
-        flow = Flow(Target(scale, width, height, fit), networks, format=format, quality=quality, overwrite=overwrite)
+        flow = Flow(size, networks, format=format, quality=quality, overwrite=overwrite)
         flow.run([job], lambda _, done: progress(min(done, 1.0)) if progress else None)
     if flow.failures:
         raise flow.failures[job]

@@ -52,6 +52,18 @@ class Target:
         if any(side is not None and side > LARGEST_SIDE for side in (self.width, self.height, *(self.fit or ()))):
             raise UsageError(f"the result can be at most {LARGEST_SIDE:,} pixels wide and high")
 
+    @classmethod
+    def of(
+        cls,
+        scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fit: tuple[int, int] | None = None,
+    ) -> "Target":
+        """What is asked for; four times as large where nothing is."""
+        asked = (scale, width, height, fit)
+        return cls(scale=4) if asked.count(None) == 4 else cls(*asked)
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the result for a picture of width x height.
 

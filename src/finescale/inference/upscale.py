@@ -340,9 +340,7 @@ def upscale(
         image = np.asarray(image, image.dtype.newbyteorder("="))
     check_progress(progress)
     picture = _as_picture(image)
-    if scale is None and width is None and height is None and fit is None:
-        scale = 4
-    size = Target(scale, width, height, fit).size(*picture.size)
+    size = Target.of(scale, width, height, fit).size(*picture.size)
     settings: dict[str, Any] = {
         "device": device,
         "engine": engine,

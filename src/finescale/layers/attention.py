@@ -1,6 +1,7 @@
 """Channel attention (RCAN) and self-attention over positions (SAGAN)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -128,27 +129,23 @@ class SelfAttention(StatisticsLayer):
 
     def fuse(self) -> None:
         """Makes query, key and value by one convolution from now on, in place; for a network that is not trained."""
-        layers = [layer for layer in (self.query, self.key, self.value) if type(layer) is nn.Conv2d]
-        if len(layers) < 3 or any(layer.bias is None for layer in layers):  # norms follow
+        layers = _as_made(self.query, self.key, self.value)
+        if not layers:  # norms follow, or a program put its own there
             return
-        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]).detach() for name in ("weight", "bias"))
+        weight, bias = _joined(layers)
         self.fused = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device="meta")
-        self.fused.weight, self.fused.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
+        self.fused.weight, self.fused.bias = (nn.Parameter(t.detach(), requires_grad=False) for t in (weight, bias))
 
     def _together(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Query, and key with value, by one convolution: a fourth of the kernels of three and their backward passes.
 
         Each is filled up to whole eights of channels with zeros, which change no product: what GPUs compute fast.
         """
-        parts = (self.query, self.key, self.value, self.output)
-        if not all(map(_as_made, parts)):  # norms follow, or a program put its own there
+        layers = _as_made(self.query, self.key, self.value, self.output)
+        if not layers:
             return self.query(x), torch.cat((self.key(x), self.value(x)), 1)
-        layers = [part for part in parts[:3] if isinstance(part, nn.Conv2d)]
-        missing = [-layer.out_channels % _EIGHT for layer in layers]
-        weight = torch.cat([F.pad(one.weight, (0, 0, 0, 0, 0, 0, 0, n)) for one, n in zip(layers, missing)])
-        bias = torch.cat([F.pad(_bias(one), (0, n)) for one, n in zip(layers, missing)])
         hidden = self.hidden + -self.hidden % _EIGHT
-        y = F.conv2d(x, weight, bias)
+        y = F.conv2d(x, *_joined(layers[:3], _EIGHT))
         return y[:, :hidden], y[:, hidden:]
 
     def _put_out(self, mixed: Tensor) -> Tensor:
@@ -215,16 +212,28 @@ class _Cut:
         return crop(maps, self.height, self.width)
 
 
-def _as_made(layer: nn.Module) -> bool:
-    """Whether nothing but a weight and a bias tells what a layer of `SelfAttention` does."""
-    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    plain = bare(layer) is nn.Conv2d and isinstance(layer, nn.Conv2d)
-    return plain and not watched and layer.bias is not None and layer.kernel_size == (1, 1)
+def _as_made(*layers: nn.Module) -> list[nn.Conv2d]:
+    """The layers of `SelfAttention`, if nothing but a weight and a bias tells what each does; else none."""
+    found = []
+    for layer in layers:
+        watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        if watched or bare(layer) is not nn.Conv2d or not isinstance(layer, nn.Conv2d):
+            return []
+        if layer.bias is None or layer.kernel_size != (1, 1):
+            return []
+        found.append(layer)
+    return found
 
 
-def _bias(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias
+def _joined(layers: Sequence[nn.Conv2d], whole: int = 1) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what all do, each filled up to a multiple of `whole` channels."""
+    weights, biases = [], []
+    for layer in layers:
+        missing = -layer.out_channels % whole
+        assert layer.bias is not None
+        weights.append(F.pad(layer.weight, (0, 0, 0, 0, 0, 0, 0, missing)))
+        biases.append(F.pad(layer.bias, (0, missing)))
+    return torch.cat(weights), torch.cat(biases)
 
 
 def _positions(x: Tensor) -> Tensor:

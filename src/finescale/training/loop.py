@@ -291,6 +291,7 @@ class Training:
         except Exception as error:
             if self._weights and not is_out_of_memory(error):  # parts of it want float32, say
                 self._weights = None
+                self._say(f"weights are made layer by layer, which is slower ({type(error).__name__})")
                 self._prepare(low, high)
                 return
             if not self._compiled or not _of_compiler(error):

@@ -96,7 +96,7 @@ def train(
         UsageError, FinescaleError: the recipe cannot be followed, or the run cannot go on; one sentence.
     """
     less = f'{_LESS}, and so do data.where = "memory" and smaller pictures to validate on; what was saved is kept'
-    with _joined(device, f"{out}: out of memory ({less})") as world, cudnn_benchmark(True):
+    with _joined(device, f"{out}: out of memory ({less})") as world, _alone(out, world), cudnn_benchmark(True):
         outcome = _train(recipe, out, resume, world, make_validation, screen, board)
     return outcome if world.first else None
 
@@ -115,21 +115,15 @@ def _joined(device: str, no_memory: str) -> Iterator[World]:
         world.close()
 
 
-def _train(
-    recipe: Recipe,
-    out: Path,
-    resume: bool,
-    world: World,
-    make_validation: MakeValidation | None,
-    screen: bool,
-    board: bool,
-) -> Outcome:
-    with ExitStack() as stack:  # before anything is read that another process may be writing
+@contextmanager
+def _alone(out: Path, world: World) -> Iterator[None]:
+    """Keeps other runs from the folder, before anything is read that one of them may be writing."""
+    with ExitStack() as stack:
         world.from_first(lambda: stack.enter_context(checkpoints.alone(out)))
-        return _train_alone(recipe, out, resume, world, make_validation, screen, board)
+        yield
 
 
-def _train_alone(
+def _train(
     recipe: Recipe,
     out: Path,
     resume: bool,

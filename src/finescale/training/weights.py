@@ -19,8 +19,8 @@ class StepWeights:
     """Calls a network in training as it is, but what is done to its weights alone is done to all of them at once.
 
     These are spectral norms, in a batch for every shape, and the rounding that autocast does, in one go. Layer by layer
-    they are half of a deep network's kernels, each of which computes next to nothing. The numbers are the same, up to
-    the order of additions.
+    they are many small kernels of a deep network, each of which computes next to nothing. The numbers are the same, up
+    to the order of additions.
 
     Args:
         network: its convolutions and linear layers use their weights for nothing else.

@@ -3,7 +3,8 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,20 +55,22 @@ class ONNXEngine(Engine):
         data = translated(network, name)
         try:
             decibels = least_agreement(network, runner(data))
-        except Exception as error:  # of ONNX Runtime, which has classes of its own
-            if is_out_of_memory(error):
-                raise
-            raise compiled.refuse(name, str(not_taken(error))) from error
+        except FinescaleError as error:
+            raise compiled.refuse(name, str(error)) from error
         accepted = compiled.accept(name, "ONNX Runtime", network, data, decibels=decibels, limit=FLOAT32, memory=MEMORY)
         return accepted, data
 
 
-def not_taken(error: Exception) -> FinescaleError:
-    """What ONNX Runtime says against a network, in one sentence."""
-    if isinstance(error, FinescaleError):
-        return error
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return FinescaleError(f"ONNX Runtime cannot take this network ({lines[0]})")
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turns ONNX Runtime's own errors, but for want of memory, into one sentence."""
+    try:
+        yield
+    except Exception as error:  # of classes of its own
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise FinescaleError(f"ONNX Runtime cannot take this network ({lines[0]})") from error
 
 
 def load_runtime() -> Any:
@@ -81,14 +84,20 @@ def load_runtime() -> Any:
 
 
 def runner(data: bytes) -> Callable[[Array], Array]:
-    """What computes the enlarged (B, 3, sH, sW) of a (B, 3, H, W) by an ONNX file that `translate` made."""
+    """What computes the enlarged (B, 3, sH, sW) of a (B, 3, H, W) by an ONNX file that `translate` made.
+
+    Raises:
+        FinescaleError: ONNX Runtime does not take the file, or (what is returned) fails at it.
+    """
     onnxruntime = load_runtime()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    with _refusing():
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     options = onnxruntime.RunOptions()  # else it keeps all that its largest tile needed
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def run(x: Array) -> Array:
-        found: Array = session.run(None, {"picture": np.ascontiguousarray(x, np.float32)}, options)[0]
+        with _refusing():
+            found: Array = session.run(None, {"picture": np.ascontiguousarray(x, np.float32)}, options)[0]
         return found
 
     return run
