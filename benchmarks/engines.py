@@ -85,14 +85,14 @@ def opencv(file: Path, size: tuple[int, int]) -> Way:
 
 
 def _ours(network: Network | Path, **settings: Any) -> Way:
-    return Upscaler(network, **settings).pixels
+    return Upscaler(network, device="cpu", **settings).pixels
 
 
 def ways(name: str, scale: int, size: tuple[int, int], folder: Path, say: Callable[[str], None]) -> dict[str, Way]:
     """Everything that can be run here; what cannot is said."""
     network = store.load(name, scale)
     source = store.find(name, scale) or network
-    found: dict[str, Way] = {USUAL: usual(network), OURS: Upscaler(source).pixels}
+    found: dict[str, Way] = {USUAL: usual(network), OURS: _ours(source)}
 
     def add(label: str, make: Callable[[], Way]) -> bool:
         try:

@@ -76,6 +76,7 @@ def measure(megapixels: float, args: argparse.Namespace, folder: Path) -> Point:
     target.unlink(missing_ok=True)
     command = [sys.executable, "-m", "finescale", "upscale", str(source), "-o", str(target), "--quiet"]
     command += ["--scale", str(args.scale), "--network", args.network, "--precision", args.precision]
+    command += ["--device", "cpu"]
     command += ["--ensemble"] if args.ensemble else []
     killed = None
     if args.kill:

@@ -37,9 +37,14 @@ def main() -> None:
     print(f"| network | set | {' | '.join('clean' if q is None else f'quality {q}' for q in QUALITIES)} |")
     print(f"|---|---|{'---:|' * len(QUALITIES)}")
     for scale in (int(text) for text in args.scales.split(",")):
-        runs = [benchmark.run(args.networks.split(","), chosen, scale, jpeg=q, timed_size=None) for q in QUALITIES]
+        runs = [
+            benchmark.run(args.networks.split(","), chosen, scale, jpeg=q, settings={"device": "cpu"}, timed_size=None)
+            for q in QUALITIES
+        ]
         for one in chosen:
             for rows in zip(*(run.rows for run in runs)):
+                if rows[0].missing:
+                    continue
                 figures = [
                     means(row.scores[benchmark.set_name(one.name, quality)]) for row, quality in zip(rows, QUALITIES)
                 ]

@@ -10,6 +10,7 @@ factors `MEMORY` of the engines come from here.
 import argparse
 import sys
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -37,9 +38,9 @@ def main() -> None:
     print("pixels a side.\n\n| network | engine | precision | measured, bytes | estimated | measured / estimated |")
     print("|---|---|---|---:|---:|---:|")
     for name, (engine, precision) in product(args.networks, WAYS):
-        settings = {"engine": engine, "precision": precision}
+        settings: dict[str, Any] = {"device": "cpu", "engine": engine, "precision": precision}
         try:
-            estimate = choose(store.load(name, args.scale), engine=engine, precision=precision).bytes_per_pixel
+            estimate = choose(store.load(name, args.scale), **settings).bytes_per_pixel
         except FinescaleError as error:
             print(f"| {name} | {engine} | {precision} | {error} | | |")
             continue

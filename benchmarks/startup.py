@@ -56,12 +56,13 @@ def main() -> None:
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         write(Picture(x), folder / "small.jpg", quality=95)
         command = [sys.executable, "-m", "finescale", "upscale", str(folder / "small.jpg"), "--overwrite"]
+        command += ["--device", "cpu"]
         command += ["--network", args.network, "--scale", str(args.scale), "--quiet"]
         first = seconds(command)
         network = store.find(args.network, args.scale) or store.load(args.network, args.scale)
-        upscaler = Upscaler(network)
+        upscaler = Upscaler(network, device="cpu")
         imported = [sys.executable, "-c", f"import numpy; {IMPORTS.get(upscaler.engine.name, 'import torch')}"]
-        usual = Upscaler(network, engine="torch", precision="float32", window=None)
+        usual = Upscaler(network, device="cpu", engine="torch", precision="float32", window=None)
         whole: list[float] = []
         imports: list[float] = []
         own: list[float] = []

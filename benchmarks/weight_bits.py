@@ -47,7 +47,10 @@ def main() -> None:
             files.save(network, half, notes={}, dtype=torch.float16)
             to_eight_bits(network)
             files.save(network, eight, notes={})
-            run = benchmark.run([str(file), str(half), str(eight)], chosen, header.scale, timed_size=None)
+            settings = {"device": "cpu"}
+            run = benchmark.run(
+                [str(file), str(half), str(eight)], chosen, header.scale, settings=settings, timed_size=None
+            )
         for one in run.sets:
             psnr = [means(row.scores[one])["psnr"] for row in run.rows]
             values = " | ".join(f"{value:.4f}" for value in psnr)

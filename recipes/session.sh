@@ -69,11 +69,12 @@ fi
 train() { # NAME OPTION...: trains, and again uncompiled if that failed
     name=$1
     shift
+    : >"$home/$name.log" # of an earlier session
     for compile in '' --set=compile=off; do
         budget=$(($(left) - spare))
         [ $budget -gt 10 ] || break
         # a late start of the process eats into the budget of time, not into what comes after: it is then told to stop
-        timeout -k 15 $((budget + starting)) "$python" -m finescale train "$recipes/$name.toml" --resume \
+        timeout --preserve-status -k 15 $((budget + starting)) "$python" -m finescale train "$recipes/$name.toml" --resume \
             --data stores/session ${validation:+--validation "$validation"} --device "$device" --out "runs/$name" \
             --no-board --budget "${budget}s" "$@" $compile >>"$home/$name.log" 2>&1
         status=$?

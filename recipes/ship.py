@@ -43,7 +43,12 @@ def main() -> None:
     mixed = {}
     if args.before:
         old, new = files.load(args.before).state_dict(), network.state_dict()
-        network.load_state_dict({name: torch.lerp(old[name], value, args.share) for name, value in new.items()})
+        network.load_state_dict(
+            {
+                name: torch.lerp(old[name], value, args.share) if value.is_floating_point() else value
+                for name, value in new.items()
+            }
+        )
         mixed = {"mixed": {"share": args.share, "with": sha256(args.before)}}
     target = args.folder / file_name(header.name, header.scale)
     args.folder.mkdir(parents=True, exist_ok=True)

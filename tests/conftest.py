@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
 import os
-from contextlib import suppress
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +80,30 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny networks are not divided among processors, which takes longer than they do."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def hearing_signals() -> Iterator[None]:
+    """Processes started within hear SIGINT and SIGHUP, which are ignored where the suite runs in the background."""
+    usual: dict[str, Any] = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+    numbers = {getattr(signal, name): handler for name, handler in usual.items() if hasattr(signal, name)}
+    heard = {number: signal.signal(number, handler) for number, handler in numbers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
+
+
 def needs(engine: str) -> None:
     """Skips a test where the packages of an engine are missing."""
     for package in {"onnx": ("onnx", "onnxruntime"), "mnn": ("onnx", "MNN")}.get(engine, (engine,)):
@@ -102,10 +128,14 @@ def tiny_network(scale: int = 2, **overrides: object) -> "Network":
     return network
 
 
-@pytest.fixture(scope="session")
-def compiled_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder for the session, as `$XDG_CACHE_HOME`: each tiny network is compiled once."""
-    return tmp_path_factory.mktemp("cache")
+@pytest.fixture(scope="session", autouse=True)
+def _own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this user has compiled, trained or set is neither used nor changed; each network is compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("FINESCALE_WEIGHTS", raising=False)
+        patch.delenv("FINESCALE_WEIGHTS_URL", raising=False)
+        yield
 
 
 @pytest.fixture

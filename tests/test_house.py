@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -80,3 +81,17 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str) -> None:
     script = f"import sys; {code}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
+
+
+def test_everything_that_is_no_code_is_in_the_package() -> None:
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text("utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["finescale"]
+    listed = subprocess.run(
+        ["git", "ls-files", "."], cwd=SOURCE / "finescale", capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("git does not tell which files are of the project")
+    packed = {path for pattern in patterns for path in (SOURCE / "finescale").glob(pattern)}
+    left_out = [name for name in listed.stdout.splitlines() if not name.endswith(".py")]
+    assert left_out
+    assert [name for name in left_out if SOURCE / "finescale" / name not in packed] == []

@@ -4,7 +4,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +30,8 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
                 os.fsync(file.fileno())
             publish(part, target, overwrite)
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # a scanner has it open, on Windows
+                part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -125,6 +126,7 @@ def publish(part: Path, target: Path, overwrite: bool) -> None:
         os.link(part, target)
     except FileExistsError:
         check_free(target, overwrite)
+        publish(part, target, overwrite)  # it is gone again
     except OSError:  # a file system without links: a short moment in which two writers could meet
         check_free(target, overwrite)
         part.rename(target)

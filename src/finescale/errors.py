@@ -78,6 +78,20 @@ def system_reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
+# the last two are cuBLAS's and cuDNN's: CUBLAS_STATUS_ALLOC_FAILED, ..._DEVICE_ALLOCATION_FAILED
+_MEMORY_WORDS = (
+    *("out of memory", "can't alloc", "not enough memory", "bad_alloc", "failed to allocate", "insufficient memory"),
+    "storage size calculation overflowed",
+    *("alloc_failed", "allocation_failed"),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out (each library has its own words for it)."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(word in text for word in _MEMORY_WORDS)
+
+
 def explain(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
     """A finding of pydantic as one sentence that names the key, and of names the nearest."""
     key, kind, given = ".".join(map(str, where)), finding["type"], finding["input"]

@@ -163,6 +163,9 @@ def test_bad_weight_files_are_one_sentence(tmp_path: Path) -> None:
     text.write_text("not weights")
     with pytest.raises(FinescaleError, match="not a readable weight file"):
         catalogue.load("alexnet", text)
+    text.write_bytes(b"")
+    with pytest.raises(FinescaleError, match="not a readable weight file"):
+        catalogue.load("alexnet", text)
     other = tmp_path / "b.pth"
     torch.save({"x": torch.zeros(1)}, other)
     with pytest.raises(FinescaleError, match="do not fit squeezenet1_1"):

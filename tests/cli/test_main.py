@@ -1,10 +1,12 @@
 """The command line as a whole: its version, its verbs, and what it says to what is none."""
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -45,6 +47,25 @@ def test_what_is_no_command_is_a_usage_error(
         main(arguments)
     assert leaving.value.code == 2
     assert part in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes whose reader is gone")
+@pytest.mark.parametrize("words", [["data", "get"], ["networks"], ["networks", "--json"]])
+def test_a_reader_that_has_seen_enough_is_no_traceback(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "finescale", *words], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_output_that_finds_no_room_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "finescale", "data", "get"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "finescale: no space left on device\n")
 
 
 class Slow(ModuleType):

@@ -18,6 +18,8 @@ from typing import Any, cast
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import hearing_signals
+from tests.training.test_loop import assert_same
 
 from finescale.cli.main import main
 from finescale.training import checkpoints
@@ -46,13 +48,9 @@ def finescale(*words: object, launcher: Sequence[str] = ()) -> subprocess.Popen[
     """A real process."""
     source = str(Path(__file__).resolve().parents[2] / "src")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source, "PYTHONWARNINGS": "ignore"}
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "finescale", "train", *map(str, words), "--no-board", "--device", "cpu"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    command = [sys.executable, *launcher, "-m", "finescale", "train", *map(str, words), "--no-board", "--device", "cpu"]
+    with hearing_signals():
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def torchrun(*options: str) -> list[str]:
@@ -85,6 +83,8 @@ def assert_same_run(a: Path, b: Path) -> None:
         for name, value in moments.items():
             assert torch.equal(value, second["optimiser"]["state"][index][name]), name
     assert torch.equal(first["crops"], second["crops"])
+    for part in ("updates", "generators"):
+        assert_same({part: first[part]}, {part: second[part]})
     assert first["progress"]["step"] == second["progress"]["step"]
 
 
@@ -113,8 +113,16 @@ def test_trains_and_writes_a_file_that_explains_itself(
     # there is a run now: it is not overwritten, and another recipe does not go on with it
     assert main(words) == 2
     assert "already holds a run" in capsys.readouterr().err
-    assert main([*words, "--resume", "--set", "optimiser.rate=1e-3"]) == 2
-    assert "optimiser.rate = 0.0005, not 0.001" in capsys.readouterr().err
+    for change, said in {
+        "optimiser.rate=1e-3": "optimiser.rate = 0.0005, not 0.001",
+        "schedule.shape=linear": "schedule.shape = 'cosine', not 'linear'",
+        "degradation.jpeg=[30, 90]": "degradation.jpeg = [0, 0], not [30, 90]",
+        "data.patch=14": "data.patch = 12, not 14",
+        "loss={l2=1.0}": "loss = {'l1': 1.0}, not {'l2': 1.0}",
+        "seed=1": "seed = 0, not 1",
+    }.items():
+        assert main([*words, "--resume", "--set", change]) == 2
+        assert said in capsys.readouterr().err
     assert main([*words, "--resume", "--budget", "10"]) == 0
     assert "going on from step 8, 80.0% of 10" in capsys.readouterr().err
     (tmp_path / "other").mkdir()
@@ -157,7 +165,34 @@ def test_scores_of_other_pictures_do_not_count(recipe: Path, pictures: Path, tmp
     assert "validation" not in read_header(out / "sa-rcan-x2.safetensors").notes
 
 
-def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE should be a number, not 'two'"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, and its processes cannot be joined ("),
+    ],
+)
+def test_half_an_environment_of_torchrun_is_one_sentence(
+    variables: dict[str, str],
+    said: str,
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"finescale: {said}")
+    assert shown.count("\n") == 1
+
+
+def test_errors_are_one_sentence(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoints.save(tmp_path, {"weights": {}}).rename("other.ckpt")
     for words, said in {
         ("--set", "optimizer.rate=1"): "there is no key 'optimizer'; did you mean 'optimiser'?",
         ("--set", "data.batch=many"): "data.batch: should be a valid integer, not 'many'",
@@ -175,8 +210,10 @@ def test_errors_are_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.Ca
         ("--warm-start", "gone.safetensors"): "gone.safetensors",
         ("--device", "cuda:99"): "cuda:99",
         ("--schedule", "slow"): "there is no schedule 'slow'",
+        ("--warm-start", "other.ckpt"): "other.ckpt: a checkpoint without averaged weights",
     }.items():
-        assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *words]) in (1, 2)
+        code = 1 if "other.ckpt" in said or "nowhere" in said or "2024" in said or "memory" in said else 2
+        assert main(["train", str(recipe), "--out", str(tmp_path / "run"), *words]) == code
         shown = capsys.readouterr()
         assert said in shown.err
         assert len([line for line in shown.err.splitlines() if not line.startswith("no validation")]) == 1
@@ -224,7 +261,7 @@ def test_a_run_that_cannot_be_made_leaves_the_terminal_its_cursor(
     seen = []
     for out, words in ((tmp_path / "run", losses), (tmp_path / "file" / "run", [])):
         monkeypatch.setattr(sys, "stderr", Terminal())
-        assert main(["train", str(recipe), "--out", str(out), "--device", "cpu", *words]) in (1, 2)
+        assert main(["train", str(recipe), "--out", str(out), "--device", "cpu", *words]) == 1
         seen.append(cast(Terminal, sys.stderr).getvalue())
     hide, show = "\x1b[?25l", "\x1b[?25h"
     assert "gone.pth" in seen[0]
@@ -259,12 +296,17 @@ def test_a_dry_run_without_the_memory_for_it_is_one_sentence(recipe: Path, capsy
 def test_a_batch_too_small_for_batch_norms_is_one_sentence(
     recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    small = ["--set", "network=unet-1", "--set", "arguments={}", "--set", "data.batch=1", "--set", "data.patch=16"]
-    for more in (["--dry-run"], ["--out", str(tmp_path / "run")]):
-        assert main(["train", str(recipe), *small, "--device", "cpu", *more]) == 2
-        said = capsys.readouterr().err
-        assert "data.batch: one crop of 16 x 16 is too little for the batch norms of unet-1" in said
-        assert len(said.splitlines()) == 1
+    for network, patch, reason in (
+        ("unet-1", 16, "data.batch: one crop of 16 x 16 is too little for the batch norms of unet-1"),
+        ("unet-10", 48, "data.batch: one crop is too little for the batch norms of unet-10"),  # means of whole crops
+    ):
+        keys = [f"network={network}", "arguments={}", "data.batch=1", f"data.patch={patch}", "data.late_patch=48"]
+        small = [word for key in keys for word in ("--set", key)]
+        for more in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+            assert main(["train", str(recipe), *small, "--device", "cpu", *more]) == 2
+            said = capsys.readouterr().err
+            assert reason in said
+            assert len(said.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 
@@ -306,12 +348,16 @@ def test_killed_again_and_again_equals_uninterrupted(recipe: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_ends_well(recipe: Path, tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_saves_and_ends_well(recipe: Path, tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name)
     out = tmp_path / "run"
     process = finescale(recipe, "--out", out, "--budget", "1M", "--set", "loss={l1=1.0}")
     wait_for(out / "last.ckpt", process)
     process.send_signal(number)
+    if name != "SIGINT":  # as shell and system do
+        process.send_signal(number)
     shown = done(process)
     (again,) = re.findall(r"stopped at step \d+ and saved; go on with: (.*)", shown)
     words = ["--budget", "1M", "--set", "loss={l1=1.0}", "--no-board", "--device", "cpu", "--resume"]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.conftest import hearing_signals
 from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
@@ -27,16 +28,17 @@ from finescale.images import files
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.inference.flow import Flow
+from finescale.inference.upscale import Upscaler
 from finescale.networks import DEFAULT
+from finescale.weights.files import load
 
 pytestmark = pytest.mark.usefixtures("_here")
 
 
 @pytest.fixture
-def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path, compiled_cache: Path) -> None:
-    """Tiny weights, a cache of their own, and a fresh folder to work in."""
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path) -> None:
+    """Tiny weights, and a fresh folder to work in."""
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
     monkeypatch.chdir(tmp_path)
 
 
@@ -329,48 +331,71 @@ def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -
     assert finished("out") == ["a_x2.png", "long_x2.png", "z_x2.png"]
 
 
+_NO_PICTURE = "a picture's name ends in one of .png, .jpg, "
+_NO_QUALITY = "there is no quality to choose, its format keeps everything"
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        ["nowhere.png"],
-        ["a.png", "--scale", "0"],
-        ["a.png", "--scale", "99"],
-        ["a.png", "--fit", "12"],
-        ["a.png", "--network", "sa-rcan-ligth"],
-        ["a.png", "--network", ""],
-        ["a.png", "--device", "quantum"],
-        ["a.png", "-o", "b.xyz", "--format", "xyz"],
-        ["a.png", "b.png", "-o", "one.png"],
-        ["a.png", "--quality", "101", "--format", "jpg"],
-        ["a.png", "--tile", "0"],
-        ["a.png", "b.png", "--tile", "0"],
-        ["a.png", "b.png", "--device", "quantum"],
-        ["a.png", "b.png", "--quality", "101", "--format", "jpg"],
-        ["a.png", "--width", "1" * 400],
-        ["a.png", "-o", ""],
-        ["a.png", "-o", "/dev/null"],
-        ["a.png", "-o", "-"],
-        ["a.png", "-o", "b.gif"],
-        ["a.png", "-o", ".png"],
-        ["a.png", "b.png", "-o", "out/.JPG"],
-        ["a.png", "-o", "b.xyz"],
-        ["a.png", "b.png", "-o", "b.gif"],
-        ["a.png", "-o", "c.png", "--format", "jpeg"],
-        ["a.png", "-o", "c.png", "--quality", "80"],
-        ["a.png", "--quality", "80"],
-        ["a.png", "--scale", "2,5"],
-        ["a.png", "--scale", "1e999999999"],
-        [""],
+        (["nowhere.png"], "nowhere.png: there is no such file, folder or pattern"),
+        (["a.png", "--scale", "0"], "scale must be above 0, not 0"),
+        (["a.png", "--scale", "99"], "scale must be above 0 and at most 16, not 99"),
+        (["a.png", "--fit", "12"], "a size is WIDTHxHEIGHT, such as 1920x1080, not '12'"),
+        (["a.png", "--network", "sa-rcan-ligth"], "did you mean 'sa-rcan-light'?"),
+        (["a.png", "--network", ""], "'' is neither a network nor a weight file"),
+        (["a.png", "--device", "quantum"], "there is no device 'quantum' here, only cpu"),
+        (["a.png", "-o", "b.xyz", "--format", "xyz"], f"b.xyz: {_NO_PICTURE}"),
+        (["a.png", "b.png", "-o", "one.png"], "one.png: one file cannot take several pictures"),
+        (["a.png", "--quality", "101", "--format", "jpg"], "quality must be a whole number between 1 and 100, not 101"),
+        (["a.png", "--tile", "0"], "tiles have at least 1 pixel a side, not 0"),
+        (["a.png", "b.png", "--tile", "0"], "tiles have at least 1 pixel a side, not 0"),
+        (["a.png", "b.png", "--device", "quantum"], "there is no device 'quantum' here, only cpu"),
+        (["a.png", "b.png", "--quality", "101", "--format", "jpg"], "between 1 and 100, not 101"),
+        (["a.png", "--width", "1" * 400], "the result can be at most 1,000,000,000 pixels wide and high"),
+        (["a.png", "-o", ""], "the name of the output is empty"),
+        (["a.png", "-o", "/dev/null"], "/dev/null: is no folder, and its name has no extension of a picture"),
+        (["a.png", "-o", "-"], "pictures are written to files, not to standard output"),
+        (["a.png", "-o", "b.gif"], f"b.gif: {_NO_PICTURE}"),
+        (["a.png", "-o", ".png"], ".png: is an extension without a name before it"),
+        (["a.png", "b.png", "-o", "out/.JPG"], "out/.JPG: is an extension without a name before it"),
+        (["a.png", "-o", "b.xyz"], f"b.xyz: {_NO_PICTURE}"),
+        (["a.png", "b.png", "-o", "b.gif"], f"b.gif: {_NO_PICTURE}"),
+        (["a.png", "-o", "c.png", "--format", "jpeg"], "c.png: its name says png, and --format jpeg"),
+        (["a.png", "-o", "c.png", "--quality", "80"], f"c.png: {_NO_QUALITY}"),
+        (["a.png", "--quality", "80"], f"a_x4.png: {_NO_QUALITY}"),
+        (["a.png", "--scale", "2,5"], "scale must be a number such as 3, 0.25 or 1/4, not '2,5'"),
+        (["a.png", "--scale", "1e999999999"], "scale must be a number such as 3, 0.25 or 1/4, not '1e999999999'"),
+        ([""], "an empty name: there is no such file, folder or pattern"),
     ],
 )
-def test_impossible_requests(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_requests(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     photo("a.png")
     photo("b.png")
     assert upscale(*arguments) == 2
     text = capsys.readouterr().err
     assert text.startswith("finescale: ")
+    assert said in text
     assert text.count("\n") == 1
     assert listing() == ["a.png", "b.png"]
+
+
+def test_a_folder_in_the_place_of_a_result_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/a.png")
+    Path("in/a_x2.png").mkdir()
+    assert upscale("in", "--scale", "2", "--network", "bicubic") == 1
+    assert "in/a_x2.png: is a folder" in capsys.readouterr().err
+
+
+def test_the_self_ensemble_as_it_is_typed(tiny_weights: Path) -> None:
+    photo("a.png")
+    assert upscale("a.png", "--scale", "2", "-o", "plain.png") == 0
+    assert upscale("a.png", "--scale", "2", "--ensemble", "-o", "eight.png") == 0
+    network = load(tiny_weights / f"{DEFAULT}-x2.safetensors")
+    wanted = Upscaler(network, engine="torch", ensemble=True).pixels(read("a.png").pixels)
+    made = read("eight.png").pixels.astype(int)
+    assert np.abs(made - wanted).max() <= 1
+    assert np.abs(made - read("plain.png").pixels).max() > 1
 
 
 def test_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
@@ -612,23 +637,24 @@ def test_says_what_it_made_and_where(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
-def test_interrupted_cleanly() -> None:
+@pytest.mark.skipif(os.name != "posix", reason="sends POSIX signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupted_cleanly(name: str) -> None:
+    number = getattr(signal, name)
     for i in range(40):  # of many sizes, so that no group of them is done at once
         photo(f"in/{i:02}.png", 240, 200 + i)
     command = [sys.executable, "-m", "finescale", "upscale", "in", "-o", "out", "--engine", "torch"]
-    heard = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored where the suite runs in the background
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    signal.signal(signal.SIGINT, heard)
+    with hearing_signals():
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not finished("out") and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 130
-    assert error == "finescale: interrupted\n"
+    assert process.returncode == 128 + number
+    assert error == ("finescale: interrupted\n" if number == signal.SIGINT else "")
     done = finished("out")
+    assert [path.name for path in Path("out").iterdir() if path.name not in done] == []
     assert 0 < len(done) < 40
     assert all(read(Path("out", name)).size == (4 * (200 + int(name.removesuffix("_x4.png"))), 960) for name in done)
 

@@ -56,6 +56,20 @@ def test_every_position_is_equally_likely(tiny_store: Path) -> None:
     assert torch.equal(drawn, positions)
 
 
+def test_crops_reach_every_border_equally_often(tmp_path: Path) -> None:
+    Image.effect_noise((24, 24), 90).convert("RGB").save(tmp_path / "a.png")
+    list(store.prepare([("a.png", tmp_path / "a.png")], tmp_path / "store", (2,), licence="CC0-1.0"))
+    small = store.Store(tmp_path / "store").picture(0, 2)
+    low, _ = crops(tmp_path / "store", patch=11).batch(400)
+    places = {}
+    for top, left in itertools.product(range(2), repeat=2):
+        piece = small[:, top : top + 11, left : left + 11]
+        turned = [_turned(piece, turn).float() / 255 for turn in range(8)]
+        places[top, left] = sum(bool((crop == one).all()) for crop in low for one in turned)
+    assert sum(places.values()) == 400
+    assert all(60 < count < 140 for count in places.values()), places
+
+
 def test_the_parts_of_several_processes_are_the_batch_of_one(tiny_store: Path) -> None:
     whole = crops(tiny_store)
     parts = [crops(tiny_store, share=(i, 3)) for i in range(3)]

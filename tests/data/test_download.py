@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import socket
 import sys
 import tarfile
 import threading
@@ -134,7 +135,7 @@ def test_gives_up_without_progress_and_keeps_what_came(tmp_path: Path) -> None:
 
 def test_two_at_once_bring_it_once(tmp_path: Path) -> None:
     with serving(CONTENT) as (server, address), ThreadPoolExecutor(2) as both:
-        server.slow = 0.3
+        server.slow = 1
         for one in [both.submit(bring, address, tmp_path / "f", sha256=DIGEST) for _ in range(2)]:
             one.result()
         assert server.asked == [None]
@@ -209,7 +210,12 @@ def test_odd_addresses(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_offline_is_said_at_once(tmp_path: Path) -> None:
+def test_offline_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*words: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
     with pytest.raises(FinescaleError, match="offline"):
         fetch("http://no-such-host.invalid/a.zip", tmp_path / "f", pause=60)
 

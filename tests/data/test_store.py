@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +108,61 @@ def test_folders_within_one_another_are_packed_once(pictures: Path, tmp_path: Pa
     deep = tmp_path / "all" / "deep"
     shutil.copytree(pictures, deep)
     assert len(store.find_pictures([tmp_path / "all", deep])) == len(store.find_pictures([deep]))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a link to itself")
+def test_a_link_to_itself_is_reported_and_the_rest_packed(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path / "in")
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    results = list(store.prepare(store.find_pictures([tmp_path / "in"]), tmp_path / "s", (2,)))
+    assert {packed.name for packed in results if packed.problem} == {"loop.png"}
+    assert len(Store(tmp_path / "s").items) == 4
+
+
+def test_processes_are_not_far_ahead_of_what_is_written(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Path] = []
+
+    class Pool:
+        def __init__(self, *words: object, **options: object) -> None: ...
+
+        def submit(self, work: Callable[..., Any], path: Path, *words: object) -> Future[Any]:
+            given.append(path)
+            future: Future[Any] = Future()
+            future.set_result(work(path, *words))
+            return future
+
+        def shutdown(self, *, cancel_futures: bool) -> None:
+            given.append(Path("shut"))
+
+    monkeypatch.setattr(store, "ProcessPoolExecutor", Pool)
+    packing = store.prepare(store.find_pictures([pictures]) * 10, tmp_path / "s", (2,), workers=2)
+    for taken in range(1, 4):
+        next(packing)
+        assert len(given) == taken + 4
+    packing.close()  # type: ignore[attr-defined]
+    assert given[-1] == Path("shut")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scales": 4},
+        {"scales": [5]},
+        {"items": []},
+        {"items": [{"name": "a", "height": "12", "width": 12, "offset": 0}]},
+        {"items": [{"name": "a", "height": 12, "width": 12, "offset": 36}]},
+        {"items": [{"name": "a", "height": -12, "width": -12, "offset": 0}]},
+    ],
+)
+def test_an_index_of_something_else_is_refused(tiny_store: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    damaged = tmp_path / "s"
+    shutil.copytree(tiny_store, damaged)
+    index = json.loads((damaged / "index.json").read_text())
+    (damaged / "index.json").write_text(json.dumps(index | change))
+    with pytest.raises(FinescaleError, match=r"s: not a packed store \("):
+        Store(damaged)
 
 
 def test_damage_is_found_when_it_is_opened(tiny_store: Path, tmp_path: Path) -> None:

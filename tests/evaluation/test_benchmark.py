@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.conftest import SHIPPED_WEIGHTS
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
@@ -21,11 +22,7 @@ from finescale.images.resize import resize
 from finescale.layers.resampling import Border
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+from finescale.weights.header import read_header
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +63,23 @@ def test_bicubic_to_the_last_digit(shared_data: Path, name: str, scale: int) -> 
     result = run(["bicubic"], [sets.find(name, shared_data)], scale, timed_size=None)
     average = means(result.rows[0].scores[name])
     assert (round(average["psnr"], 3), round(average["ssim"], 4)) == BICUBIC[name, scale]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem == "sa-rcan-light-x4" else pytest.mark.slow)
+        for path in SHIPPED_WEIGHTS
+        if "Set5" in read_header(path).notes.get("figures", {})
+    ],
+)
+def test_shipped_networks_score_what_their_files_say(shared_data: Path, path: Path) -> None:
+    header = read_header(path)
+    settings = {"engine": "torch", "precision": "float32"}
+    result = run([str(path)], [sets.find("Set5", shared_data)], header.scale, settings=settings, timed_size=None)
+    average, said = means(result.rows[0].scores["Set5"]), header.notes["figures"]["Set5"]
+    assert average["psnr"] == pytest.approx(said["psnr"], abs=2e-3)
+    assert average["ssim"] == pytest.approx(said["ssim"], abs=1e-4)
 
 
 @pytest.mark.parametrize("scale", PAPERS)
@@ -253,3 +267,16 @@ def test_speed_runs_once_more_to_warm_up() -> None:
     assert shapes == [(3, 6, 8)] * 3
     assert result.seconds > 0
     assert result.memory is None or result.memory > 10
+
+
+def test_a_time_that_cannot_be_measured_does_not_lose_the_figures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise FinescaleError("the process died")
+
+    monkeypatch.setattr("finescale.evaluation.benchmark.measure_apart", fail)
+    (row,) = run(["nearest"], [sets.find(str(folder))], 2, timed_size=(8, 6)).rows
+    assert len(row.scores["mine"]) == 2
+    assert row.speed is None
+    assert "the process died" in caplog.text

@@ -14,7 +14,6 @@ def squeeze(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> lpips.Picture
     monkeypatch.setenv("FINESCALE_DATA", str(shared_data))
     if not (shared_data / "weights" / "squeezenet1_1.pth").is_file():
         pytest.skip("the SqueezeNet weights are not here")
-    torch.set_num_threads(1)
     return lpips.load("squeeze")
 
 
@@ -69,7 +68,6 @@ def test_other_variants_add_up_their_levels(variant: str, levels: int) -> None:
     from finescale.backbones.catalogue import build
 
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     backbone = {"alex": "alexnet", "vgg": "vgg16"}[variant]
     network = lpips.LPIPS(variant, build(backbone, classifier=False)).eval().requires_grad_(False)
     a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1

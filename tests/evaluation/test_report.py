@@ -32,7 +32,7 @@ def run() -> Run:
         scale=4,
         sets=["Set5"],
         rows=[BICUBIC, LIGHT, MISSING],
-        metrics=[Unavailable("distance", "LPIPS", "LPIPS needs its linear layers")],
+        metrics=[Unavailable("lpips", "LPIPS", "LPIPS needs its linear layers")],
         settings={"ensemble": True},
         command="finescale bench --networks bicubic,sa-rcan-light,rcan --sets Set5",
         machine={"device": "a processor", "threads": 2},

@@ -122,7 +122,7 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
 
 
 def test_means_and_json() -> None:
-    scores = [Score("a", 30, 0.9, picture_seconds=1), Score("b", 32, 0.8, distance=0.5, picture_seconds=3)]
+    scores = [Score("a", 30, 0.9, picture_seconds=1), Score("b", 32, 0.8, lpips=0.5, picture_seconds=3)]
     assert means(scores) == pytest.approx({"psnr": 31, "ssim": 0.85, "picture_seconds": 2})
     perfect = as_json([*scores, Score("c", math.inf, 1)])
     assert json.loads(json.dumps(perfect, allow_nan=False))["psnr"] == "Infinity"

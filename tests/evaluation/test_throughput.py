@@ -15,9 +15,8 @@ from finescale.weights import store
 
 
 @pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path, compiled_cache: Path) -> None:
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path) -> None:
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
     monkeypatch.chdir(tmp_path)
 
 
@@ -29,6 +28,11 @@ def test_ways_are_chosen_by_engine_and_precision() -> None:
         chosen_ways(["openvin"], [])
     with pytest.raises(UsageError, match="onnx: no such engine computes in int8"):
         chosen_ways(["onnx"], ["int8"])
+
+
+def test_what_no_engine_computes_is_refused() -> None:
+    with pytest.raises(UsageError, match="'bicubic' is no network"):
+        measure(["bicubic"], 2)
 
 
 @pytest.mark.slow

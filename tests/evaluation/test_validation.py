@@ -1,6 +1,7 @@
 """What training is told of a network on pictures it does not see."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from finescale.data.degradations import Degradation
+from finescale.errors import FinescaleError
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.metrics import psnr_y, ssim_y
 from finescale.evaluation.sets import find, read_rgb
@@ -18,7 +20,13 @@ from finescale.networks.catalogue import build
 CPU = torch.device("cpu")
 
 
-def test_figures_are_the_means_over_the_pictures(pictures: Path) -> None:
+def test_figures_are_the_means_over_the_pictures(pictures: Path, tmp_path: Path) -> None:
+    """Also where pictures of one size go through the network together."""
+    for path in sorted(pictures.iterdir()):
+        shutil.copy(path, tmp_path)
+    with Image.open(pictures / "1.png") as image:
+        image.rotate(180).save(tmp_path / "4.png")
+    pictures = tmp_path
     network = build("bicubic", scale=4).eval()
     wanted = []
     for path in find(str(pictures)).pictures:
@@ -34,6 +42,12 @@ def test_figures_are_the_means_over_the_pictures(pictures: Path) -> None:
     assert math.isnan(quick[1]), "it was not asked for"
 
 
+def test_fewer_pictures_are_spread_over_the_set(pictures: Path) -> None:
+    files = find(str(pictures)).pictures
+    some = Validation(str(pictures), 4, CPU, limit=2)
+    assert [high.tolist() for high in some.high] == [mod_crop(read_rgb(files[i]), 4).tolist() for i in (0, 2)]
+
+
 def test_degraded_alike_every_time(pictures: Path) -> None:
     network = build("bicubic", scale=4).eval()
     clean = Validation(str(pictures), 4, CPU)(network)[0]
@@ -44,6 +58,25 @@ def test_degraded_alike_every_time(pictures: Path) -> None:
     assert first == Validation(str(pictures), 4, CPU, degradation=degradation)(network)[0] < clean
     torch.manual_seed(7)
     assert torch.equal(after, torch.rand(1)), "the run's own chance is left alone"
+
+
+def test_a_picture_without_faults_does_not_hide_the_others(tmp_path: Path) -> None:
+    for name, colour in (("a", "white"), ("b", "grey")):
+        image = Image.new("RGB", (32, 32), colour)
+        if name == "b":
+            image.paste("black", (8, 8, 20, 20))
+        image.save(tmp_path / f"{name}.png")
+    network = build("bicubic", scale=4).eval()
+    psnr = Validation(str(tmp_path), 4, CPU)(network)[0]
+    (tmp_path / "a.png").unlink()
+    assert psnr == pytest.approx((100 + Validation(str(tmp_path), 4, CPU)(network)[0]) / 2)
+
+
+@pytest.mark.parametrize("side", [3, 8, 11])
+def test_pictures_too_small_to_validate_on_are_named_at_the_start(tmp_path: Path, side: int) -> None:
+    Image.new("RGB", (40, side)).save(tmp_path / "a.png")
+    with pytest.raises(FinescaleError, match=rf"a\.png: a picture of 40 x {side} is too small to validate on at x4"):
+        Validation(str(tmp_path), 4, CPU)
 
 
 def test_pictures_too_small_for_ssim_still_have_a_psnr(tmp_path: Path) -> None:

@@ -111,6 +111,19 @@ def test_a_directory_that_points_to_itself_ends() -> None:
     read_tags(io.BytesIO(loop))
 
 
+def test_what_lies_beyond_any_file_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    far = 1 << 62  # further than file systems let one go
+    path.write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, far))
+    with open(path, "rb") as file, pytest.raises(ValueError, match="TIFF"):
+        read_tags(file)
+    for tag in (40000, 0x8769):
+        path.write_bytes(struct.pack("<2sHHHQQHHQQ", b"II", 43, 8, 0, 16, 1, tag, 7 if tag == 40000 else 16, 99, far))
+        with open(path, "rb") as file:
+            found = read_tags(file)
+        assert (found.main, found.exif) == ({}, {})
+
+
 def test_a_chain_of_directories_is_not_followed() -> None:
     # each names the next one twice: 2^40 directories for who follows them all
     size = 2 + 2 * 12 + 4

@@ -577,6 +577,13 @@ def test_a_tiff_without_its_directory_is_cut_off(big: bool, length: int) -> None
         read(whole[:length])
 
 
+def test_a_tiff_whose_directory_lies_beyond_any_file_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 1 << 62))
+    with pytest.raises(FinescaleError, match=r"a\.tif: damaged or cut off \(its directory is missing\)$"):
+        read(path)
+
+
 def tiff_of(values: NDArray[Any]) -> bytes:
     """An uncompressed grey TIFF of samples (H, W) of any type."""
     data = values.tobytes()

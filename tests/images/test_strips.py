@@ -169,9 +169,37 @@ def test_bigtiff(tmp_path: Path, tiled: bool, monkeypatch: pytest.MonkeyPatch) -
     again.load(got.exif or b"")
     assert again[0x010E] == "words"
     assert again.get_ifd(0x8769)[0x9286] == b"ASCII\0\0\0comment"
-    write(Picture(original.pixels // 257 // 2), tmp_path / "b.tif")
-    with Image.open(tmp_path / "b.tif") as image:  # Pillow reads what it can at 8 bits
-        assert image.size == SIZE
+    eight = (original.pixels // 257).astype(np.uint8)
+    write(Picture(eight), tmp_path / "b.tif")
+    with Image.open(tmp_path / "b.tif") as image:  # Pillow reads these at 8 bits
+        np.testing.assert_array_equal(np.asarray(image), eight)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes links")
+@pytest.mark.usefixtures("windows_files")
+@pytest.mark.parametrize("kind", ["finished", "planted"])
+def test_an_unfinished_file_that_has_another_name_is_not_written_to(tmp_path: Path, kind: str) -> None:
+    """A kill came between the two names of a finished one, or somebody put a link there."""
+    whole, part = tmp_path / "a.tif", tmp_path / ".a.tif.part"
+    whole.write_bytes(b"finished")
+    if kind == "finished":
+        part.hardlink_to(whole)
+    else:
+        part.symlink_to(whole)
+    layout = Layout(40, 40, 3)
+
+    def make() -> None:
+        with StripWriter(whole, layout, overwrite=True, resume="x") as out:
+            assert whole.read_bytes() == b"finished"
+            out.write(0, np.zeros((40, 40, 3), np.uint8))
+
+    if kind == "planted":
+        with pytest.raises(FinescaleError, match=r"a\.tif: cannot be written"):
+            make()
+        assert whole.read_bytes() == b"finished"
+    else:
+        make()
+        assert read(whole).size == (40, 40)
 
 
 def test_large_tiffs_are_bigtiff_and_tiled() -> None:

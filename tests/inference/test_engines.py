@@ -47,11 +47,6 @@ from finescale.weights import files
 SIZES = ((1, 1), (49, 70), (64, 96))
 
 
-@pytest.fixture(autouse=True)
-def _cache(monkeypatch: pytest.MonkeyPatch, compiled_cache: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
-
-
 def noise(height: int, width: int, count: int = 1) -> Array:
     return np.random.default_rng(0).random((count, 3, height, width), np.float32)
 
@@ -106,6 +101,18 @@ def test_every_engine_gives_the_same_picture(engine: str, precision: str, least:
     else:
         assert fine is not None
         assert fine.precision == "float32"
+
+
+def test_a_broken_openvino_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not tell what its processor can, OpenVINO is asked."""
+
+    def fail() -> None:
+        raise FinescaleError("OpenVINO is installed and cannot be imported")
+
+    monkeypatch.setattr("finescale.inference.engines.compiled.abilities", lambda: "some processor")
+    monkeypatch.setattr("finescale.inference.engines.openvino.load_core", fail)
+    upscaler = Upscaler(tiny_network(2))
+    assert upscaler.engine.name != "openvino"
 
 
 def test_auto_takes_the_fastest_that_is_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -738,11 +745,10 @@ def test_a_forked_process_goes_on_with_an_upscaler() -> None:
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("engine", ["torch", "openvino", "mnn", "onnx"])
 def test_a_forked_process_goes_on_after_a_call(
-    engine: str, tiny_weights: Path, compiled_cache: Path, monkeypatch: pytest.MonkeyPatch
+    engine: str, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs(engine)
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
     x = picture(48, 48)
     wanted = finescale.upscale(x, 2, engine=engine)  # which keeps its network ready, with threads that do not go along
 
@@ -806,19 +812,24 @@ import threading
 import torch
 from finescale.inference.prepare import full_float32
 
+device, backends = torch.device("{device}"), torch.backends
+parts = {
+    "cuda": (backends.cudnn.conv, backends.cuda.matmul), "cpu": (backends.mkldnn.conv, backends.mkldnn.matmul)
+}[device.type]
+
 def now():
-    return [part.fp32_precision for part in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+    return [part.fp32_precision for part in parts]
 
 {setting}
 before, there, go = now(), threading.Event(), threading.Event()
 
 def other():
-    with full_float32(torch.device("cuda")):
+    with full_float32(device):
         there.set()
         go.wait()
 
 thread = threading.Thread(target=other)
-with full_float32(torch.device("cuda")):
+with full_float32(device):
     assert now() == ["ieee", "ieee"]
     thread.start()
     there.wait()
@@ -839,9 +850,11 @@ assert now() == before, (before, now())
         "torch.backends.cudnn.allow_tf32 = False",
     ],
 )
-def test_float32_is_no_tf32_on_a_gpu(setting: str) -> None:
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_float32_keeps_all_its_digits(setting: str, device: str) -> None:
     """Of the settings, which are left as they were however the program made them; a GPU is not needed."""
-    subprocess.run([sys.executable, "-c", TF32.replace("{setting}", setting)], check=True)
+    code = TF32.replace("{setting}", setting).replace("{device}", device)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(("precision", "asked"), [("float32", 1), ("bfloat16", 0)])

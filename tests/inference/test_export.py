@@ -1,6 +1,7 @@
 """Networks as ONNX and OpenVINO files: the same picture, at any size, whole files only."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,20 @@ def test_openvino_files(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             compiled({"picture": noise(*size)})["enlarged"], wanted(noise(*size)), atol=TOLERANCE
         )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes links")
+def test_openvino_files_through_links(tmp_path: Path) -> None:
+    """What they lead to is replaced: it may be on another file system, to which no file is renamed."""
+    pytest.importorskip("openvino")
+    (tmp_path / "there").mkdir()
+    for name in ("net.xml", "net.bin"):
+        (tmp_path / "there" / name).write_text("old")
+        (tmp_path / name).symlink_to(tmp_path / "there" / name)
+    export(tiny_network(2), tmp_path / "net.xml", format="openvino", overwrite=True)
+    assert all((tmp_path / name).is_symlink() for name in ("net.xml", "net.bin"))
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["net.bin", "net.xml"]
+    assert all(path.stat().st_size > 1000 for path in (tmp_path / "there").iterdir())
 
 
 def test_openvino_files_in_capitals(tmp_path: Path) -> None:

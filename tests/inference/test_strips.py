@@ -91,6 +91,30 @@ def test_goes_on_where_it_stopped(tmp_path: Path, upscaler: Upscaler, monkeypatc
     assert fresh[0] < 0.2  # strips of another network are not used
 
 
+@pytest.mark.parametrize("change", ["picture", "self-ensemble"])
+def test_strips_of_another_picture_or_way_are_not_used(
+    tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(encoders, "_BLOCK", 1 << 14)
+    write(Picture(picture(300, 60)), tmp_path / "a.png")
+
+    def stop(done: float) -> None:
+        if done > 0.95:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        upscale_strips(tmp_path / "a.png", tmp_path / "b.tif", upscaler, progress=stop)
+    if change == "picture":
+        write(Picture(picture(300, 60)[::-1]), tmp_path / "a.png", overwrite=True)
+    else:
+        upscaler = Upscaler(upscaler.network, engine="torch", precision="float32", ensemble=True)
+    fresh: list[float] = []
+    upscale_strips(tmp_path / "a.png", tmp_path / "b.tif", upscaler, progress=fresh.append)
+    assert fresh[0] < 0.2
+    upscale_strips(tmp_path / "a.png", tmp_path / "c.tif", upscaler)
+    assert (tmp_path / "b.tif").read_bytes() == (tmp_path / "c.tif").read_bytes()
+
+
 def test_large_pictures_go_by_strips(
     tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, upscaler: Upscaler
 ) -> None:

@@ -274,6 +274,17 @@ def test_seams_are_told(arguments: dict[str, int], window: int, step: int | None
         assert np.abs(tiled - whole).max() > 0.01
 
 
+def test_larger_windows_have_larger_margins() -> None:
+    x = picture(60, 700)
+    x[:, :300] //= 5  # other statistics on the left
+    network = tiny_network(2)
+    tiled, whole = (
+        Upscaler(network, engine="torch", precision="float32", window=96, tile=side).pixels(x).astype(int)
+        for side in (48, 10**6)
+    )
+    assert np.abs(tiled - whole).max() <= 1
+
+
 @pytest.mark.slow
 def test_every_network_of_the_catalogue_is_without_seams() -> None:
     with warnings.catch_warnings():

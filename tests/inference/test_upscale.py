@@ -98,8 +98,8 @@ def test_impossible_sizes() -> None:
         (1.2, [4], [4]),
         (1, [2], []),
         (0.3, [2], []),
-        (8, [2, 4], [4, 2]),
-        (6, [2, 3, 4], [3, 2]),
+        (8, [2, 4], [2, 4]),
+        (6, [2, 3, 4], [2, 3]),
         (16, [2, 4], [4, 4]),
         (16, [2], [2, 2, 2, 2]),
     ],
@@ -195,9 +195,8 @@ def test_progress_of_many_passes_rises_to_one() -> None:
 
 
 @pytest.fixture
-def face(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path, compiled_cache: Path) -> None:
+def face(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> None:
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
 
 
 @pytest.mark.usefixtures("face")
@@ -309,13 +308,15 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert finescale.upscale(image, network="bicubic", width=width).shape == (6, 9, 3)
 
 
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_networks_and_pictures_of_other_floats(kind: torch.dtype) -> None:
-    x = torch.rand(3, 12, 16)
+@pytest.mark.parametrize(
+    ("kind", "near"), [(torch.float64, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 3e-2)], ids=str
+)
+def test_networks_and_pictures_of_other_floats(kind: torch.dtype, near: float) -> None:
+    x = torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(0))
     wanted = Upscaler(tiny_network(2), engine="torch", precision="float32").enlarge(x)
     found = Upscaler(tiny_network(2).to(kind), engine="torch", precision="float32").enlarge(x.to(kind))
     assert found.dtype == kind
-    torch.testing.assert_close(found.float(), wanted, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(found.float(), wanted, rtol=0, atol=near)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +389,7 @@ def test_what_is_no_network_is_told(wrong: Any) -> None:
 
 
 def test_a_module_that_is_no_network_is_told() -> None:
-    with pytest.raises(UsageError, match="a network is a name, a weight file or a Network, not Conv2d"):
+    with pytest.raises(UsageError, match=r"a network is a name, a weight file or a Network \(.*\), not Conv2d"):
         Upscaler(torch.nn.Conv2d(3, 3, 1))  # type: ignore[arg-type]
 
 

@@ -112,6 +112,25 @@ def test_soft_exponential(alpha: float) -> None:
     assert module.alpha.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("alpha", [-0.01, -1e-3, -2e-4, 1e-3])
+@pytest.mark.parametrize(("kind", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 2**-8)])
+def test_soft_exponential_close_to_the_identity(alpha: float, kind: torch.dtype, near: float) -> None:
+    """There 1 - alpha (x + alpha) is 1 but for its last digits."""
+    x = torch.linspace(-8, 8, 65)
+    module = SoftExponential()
+    module.alpha.data.fill_(alpha)
+    exact = SoftExponential().double()
+    exact.alpha.data.fill_(alpha)
+    found, wanted = module(x.to(kind)[None]), exact(x.to(kind).double()[None])
+    torch.testing.assert_close(found.double(), wanted, rtol=near, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "x"), [(torch.bfloat16, 302.0), (torch.float32, 3e7), (torch.float64, 1e17)])
+def test_soft_clipping_of_large_values_is_one(kind: torch.dtype, x: float) -> None:
+    found = activation("soft-clipping")(torch.tensor([[x, -x]], dtype=kind))
+    torch.testing.assert_close(found, torch.tensor([[1, 0]], dtype=kind), rtol=0, atol=0.01)
+
+
 def test_apl_with_given_hinges() -> None:
     module = APL(2, pieces=2)
     module.slopes.data.copy_(torch.tensor([[0.5, 0.0], [-1.0, 2.0]]))

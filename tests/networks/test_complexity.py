@@ -43,6 +43,15 @@ def test_counting_leaves_the_random_numbers_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_counting_leaves_a_network_as_it_is() -> None:
+    network = build("rcan", scale=2, channels=8, groups=1, blocks=1, reduction=2).bfloat16()
+    part = network.get_submodule("head").eval()
+    found = count(network, (8, 8))
+    assert network.training
+    assert not part.training
+    assert found == count(network.double(), (8, 8))
+
+
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),
     [("rcan", 15_592_355, 36.7), ("edsr", 43_089_923, 115.8), ("edsr-baseline", 1_517_571, 4.6), ("bicubic", 0, 0.0)],

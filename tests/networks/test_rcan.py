@@ -100,18 +100,9 @@ def test_any_activation(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"attention": "blocks"}, "attention: should be .* not 'blocks'; did you mean 'block'"),
-        ({"tail": "short"}, "tail: should be 'classic' or 'direct', not 'short'"),
-        ({"channel": 3}, "no argument 'channel'; did you mean 'channels'"),
-        ({"scale": 8}, "scale must be 2, 3 or 4"),
-    ],
-)
-def test_wrong_arguments_are_named(options: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        build("rcan", **{"scale": 2, **options})  # type: ignore[arg-type]
+def test_other_scales_are_refused() -> None:
+    with pytest.raises(UsageError, match="scale must be 2, 3 or 4"):
+        build("rcan", scale=8)
 
 
 def test_it_can_be_sent_to_another_process() -> None:

@@ -28,8 +28,7 @@ MakeTraining = Callable[..., Training]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _one_thread(one_thread: None) -> None: ...
 
 
 @pytest.fixture

@@ -75,8 +75,30 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, {"thing": Path("x")})
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(FinescaleError, match=r"last\.ckpt: not a checkpoint of tensors and plain values"):
         checkpoints.read(tmp_path / "last.ckpt")
+
+
+def test_a_kill_while_a_damaged_one_is_replaced_leaves_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(2):
+        checkpoints.save(tmp_path, state(step))
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    replace = os.replace
+
+    def kill(source: Path, target: Path) -> None:
+        if target.name == "last.ckpt":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", kill)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(tmp_path, state(2))
+    with pytest.warns(UserWarning, match=r"last\.ckpt: .*; going on from previous\.ckpt"):
+        found = checkpoints.read_last(tmp_path)
+    assert found is not None
+    assert found["step"] == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are locked on POSIX systems only")

@@ -103,6 +103,11 @@ def test_float32_whatever_comes_in(vgg: Perception) -> None:
     torch.testing.assert_close(loss, mix(a.bfloat16().float(), b))
 
 
+def test_losses_that_count_nothing_are_not_computed() -> None:
+    mix = Mix({"l1": 1.0, "content": 0.0})  # which would need a VGG
+    assert set(mix.terms(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))) == {"l1"}
+
+
 def test_wrong_mixes_are_named(vgg: Perception) -> None:
     with pytest.raises(UsageError, match="did you mean 'content'"):
         Mix({"contents": 1.0}, vgg)

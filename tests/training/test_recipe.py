@@ -50,6 +50,7 @@ GOOD = 'network = "rcan"\nscale = 2\n'
         ("loss = { l1 = -1.0 }", "loss: needs at least one loss with a weight above 0, and none below"),
         ('[[groups]]\nmatch = "a"\nrates = 1.0', "there is no key 'groups.0.rates'; did you mean 'rate'?"),
         ('[[groups]]\nmatch = "a"\nfrozen_until = 1.5', "groups.0.frozen_until: should be a share"),
+        ('schedule.warmup = "0.05"', "schedule.warmup: should be a share of the budget as a number, or whole steps"),
         ('extends = "quick"', "extends 'quick', which is neither a file nor one of"),
         ('extends = "r.toml"', "extends itself"),
         ('extends = "gone.toml"', "gone.toml: cannot be read"),

@@ -1,6 +1,7 @@
 """The rate over a run; when parts of a network wake; what is averaged."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def test_rises_stays_and_falls_to_nothing(shape: str) -> None:
     assert all(a > b for a, b in itertools.pairwise(rates[501:]))
     assert rates[-1] == 0
     assert rates[-2] < 0.05
+    late = {"cosine": (1 - math.cos(math.pi / 4)) / 2, "linear": 1 / 4, "square root": 1 - math.sqrt(3 / 4)}
+    assert rates[875] == pytest.approx(late[shape])
 
 
 def test_halves_every_so_many_epochs() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from finescale.errors import FinescaleError
 from finescale.networks import catalogue
@@ -76,6 +77,21 @@ def test_a_smaller_network_fills_part_of_a_larger_one() -> None:
     assert torch.equal(own["head.0.weight"][8:], before["head.0.weight"][8:])
     assert "head.0.weight" in taken.resized
     assert "body.0.body.2.weight" in taken.left  # a block that the smaller one lacks
+
+
+@pytest.mark.parametrize("channels", [8, 24])
+def test_spectral_norms_of_resized_weights_are_found_anew(channels: int) -> None:
+    arguments = {"channels": 16, "groups": 1, "blocks": 1, "reduction": 4, "attention_reduction": 2}
+    torch.manual_seed(0)
+    source = catalogue.build("sa-rcan", scale=2, **arguments)
+    target = catalogue.build("sa-rcan", scale=2, **{**arguments, "channels": channels}).eval()
+    taken = warm_start.apply(target, source.state_dict())
+    resized = [name.removesuffix(".parametrizations.weight.original") for name in taken.resized if "original" in name]
+    assert resized
+    for name in resized:
+        weight = target.get_submodule(name).weight
+        assert isinstance(weight, Tensor)
+        assert torch.linalg.matrix_norm(weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
 
 
 def test_the_averaged_weights_of_a_checkpoint(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def finished(client: httpx.Client, reply: httpx.Response) -> dict[str, Any]:
 def test_submit_follow_fetch_and_delete(
     client: httpx.Client, server: Server, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = {entry.name for entry in server.folders()[0].iterdir()}
     reply = submit(client, fields={"scale": "4"})
     job = finished(client, reply)
     path = reply.headers["location"]
@@ -100,10 +101,10 @@ def test_submit_follow_fetch_and_delete(
     expected = Networks("sa-rcan-light", **SETTINGS).picture(files.read(png()), (48, 40))
     difference = files.read(result.content).pixels.astype(int) - expected.pixels
     assert abs(difference).max() <= 1
-    assert [entry.name for entry in server.folders()[0].glob("*")] == [job["id"]]
+    assert {entry.name for entry in server.folders()[0].iterdir()} - before == {job["id"]}
     assert client.delete(path).status_code == 204
     assert client.get(path).status_code == client.get(f"{path}/result").status_code == 404
-    assert not list(server.folders()[0].iterdir())
+    assert {entry.name for entry in server.folders()[0].iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -492,6 +493,36 @@ def test_a_full_disk_is_told(number: int, status: int, monkeypatch: pytest.Monke
         jobs.close()
     assert reply.status_code == status
     assert ("no room" in reply.json()["error"]) == (status == 507)
+
+
+def test_a_preview_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise FinescaleError("preview-result.png: cannot be written (no space left on device)")
+
+    def remove(*_: object) -> None:
+        jobs.remove(job.id)
+        fail()
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app.application(jobs, token=None, hosts=None, port=80))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            path = f"/api/jobs/{job.id}/preview/result"
+            first = await client.get(path)
+            monkeypatch.setattr("finescale.web.studio.preview", remove)
+            return [first, await client.get(path)]
+
+    monkeypatch.setattr("finescale.web.studio.preview", fail)
+    (tmp_path / "jobs").mkdir()
+    jobs = Jobs(lambda *_: None, Limits(), tmp_path / "jobs")
+    try:
+        (tmp_path / "upload").touch()
+        job = jobs.submit(Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png"), tmp_path / "upload")
+        until(lambda: job.state is State.DONE)
+        failed, removed = asyncio.run(ask())
+    finally:
+        jobs.close()
+    assert (failed.status_code, removed.status_code) == (500, 404)
+    assert failed.json()["error"] == "The preview could not be made; the server's log says why."
 
 
 def test_previews_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

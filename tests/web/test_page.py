@@ -29,6 +29,9 @@ if not CHROMIUM or not DRIVER:
     pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)", allow_module_level=True)
 
 
+ELSEWHERE = "pictures.example"  # this machine by another name
+
+
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("downloads")
@@ -40,6 +43,7 @@ def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
     options.binary_location = CHROMIUM or ""
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
         options.add_argument(argument)
+    options.add_argument(f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
@@ -288,6 +292,38 @@ def test_what_has_not_arrived_is_not_shown_as_another_picture(page: webdriver.Ch
     assert not one(page, "after").is_displayed()
     page.execute_cdp_cmd("Fetch.disable", {})
     until(lambda: one(page, "after").is_displayed() and shown(page, "after"))
+
+
+def test_a_picture_after_another_of_its_size_fills_its_place(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    """Meanwhile there was no place, in which nothing fits."""
+    choose(page, pictures[:1])
+    until(lambda: shown(page, "before"))
+    width = "return document.getElementById('canvas').clientWidth"
+    before = page.execute_script(width)
+    assert before > 0
+    page.find_element(By.CLASS_NAME, "remove").click()
+    until(lambda: not one(page, "stage").is_displayed())
+    page.execute_script("return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    choose(page, pictures[1:2])
+    until(lambda: shown(page, "before"))
+    assert page.execute_script(width) == before
+
+
+def test_a_result_that_cannot_be_shown_is_told(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:1])
+    enlarge(page)
+    until(lambda: shown(page, "after"))
+    page.execute_script("document.getElementById('after').src = '/api/jobs/none/result'")
+    until(lambda: one(page, "stage-note").text == "The enlarged picture cannot be shown here. It can be downloaded.")
+    assert one(page, "download-current").is_displayed()
+
+
+def promise(page: webdriver.Chrome) -> str:
+    return str(page.execute_script("return document.querySelector('.promise').textContent"))
+
+
+def test_where_pictures_go_is_said(page: webdriver.Chrome) -> None:
+    assert promise(page) == "Your pictures stay on this machine."
 
 
 @pytest.mark.parametrize(("kind", "made"), [("TIFF", "TIFF"), ("HEIC", "PNG")])
@@ -751,8 +787,8 @@ def test_axe_sees_what_is_wrong(page: webdriver.Chrome, axe: str) -> None:
 @pytest.mark.slow
 def test_the_page_that_asks_for_a_token(chromium: webdriver.Chrome, axe: str, weights: Path, tmp_path: Path) -> None:
     width_of_a_desk(chromium)
-    with running(weights, tmp_path, "--token", "a-token-of-20-letters") as guarded:
-        chromium.get(guarded.address)
+    with running(weights, tmp_path, "--host", "0.0.0.0", "--token", "a-token-of-20-letters") as guarded:
+        chromium.get(guarded.address.replace("127.0.0.1", ELSEWHERE))
         field = chromium.find_element(By.CSS_SELECTOR, "input[name=token]")
         assert violations(chromium, axe) == []
         said = chromium.find_element(By.CLASS_NAME, "notice")
@@ -764,6 +800,7 @@ def test_the_page_that_asks_for_a_token(chromium: webdriver.Chrome, axe: str, we
         field = chromium.find_element(By.CSS_SELECTOR, "input[name=token]")
         field.send_keys("a-token-of-20-letters" + Keys.ENTER)
         until(lambda: chromium.find_elements(By.CSS_SELECTOR, "#network option"))
+        assert promise(chromium) == f"Your pictures go to {ELSEWHERE}, and nowhere else."
         assert "token" not in chromium.current_url  # neither in the history nor in a shared link
         chromium.get("about:blank")
     chromium.get_log("browser")  # type: ignore[no-untyped-call]  # the 401 that asked for it

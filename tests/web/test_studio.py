@@ -22,7 +22,6 @@ from finescale.weights.files import save
 @pytest.mark.slow
 def test_what_int8_costs_is_told_once(
     tmp_path: Path,
-    compiled_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -31,7 +30,6 @@ def test_what_int8_costs_is_told_once(
     pytest.importorskip("nncf")
     save(tiny_network(2, channels=24, blocks=1), tmp_path / f"{DEFAULT}-x2.safetensors", dtype=torch.float32)
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(compiled_cache))
     small = tmp_path / "a.png"
     write(Picture(picture(20, 30)), small)
     assert main(["upscale", str(small), "--scale", "2", "--precision", "int8", "-o", str(tmp_path / "b.png")]) == 0

@@ -1,6 +1,7 @@
 """Weight files explain themselves, and are whole or absent."""
 
 import errno
+import json
 import os
 import re
 import stat
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from tests.conftest import tiny_network
 from torch import Tensor, nn
 
@@ -104,6 +107,19 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     state["head.0.weight"] = state["head.0.weight"][:8]
     files.save(network, path, state=state)
     with pytest.raises(FinescaleError, match=r"w\.safetensors: the weights do not fit"):
+        files.load(path)
+
+
+@pytest.mark.parametrize("argument", [{"channels": 60_000}, {"blocks": 10**9}, {"groups": 500, "blocks": 500}], ids=str)
+def test_a_small_file_makes_no_large_network(tmp_path: Path, argument: dict[str, int]) -> None:
+    path = tmp_path / "w.safetensors"
+    files.save(tiny_network(), path)
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    metadata["arguments"] = json.dumps(json.loads(metadata["arguments"]) | argument)
+    save_file(tensors, path, metadata)
+    with pytest.raises(FinescaleError, match=r"w\.safetensors: .*a larger network than its weights"):
         files.load(path)
 
 

@@ -203,7 +203,7 @@ def test_the_command_line_refuses_a_changed_file_in_a_sentence(
     (path.parent / INDEX).write_text(json.dumps({NAME: {"sha256": "0" * 64}}))
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(path.parent))
     target = tmp_path / "out.png"
-    assert cli.main(["upscale", str(pictures / "3.png"), "--scale", "3", "-o", str(target)]) in (1, 2)
+    assert cli.main(["upscale", str(pictures / "3.png"), "--scale", "3", "-o", str(target)]) == 1
     said = capsys.readouterr().err
     assert f"{path}: its SHA-256" in said
     assert "Traceback" not in said

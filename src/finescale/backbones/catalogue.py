@@ -130,7 +130,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise FinescaleError(f"{path}: there is no such file") from error
     except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-        reason = str(error).splitlines()[0].partition(". ")[0]  # torch goes on to recommend unpickling
+        # torch goes on to recommend unpickling, and says nothing of an empty file
+        reason = (str(error) or "it ends too early").splitlines()[0].partition(". ")[0]
         raise FinescaleError(f"{path}: not a readable weight file ({reason})") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise FinescaleError(f"{path}: not a state dict (a mapping from names to tensors)")
@@ -160,7 +161,8 @@ def load(name: str, path: Path | None = None, *, classifier: bool = True, downlo
     state = read_state(found)
     if not classifier:
         state = {key: value for key, value in state.items() if not key.startswith(entry.head)}
-    network = entry.build(classifier=classifier)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # whatever the program has set
+        network = entry.build(classifier=classifier)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

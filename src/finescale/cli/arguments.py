@@ -11,6 +11,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def window(text: str) -> int | None:
+    """The side of local windows in pixels, or None for "global"."""
+    return None if text == "global" else positive(text)
+
+
 def not_empty(text: str) -> str:
     """A name; not that of a variable that is not set, which would be the current folder."""
     if not text:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from finescale.cli.arguments import named, positive
+from finescale.cli.arguments import named, positive, window
 from finescale.cli.score import add_perceptual, chosen_metrics
 from finescale.inference import ENGINES, PRECISIONS
 
@@ -14,11 +14,6 @@ def names(text: str) -> list[str]:
     if not found:
         raise argparse.ArgumentTypeError("expected names separated by commas")
     return found
-
-
-def window(text: str) -> int | None:
-    """The side of local windows in pixels, or None for "global"."""
-    return None if text == "global" else positive(text)
 
 
 def quality(text: str) -> int:

@@ -2,6 +2,8 @@
 
 import argparse
 
+from finescale.cli.arguments import window
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
@@ -10,7 +12,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", required=True, metavar="FILE", help="the file to write (.onnx, or .xml for OpenVINO)")
     add("--format", default="onnx", choices=["onnx", "openvino"], help="(default: onnx)")
     add("--scale", type=int, choices=[2, 3, 4], help="which of the network's weights (default: 4, or the file's own)")
-    add("--global", dest="whole", action="store_true", help="statistics of the whole picture, as in training")
+    add(
+        "--window",
+        type=window,
+        default=argparse.SUPPRESS,
+        metavar="N|global",
+        help="statistics over squares of N pixels of the small picture (default: 48), or over all of it",
+    )
     add("--overwrite", action="store_true", help="replace the file if it is there already")
 
 
@@ -23,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from finescale.weights import store
 
     network = store.load(args.network, args.scale)
-    window = None if args.whole else WINDOW
-    found = export(network, Path(args.output), format=args.format, window=window, overwrite=args.overwrite)
+    side = args.window if "window" in args else WINDOW
+    found = export(network, Path(args.output), format=args.format, window=side, overwrite=args.overwrite)
     for (batch, height, width), difference in found.items():
         print(f"{batch} x 3 x {height} x {width}: differs from PyTorch by at most {difference:.1e}")
     print(f"wrote {args.output}: any batch, height and width")

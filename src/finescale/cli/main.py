@@ -2,10 +2,14 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 from finescale import __version__
@@ -19,8 +23,8 @@ VERBS = {
     "train": "train a network by a recipe",
     "data": "get public data sets, and pack pictures to train on",
     "score": "PSNR and SSIM of your pictures against originals",
-    "bench": "run networks on benchmark sets and print the table",
-    "benchmark": "how fast networks are on this machine, with every engine",
+    "bench": "quality: PSNR and SSIM of networks on benchmark sets",
+    "benchmark": "speed: seconds and memory of networks on this machine, with every engine",
     "figure": "draw a box of a picture from every network side by side, as in papers",
     "export": "write a network as an ONNX or OpenVINO file, checked against PyTorch",
     "convert": "make an authors' weight file (RCAN, EDSR) one that every command takes",
@@ -57,7 +61,14 @@ def _one_sentence(message: Warning | str, category: type[Warning], *place: Any, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; 0: done, 1: some work failed, 2: the request makes no sense, 130: interrupted."""
+    """Runs one command.
+
+    Returns:
+        0: done, 1: some work failed, 2: the request makes no sense, 130: interrupted.
+
+    Raises:
+        SystemExit: argparse has refused the command or shown its help, or a signal ended it (128 and its number).
+    """
     words = sys.argv[1:] if arguments is None else arguments
 
     def work() -> int:
@@ -69,26 +80,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def told(work: Callable[[], int | None]) -> int:
     """Does what a command line asks for, tells in one sentence what went wrong, and gives the exit code; see `main`."""
-    if sys.stderr is None:  # closed: what is meant for it would go to standard output
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:  # closed: what is meant for it would go to the next file that is opened
+            setattr(sys, stream, open(os.devnull, mode))  # noqa: SIM115
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are any bytes
     warnings.formatwarning = _one_sentence
     try:
-        return work() or 0
+        with _ended_in_order():
+            code = work() or 0
+        sys.stdout.flush()  # here, where what is wrong with it can be told
+        return code
     except FinescaleError as error:
         print(f"finescale: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("finescale: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        print(f"finescale: {name}{system_reason(error)}", file=sys.stderr)
+        if not isinstance(error, BrokenPipeError):  # its reader has seen enough
+            name = f"{error.filename}: " if error.filename else ""
+            print(f"finescale: {name}{system_reason(error)}", file=sys.stderr)
         return 1
     except MemoryError:
         print("finescale: out of memory", file=sys.stderr)
         return 1
+    finally:
+        _drop_output()
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Lets `kill` and a terminal that is closed end the work as Ctrl-C does, which leaves nothing half made behind."""
+    taken: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for each in taken:  # a terminal that is closed sends it twice: the second must not break into the cleaning up
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            if signal.getsignal(number) in (end, signal.SIG_IGN):
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _drop_output() -> None:
+    """Throws away what standard output does not take: at its end Python would try again, and tell in its own words."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

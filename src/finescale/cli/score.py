@@ -13,6 +13,7 @@ def add_perceptual(parser: argparse.ArgumentParser) -> None:
     """Adds `--perceptual` and `--brisque`, shared with `bench`."""
     parser.add_argument(
         "--perceptual",
+        "--lpips",
         nargs="?",
         const="auto",
         choices=("auto", "alex", "vgg", "squeeze"),

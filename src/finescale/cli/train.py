@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="STORE", help="the packed store to train on")
     parser.add_argument("--validation", metavar="SET", help="a folder of pictures, or a set's name, to validate on")
     parser.add_argument("--warm-start", metavar="FILE", help="start from weights of another scale, size or precision")
-    parser.add_argument("--out", type=named, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument("-o", "--out", type=named, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--no-board", action="store_true", help="write no TensorBoard files")

@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--fit", metavar="WxH", help="as large as fits into this box")
     add("--network", metavar="NAME|FILE", help="a network (see `finescale networks`) or a weight file")
     add("--ensemble", action="store_true", help="average over eight flips and turns: eight times the work")
-    add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png, for tiff tiff)")
+    add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png; TIFF stays)")
     add("--quality", type=int, metavar="1-100", help="for jpeg, webp and avif")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")

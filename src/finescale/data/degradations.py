@@ -62,7 +62,7 @@ class Degradation:
             x = x + _noise(low, seeds) * (deviation / 255)
         x = x.mul(255).add(0.5).floor().clamp(0, 255)
         if self.jpeg:
-            quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).int()
+            quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).int().clamp(max=self.jpeg[1])
             shift = (chance[self.BLOCKS, 0] * _CELL).long().tolist()
             x = _jpeg_of_part(x, quality, _sent(chance[6] < 0.75, low), shift)
         degraded = _sent(chance[0] < self.share, low)[:, None, None, None]

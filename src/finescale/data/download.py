@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from finescale.cache import xdg
 from finescale.data.store import find_pictures
 from finescale.errors import FinescaleError
-from finescale.fetch import Report, fetch
+from finescale.fetch import Report, alone, fetch
 from finescale.images.files import read
 
 
@@ -80,14 +80,18 @@ def get(source: Source, folder: Path, *, progress: Report | None = None, attempt
     if target.is_dir():
         return target
     archive = folder / PurePosixPath(source.address).name
+    shared = any(other.address == source.address and other.name != source.name for other in sources().values())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not archive.exists():
-            fetch(source.address, archive, size=source.size, sha256=source.sha256, progress=progress,
-                  attempts=attempts, pause=pause)  # fmt: skip
-        _unpack(archive, source, target)
-        if not any(other.address == source.address and other.name != source.name for other in sources().values()):
-            archive.unlink()
+        with alone(folder / f".{source.name}.lock"):
+            if target.is_dir():  # another process has brought it meanwhile
+                return target
+            if not archive.exists():
+                fetch(source.address, archive, size=source.size, sha256=source.sha256, progress=progress,
+                      attempts=attempts, pause=pause)  # fmt: skip
+            _unpack(archive, source, target)
+            if not shared:
+                archive.unlink()
     except OSError as error:
         raise FinescaleError(f"{target}: could not be written ({error.strerror or error})") from error
     return target
@@ -134,7 +138,7 @@ def _unpack(archive: Path, source: Source, target: Path) -> None:
             with zipfile.ZipFile(archive) as bundle:
                 for entry in bundle.infolist():
                     path = PurePosixPath(entry.filename)
-                    if not entry.is_dir() and path.parent == inside:
+                    if not entry.is_dir() and _wanted(path, inside):
                         with bundle.open(entry) as reader, open(part / path.name, "wb") as writer:
                             shutil.copyfileobj(reader, writer)
                         count += 1
@@ -142,7 +146,7 @@ def _unpack(archive: Path, source: Source, target: Path) -> None:
             with tarfile.open(archive) as bundle:
                 for member in bundle:
                     path = PurePosixPath(member.name)
-                    content = bundle.extractfile(member) if member.isfile() and path.parent == inside else None
+                    content = bundle.extractfile(member) if member.isfile() and _wanted(path, inside) else None
                     if content is not None:
                         with content, open(part / path.name, "wb") as writer:
                             shutil.copyfileobj(content, writer)
@@ -156,3 +160,8 @@ def _unpack(archive: Path, source: Source, target: Path) -> None:
         raise FinescaleError(f"{source.address}: what arrived is no readable archive ({error})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _wanted(path: PurePosixPath, inside: PurePosixPath) -> bool:
+    """Whether a member lies in that folder, under a name that leads nowhere else on Windows either."""
+    return path.parent == inside and not set(path.name) & set("\\:")

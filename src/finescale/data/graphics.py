@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3)
 Colour = tuple[int, int, int]
 
 SIDE = 1020  # pixels, a multiple of 12 as stores want them
-_LEAST = 160  # side of the box of one drawing
+_LEAST, _MOST = 160, 2048  # side of the box of one drawing
 _FONTS = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSerif"),
     *("DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic"),
@@ -97,7 +97,8 @@ def _fill(pixels: Pixels, chance: Chance) -> None:
     """Halves a box by chance until its parts are small enough, and draws one thing into each."""
     height, width = pixels.shape[:2]
     along = int(width > height)
-    if pixels.shape[along] >= 2 * _LEAST and chance.likely(0.95 if max(height, width) > 3 * _LEAST else 0.4):
+    parted = pixels.shape[along] >= 2 * _LEAST and chance.likely(0.95 if max(height, width) > 3 * _LEAST else 0.4)
+    if parted or max(height, width) > _MOST:
         cut = chance.one.randint(_LEAST, pixels.shape[along] - _LEAST)
         first, second = np.split(pixels, [cut], axis=along)
         _fill(first, chance)

@@ -7,13 +7,14 @@ another) and for every scale `xS.bin` with the exact-bicubic low-resolution pict
 import json
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finescale.errors import FinescaleError, UsageError, system_reason
+from finescale.errors import FinescaleError, UsageError, is_out_of_memory, system_reason
 from finescale.images.files import below, read
 from finescale.images.picture import on_white
 from finescale.images.resize import resize
 
 MULTIPLE = 12  # every picture is cropped to multiples of 12, so that x2, x3 and x4 share one high-resolution file
 INDEX = "index.json"
+_Shrunk = tuple[list[NDArray[np.uint8]], str | None]
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,15 @@ class Store:
         try:
             index = json.loads((self.folder / INDEX).read_bytes())
             self.items = [Item(**item) for item in index["items"]]
-            self.scales: list[int] = index["scales"]
+            self.scales: list[int] = list(index["scales"])
+            self.licence = str(index.get("licence", ""))
+            _check(self.items, self.scales)
         except FileNotFoundError as error:
             raise FinescaleError(
                 f"{self.folder}: not a packed store (make one with: finescale data prepare FOLDER -o {self.folder})"
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FinescaleError(f"{self.folder}: not a packed store ({error})") from error
-        self.licence: str = index.get("licence", "")
         for scale in (1, *self.scales):
             path = _binary(self.folder, scale)
             have, want = path.stat().st_size if path.exists() else -1, self.size(scale)
@@ -101,6 +104,17 @@ class Store:
         return self.flat(scale)[start : start + 3 * h * w].reshape(h, w, 3).permute(2, 0, 1)
 
 
+def _check(items: Sequence[Item], scales: Sequence[object]) -> None:
+    """ValueError where an index says what no store has: its pictures lie one behind the other."""
+    start = 0
+    for item in items:
+        if any(type(n) is not int or n < 1 for n in (item.height, item.width)) or item.offset != start:
+            raise ValueError(f"its index is damaged at {item.name}")
+        start += 3 * item.height * item.width
+    if not items or not set(scales) <= {2, 3, 4}:
+        raise ValueError("its index is damaged")
+
+
 @dataclass(frozen=True)
 class Packed:
     """What became of one picture file: its name, and why it was left out (None: it is in the store)."""
@@ -117,7 +131,7 @@ def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
         FinescaleError: it may not be listed.
     """
     found: dict[str, Path] = {}
-    seen: set[Path] = set()  # folders may lie in one another
+    seen: set[str] = set()  # folders may lie in one another
     for folder in folders:
         if folder.is_file():
             inside = [folder]
@@ -126,9 +140,10 @@ def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
         else:
             raise UsageError(f"{folder}: there is no such folder")
         for path in inside:
-            if path.resolve() in seen:
+            real = os.path.realpath(path)  # `resolve` fails at a link to itself
+            if real in seen:
                 continue
-            seen.add(path.resolve())
+            seen.add(real)
             name = path.name if path == folder else path.relative_to(folder).as_posix()
             found[name if name not in found else path.as_posix()] = path
     if not found:
@@ -183,20 +198,11 @@ def _pack(
     part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
     items: list[Item] = []
     offset = 0
-    work = partial(_shrink, scales=scales)
     try:
         part.mkdir(parents=True)
         with ExitStack() as stack:
             files = [stack.enter_context(open(_binary(part, scale), "wb")) for scale in (1, *scales)]
-            results: Iterable[tuple[list[NDArray[np.uint8]], str | None]]
-            paths = [path for _, path in pictures]
-            if workers > 1:
-                spawn = get_context("spawn")  # libvips and OpenMP do not survive a fork
-                count = min(workers, 61) if sys.platform == "win32" else workers  # the most that Windows waits for
-                pool = ProcessPoolExecutor(count, spawn, initializer=torch.set_num_threads, initargs=(1,))
-                results = stack.enter_context(pool).map(work, paths, chunksize=4)
-            else:
-                results = map(work, paths)
+            results = stack.enter_context(closing(_shrunk([path for _, path in pictures], scales, workers)))
             for (name, _), (planes, problem) in zip(pictures, results):
                 if problem is None:
                     for file, plane in zip(files, planes):
@@ -228,21 +234,54 @@ def _pack(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _shrink(path: Path, scales: Sequence[int]) -> tuple[list[NDArray[np.uint8]], str | None]:
+def _shrunk(paths: Sequence[Path], scales: Sequence[int], workers: int) -> Generator[_Shrunk]:
+    """As `_shrink`, of one picture after the other, by processes that are not far ahead of what is taken."""
+    if workers < 2:
+        yield from (_shrink(path, scales) for path in paths)
+        return
+    count = min(workers, 61) if sys.platform == "win32" else workers  # the most that Windows waits for
+    pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin)  # libvips does not survive a fork
+    try:
+        ahead: deque[Future[_Shrunk]] = deque()
+        for path in paths:
+            ahead.append(pool.submit(_shrink, path, scales))
+            if len(ahead) > 2 * count:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """What a process that shrinks does first."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that packs, which ends this one
+
+
+def _shrink(path: Path, scales: Sequence[int]) -> _Shrunk:
     """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
     try:
-        picture = read(path)
+        return _planes(path, scales), None
     except FinescaleError as error:
         return [], str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return [], f"{path}: there is not enough memory for it"
+
+
+def _planes(path: Path, scales: Sequence[int]) -> list[NDArray[np.uint8]]:
+    picture = read(path)
     if picture.alpha is not None:  # hidden colours are often noise
         picture = replace(picture, pixels=on_white(picture.pixels, picture.alpha), alpha=None)
     pixels = picture.rgb
     height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])
     if min(height, width) < MULTIPLE:
-        return [], f"{path}: too small, {pixels.shape[1]} x {pixels.shape[0]}"
+        raise FinescaleError(f"{path}: too small, {pixels.shape[1]} x {pixels.shape[0]}")
     high = torch.tensor(pixels[:height, :width]).permute(2, 0, 1)
     lows = [resize(high, scale=1 / scale) for scale in scales]
-    return [plane.permute(1, 2, 0).contiguous().numpy() for plane in (high, *lows)], None
+    return [plane.permute(1, 2, 0).contiguous().numpy() for plane in (high, *lows)]
 
 
 def _binary(folder: Path, scale: int) -> Path:

@@ -16,6 +16,7 @@ from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.contenders import PAPERS_BICUBIC, REFERENCES, Contender
 from finescale.evaluation.metrics import WINDOW, Pixels, luma, psnr, ssim
 from finescale.evaluation.plots import DPI, STYLE, require, save
+from finescale.images.files import check_size
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
 
@@ -226,7 +227,8 @@ def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = Fal
 
     Raises:
         UsageError: no box, a box outside the picture, or another extension.
-        FinescaleError: matplotlib is missing, or the file exists or cannot be written.
+        FinescaleError: matplotlib is missing, the figure is too large for the format, or the file exists or cannot be
+            written.
     """
     check_file(file, overwrite=overwrite)
     if not boxes:
@@ -235,7 +237,10 @@ def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = Fal
         check_box(box, made.high)
     matplotlib = require()
     with matplotlib.rc_context({**STYLE, "font.family": "sans-serif"}):
-        save(_compose(made, boxes), file, overwrite=overwrite)
+        figure = _compose(made, boxes)
+        width, height = figure.get_size_inches() * DPI
+        check_size(file, file.suffix.lower()[1:], (round(width), round(height)))
+        save(figure, file, overwrite=overwrite)
 
 
 def _compose(made: Scene, boxes: Sequence[Box]) -> "Figure":

@@ -92,7 +92,7 @@ class PictureDistance:
     """LPIPS of two pictures (H, W, 3) uint8."""
 
     network: LPIPS
-    key: ClassVar[str] = "distance"
+    key: ClassVar[str] = "lpips"
 
     @property
     def label(self) -> str:
@@ -119,7 +119,7 @@ def find(variant: str = "auto") -> PictureDistance | Unavailable:
     except UsageError:
         raise
     except FinescaleError as error:
-        return Unavailable("distance", "LPIPS", str(error))
+        return Unavailable("lpips", "LPIPS", str(error))
 
 
 def load(variant: str = "auto") -> PictureDistance:
@@ -143,14 +143,15 @@ def load(variant: str = "auto") -> PictureDistance:
             f"as {_linear_name(variant)} into {metric_files.places()}"
         )
     backbone = catalogue.load(_VARIANTS[variant].backbone, _backbone_file(variant), classifier=False)
-    network = LPIPS(variant, backbone)
+    with torch.device("cpu"):  # whatever the program has set
+        network = LPIPS(variant, backbone)
     state = catalogue.read_state(file)
     for i, parameter in enumerate(network.linear):
         weight = state.get(f"lin{i}.model.1.weight")
         if weight is None or weight.shape != parameter.shape:
             raise FinescaleError(f"{file}: not the linear layers of LPIPS v0.1 ({variant})")
         parameter.data = weight.float()
-    return PictureDistance(network.requires_grad_(False).eval())
+    return PictureDistance(network.float().requires_grad_(False).eval())
 
 
 def _maps(backbone: nn.Module) -> Callable[[Tensor], list[Tensor]]:

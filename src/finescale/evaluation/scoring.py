@@ -65,12 +65,12 @@ class Score:
     name: str
     psnr: float
     ssim: float
-    distance: float | None = None
+    lpips: float | None = None
     brisque: float | None = None
     picture_seconds: float | None = None
 
 
-FIGURES = ("psnr", "ssim", "distance", "brisque", "picture_seconds")
+FIGURES = ("psnr", "ssim", "lpips", "brisque", "picture_seconds")
 
 
 def means(scores: Sequence[Score]) -> dict[str, float]:
@@ -90,7 +90,7 @@ def as_json(scores: Sequence[Score]) -> dict[str, Any]:
 
 
 def metrics_json(metrics: Metrics) -> dict[str, str]:
-    """What the perceptual figures are, `distance_by`, or why there are none, `distance_missing`; likewise `brisque`."""
+    """What the perceptual figures are, `lpips_by`, or why there are none, `lpips_missing`; likewise `brisque`."""
     return {
         f"{metric.key}_missing" if isinstance(metric, Unavailable) else f"{metric.key}_by": (
             metric.reason if isinstance(metric, Unavailable) else metric.label

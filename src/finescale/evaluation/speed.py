@@ -22,7 +22,7 @@ from torch import Tensor
 from finescale.errors import FinescaleError
 from finescale.evaluation.contenders import contender
 from finescale.inference.engines.pytorch import pick_device
-from finescale.inference.machine import processor
+from finescale.inference.machine import apart, processor
 
 SIZE = (320, 180)  # width, height of the picture that the published timings enlarge, to 1280 x 720 at x4
 
@@ -49,8 +49,8 @@ def measure_apart(
     """
     task = {"name": name, "scale": scale, "settings": dict(settings), "size": size, "repeats": repeats}
     task["threads"] = torch.get_num_threads()
-    command = [sys.executable, "-m", "finescale.evaluation.speed", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command, environment = apart("finescale.evaluation.speed", json.dumps(task))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise FinescaleError(f"{name}: could not be timed ({reason[0]})")
@@ -104,8 +104,11 @@ def peak(device: torch.device) -> float | None:
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform != "linux":
         return None
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    return None  # a sandbox whose /proc does not tell
 
 
 def machine(device: torch.device) -> dict[str, Any]:

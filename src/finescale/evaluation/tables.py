@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finescale.evaluation.benchmark import Row, Run
 
 T = TypeVar("T")
-_DIGITS = {"distance": 4, "brisque": 2}  # of the perceptual figures
+_DIGITS = {"lpips": 4, "brisque": 2}  # of the perceptual figures
 
 
 def tracked(items: Sequence[T], what: str) -> Iterator[T]:
@@ -68,7 +68,7 @@ def count(value: float | None) -> str:
     if value is None:
         return "-"
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if value >= size:
+        if value >= 0.9995 * size:  # with three digits 999,950 is 1 M
             return f"{value / size:.3g} {unit}"
     return f"{value:g}"
 

@@ -10,6 +10,7 @@ import torch
 
 from finescale.errors import FinescaleError, UsageError, install, nearest
 from finescale.evaluation import speed
+from finescale.evaluation.contenders import REFERENCES
 from finescale.evaluation.plots import INK, OURS, STYLE, THEIRS, require, save
 from finescale.evaluation.tables import console
 from finescale.inference.engines.pytorch import pick_device
@@ -103,6 +104,9 @@ def measure(
         UsageError: unknown names; no such device; nothing is left to measure.
         FinescaleError: a network has no weights.
     """
+    for name in networks:
+        if name in REFERENCES:
+            raise UsageError(f"'{name}' is no network, so no engine computes it")
     ways = chosen_ways(engines, precisions)
     where = pick_device(device)
     if where.type != "cpu":
@@ -149,7 +153,7 @@ def _measured(
     lacking = [package for package in WAYS[line.engine, line.precision] if find_spec(package) is None]
     if lacking:
         return replace(line, missing=f"needs {lacking[0]}: {install(_EXTRAS[lacking[0]])}")
-    settings = {"engine": line.engine, "precision": line.precision, "device": str(device)}
+    settings = {"engine": line.engine, "precision": line.precision, "device": str(device), "tile": max(size)}
     try:
         found = speed.measure_apart(line.network, line.scale, settings, size, repeats=repeats)
     except FinescaleError as error:

@@ -1,18 +1,21 @@
 """PSNR-Y and SSIM-Y of a network in training, by the published protocol, on pictures it does not see."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from finescale.data.degradations import Degradation
+from finescale.errors import FinescaleError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
-from finescale.evaluation.metrics import WINDOW, psnr_y, ssim_y
+from finescale.evaluation.metrics import WINDOW, Pixels, psnr_y, ssim_y
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
 
 _SAMPLES = 3
+_FAULTLESS = 100.0  # dB: infinitely many of one blank picture would hide all others
 _AT_ONCE = 16  # pictures of one size that go through the network together
 
 
@@ -25,6 +28,9 @@ class Validation:
         device: of the network.
         limit: at most so many pictures, evenly spread over the set.
         degradation: what is done to the shrunk pictures, the same in every run; None: nothing.
+
+    Raises:
+        FinescaleError: a picture cannot be read or is too small.
     """
 
     def __init__(
@@ -39,7 +45,7 @@ class Validation:
         if limit is not None and limit < len(files):
             files = tuple(files[i * len(files) // limit] for i in range(limit))
         self.scale = scale
-        self.high = [mod_crop(sets.read_rgb(file), scale) for file in files]
+        self.high = [_original(file, scale) for file in files]
         self.low = [downscale(high, scale) for high in self.high]
         if degradation:
             chance = torch.rand(Degradation.NUMBERS, len(files), generator=torch.Generator().manual_seed(0))
@@ -54,8 +60,8 @@ class Validation:
             similarity: SSIM too, which takes longer than PSNR.
 
         Returns:
-            Mean PSNR-Y in dB, mean SSIM-Y (NaN if not asked for, or if a picture is smaller than its window), and
-            samples: bicubic, network, original side by side.
+            Mean PSNR-Y in dB (100 for a picture without any fault), mean SSIM-Y (NaN if not asked for, or if a picture
+            is smaller than its window), and samples: bicubic, network, original side by side.
         """
         similarity = similarity and all(min(high.shape[:2]) >= WINDOW + 2 * self.scale for high in self.high)
         scores, likeness, samples = [0.0] * len(self.high), [math.nan] * len(self.high), []
@@ -64,7 +70,7 @@ class Validation:
             pixels = output.float().mul(255).add(0.5).floor().clamp(0, 255).to(torch.uint8)
             for i, picture in zip(batch, pixels):
                 enlarged = to_pixels(picture)
-                scores[i] = psnr_y(enlarged, self.high[i], self.scale)
+                scores[i] = min(psnr_y(enlarged, self.high[i], self.scale), _FAULTLESS)
                 if similarity:
                     likeness[i] = ssim_y(enlarged, self.high[i], self.scale)
                 if i < _SAMPLES:
@@ -79,6 +85,14 @@ class Validation:
         for i, low in enumerate(self.low):
             by_size.setdefault(tuple(low.shape), []).append(i)
         return [same[i : i + _AT_ONCE] for same in by_size.values() for i in range(0, len(same), _AT_ONCE)]
+
+
+def _original(file: Path, scale: int) -> Pixels:
+    pixels = sets.read_rgb(file)
+    height, width = pixels.shape[:2]
+    if min(height, width) // scale <= 2:  # nothing would be left within the border
+        raise FinescaleError(f"{file}: a picture of {width} x {height} is too small to validate on at x{scale}")
+    return mod_crop(pixels, scale)
 
 
 def _degraded(low: Tensor, degradation: Degradation, chance: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ unlinked.
 """
 
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -53,10 +54,11 @@ def read_directory(file: BinaryIO, start: int, order: str, big: bool) -> Directo
             found[tag] = (kind, number, value[:size])
         elif 0 < size <= room:
             room -= size
-            file.seek(struct.unpack(order + ("Q" if big else "I"), value)[0])
-            data = file.read(size)
-            if len(data) == size:
-                found[tag] = (kind, number, data)
+            with suppress(OSError, OverflowError):  # beyond what any file holds
+                file.seek(struct.unpack(order + ("Q" if big else "I"), value)[0])
+                data = file.read(size)
+                if len(data) == size:
+                    found[tag] = (kind, number, data)
     return found
 
 
@@ -73,7 +75,7 @@ def main_directory(file: BinaryIO) -> tuple[str, bool, Directory]:
         big = struct.unpack(order + "H", head[2:4])[0] == 43
         start = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
         return order, big, read_directory(file, start, order, big)
-    except (struct.error, KeyError, OverflowError) as error:
+    except (struct.error, KeyError, OverflowError, OSError) as error:
         raise ValueError(f"not a TIFF structure ({error})") from error
 
 
@@ -101,7 +103,7 @@ def read_tags(file: BinaryIO) -> Tags:
         try:
             start = struct.unpack(order + ("I" if len(value) == 4 else "Q"), value)[0]
             return read_directory(file, start, order, big)
-        except (struct.error, OverflowError):  # there is none, or it would lie beyond the file
+        except (struct.error, OverflowError, OSError):  # there is none, or it would lie beyond the file
             return {}
 
     kept = {tag: entry for tag, entry in main.items() if tag not in LAYOUT}

@@ -23,7 +23,7 @@ import numpy as np
 import pyvips
 
 from finescale.atomic import new_file
-from finescale.errors import FinescaleError, UsageError, nearest, system_reason
+from finescale.errors import FinescaleError, ShortOfMemoryError, UsageError, is_out_of_memory, nearest, system_reason
 from finescale.images import colours, forks, tiff
 from finescale.images import exif as exif_blocks
 from finescale.images.decoders import HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
@@ -94,6 +94,8 @@ _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
 # of libvips; the second where it quotes damaged bytes, over which pyvips fails itself
 _ERRORS = (pyvips.Error, UnicodeDecodeError)
+# what libvips says where its temporary files, of pictures to be turned, find no room
+_NO_ROOM = ("No space left", "write failed", "write error")
 # how libvips and its libraries call what they were not built or written for
 _UNKNOWN_KIND = (
     "nsupported",
@@ -240,8 +242,11 @@ class Opened:
             except (OSError, ValueError):
                 block = None
         elif self.format == "png":
-            with self._bytes() as file:
-                chunks = colours.chunks_of(file)
+            try:
+                with self._bytes() as file:
+                    chunks = colours.chunks_of(file)
+            except OSError as error:  # it was taken away meanwhile
+                raise self.error(system_reason(error)) from error
             told, said = colours.of_png(chunks), chunks.get(colours.RESOLUTION, b"")[-1:] == b"\1"  # 0: no unit
         elif self.format == "jpeg":
             said = any(self.field(name, None) for name in ("resolution-unit", "exif-ifd0-XResolution"))
@@ -259,7 +264,10 @@ class Opened:
         try:
             yield
         except _ERRORS as error:
-            raise self.error(_damage(_said(error))) from error
+            said = _said(error)
+            if is_out_of_memory(error) or any(phrase in said for phrase in _NO_ROOM):
+                raise ShortOfMemoryError(f"{self.name}: cannot be read ({' '.join(said.split())})") from error
+            raise self.error(_damage(said)) from error
 
     def picture(self) -> Picture:
         """Decodes the picture."""
@@ -558,7 +566,7 @@ def check_size(path: str | os.PathLike[str], kind: str, size: tuple[int, int]) -
     limit = LARGEST_SIDE.get(kind)
     if limit and max(size) > limit:
         raise FinescaleError(
-            f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(size)} (PNG and TIFF hold more)"
+            f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(size)} (PNG holds more)"
         )
 
 

@@ -192,7 +192,7 @@ class StripWriter:
             TakenError: another process writes it.
         """
         while True:
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
             file = self._files.enter_context(open(os.open(self._part, flags, 0o666), "r+b"))  # noqa: SIM115
             if self._key is None:
                 return file
@@ -202,17 +202,23 @@ class StripWriter:
             if not free:
                 raise TakenError(f"{self.path}: another process is writing it")
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), self._part.stat()):
-                    return file
+                if os.path.samestat(found := os.fstat(file.fileno()), self._part.stat()):
+                    if found.st_nlink < 2:
+                        return file
+                    if _WINDOWS:  # which takes away no file that is open
+                        self._files.close()
+                    self._part.unlink()  # a kill came between its two names: it is a finished result
             self._files.close()  # who had it has given it its name meanwhile, or taken it away
 
     def _unlocked(self) -> BinaryIO:
         """A file of a name of its own, with which nobody goes on, where another process might be writing the usual."""
         self._files.close()
-        if not self._part.stat().st_size:
-            self._part.unlink()
+        with suppress(FileNotFoundError):  # the other one has taken it away
+            if not self._part.stat().st_size:
+                self._part.unlink()
         self._key = None
         self._part = self._part.with_name(f"{self._part.stem}.{secrets.token_hex(4)}.part")
+        self._journal_path = self._part.with_name(f"{self._part.name}.journal")
         return self._files.enter_context(open(self._part, "x+b"))
 
     @property

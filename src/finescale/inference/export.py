@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finescale import __version__
-from finescale.atomic import check_free, check_target, new_file, publish, writing
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.atomic import check_free, check_target, new_file, place, publish, writing
+from finescale.errors import FinescaleError, UsageError, is_out_of_memory, nearest
 from finescale.inference.engines import onnx, openvino
-from finescale.inference.prepare import WINDOW, for_inference
-from finescale.inference.tiling import Array, is_out_of_memory
+from finescale.inference.prepare import WINDOW, exactly, for_inference
+from finescale.inference.tiling import Array
 from finescale.networks.base import check_network
 
 if TYPE_CHECKING:
@@ -76,10 +76,10 @@ def compare(network: "Network", run: Callable[[Array], Array]) -> dict[tuple[int
     """
     import torch
 
-    generator, found = torch.Generator().manual_seed(0), {}
+    generator, found = torch.Generator("cpu").manual_seed(0), {}
     for batch, height, width in SIZES:
-        x = torch.rand(batch, 3, height, width, generator=generator)
-        with torch.inference_mode():
+        x = torch.rand(batch, 3, height, width, generator=generator, dtype=torch.float32, device="cpu")
+        with exactly(x.device):
             wanted = network(x).numpy()
         difference = float(np.abs(run(x.numpy()) - wanted).max())
         if not difference <= TOLERANCE:  # nor where it is not a number
@@ -114,17 +114,25 @@ def _export_openvino(
         model.outputs[0].set_names({"enlarged"})
         for key, value in notes.items():
             model.set_rt_info(value, ["finescale", key])
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except Exception as error:  # whatever a translator meets in somebody's network
         if is_out_of_memory(error):
             raise
         raise openvino.not_taken(error) from error
-    found = compare(network, lambda x: compiled([x])[0])
     import openvino as package
 
-    with writing(path), tempfile.TemporaryDirectory(prefix=".finescale-", dir=path.parent) as folder:
+    beside = place(path, overwrite).parent
+    with writing(path), tempfile.TemporaryDirectory(prefix=".finescale-", dir=beside) as folder:
         part = Path(folder) / "network.xml"  # OpenVINO wants small letters
-        package.save_model(model, os.fspath(part), compress_to_fp16=False)
-        publish(part.with_suffix(".bin"), path.with_suffix(".bin"), overwrite)
+        weights = part.with_suffix(".bin")
+        try:
+            package.save_model(model, os.fspath(part), compress_to_fp16=False)
+            written = core.read_model(part.read_bytes(), weights.read_bytes())  # what is compared is what is on disk
+            compiled = core.compile_model(written, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise openvino.not_taken(error) from error
+        found = compare(network, lambda x: compiled([x])[0])
+        publish(weights, path.with_suffix(".bin"), overwrite)
         publish(part, path, overwrite)
     return found

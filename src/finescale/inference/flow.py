@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from finescale.atomic import check_free, check_target, writing
-from finescale.errors import FinescaleError, TakenError, UsageError
+from finescale.errors import FinescaleError, TakenError, UsageError, is_out_of_memory
 from finescale.images import files
 from finescale.images.encoders import ENCODERS
 from finescale.images.picture import Picture
@@ -19,7 +19,7 @@ from finescale.inference import strips
 from finescale.inference.advice import Advice, advice
 from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
-from finescale.inference.tiling import Progress, is_out_of_memory
+from finescale.inference.tiling import Progress
 from finescale.inference.upscale import Networks, Upscaler, check_progress, kept_networks
 
 GROUP_PIXELS = 96 * 1024  # small pictures of one size are computed together, up to so many input pixels
@@ -143,7 +143,7 @@ class Flow:
     def _look(self, job: Job) -> _Task | None:
         """Reads a picture; None where it is to be skipped."""
         with writing(job.target):  # its name may be too long
-            if self.skip and not self.overwrite and job.target.exists():
+            if self.skip and not self.overwrite and job.target.is_file():
                 return None
         check_free(job.target, self.overwrite)
         kind = files.format_of(job.target, self.format)
@@ -169,10 +169,8 @@ class Flow:
             self._fail(job, task)
         else:
             yield task
-            room = GROUP_PIXELS // (task.small[0] * task.small[1]) - 1
-            if room < 1 or not self._together(task):
-                return
-            while room and (following := tasks.peek()):
+            room = self._room(task) - 1
+            while room > 0 and (following := tasks.peek()):
                 other = following[1]
                 if not isinstance(other, _Task) or not task.goes_with(other):
                     return
@@ -180,13 +178,19 @@ class Flow:
                 room -= 1
                 yield other
 
-    def _together(self, task: _Task) -> bool:
-        """Whether a picture needs nothing but one pass of the network in one piece."""
+    def _room(self, task: _Task) -> int:
+        """How many pictures of one size are computed together: of those that need one pass in one piece."""
+        pixels = task.small[0] * task.small[1]
+        if 2 * pixels > GROUP_PIXELS or task.picture is None:
+            return 1
         try:
             chain = self.networks.chain(task.small, task.size)
         except FinescaleError:
-            return False
-        return len(chain) == 1 and _exactly(chain[0], task) and chain[0].tile is None and not chain[0].ensemble
+            return 1
+        if len(chain) > 1 or not _exactly(chain[0], task) or chain[0].tile is not None or chain[0].ensemble:
+            return 1
+        engine = chain[0].engine_for(task.picture.pixels.dtype)
+        return int(min(GROUP_PIXELS, engine.tile_budget() / engine.bytes_per_pixel) // pixels)
 
     def _compute(self, group: list[_Task], writer: ThreadPoolExecutor, progress: Callable[[float], None]) -> None:
         task = group[0]
@@ -285,18 +289,19 @@ def upscale_file(
 
     Args:
         source: the picture.
-        target: the file to write, which appears whole or not at all.
+        target: the file to write, which appears whole or not at all; its folder is there.
         scale, width, height, fit, network, device, engine, precision, ensemble, tile: see `finescale.upscale`; a
             network's name or weight file.
         format, quality: see `finescale.images.files.write`; the format by default by the target's name.
         overwrite: replace an existing file.
-        progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+        progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
     Returns:
         (width, height) of the result.
 
     Raises:
-        UsageError: an impossible size, format or quality, an unknown network, device, engine or precision; no names.
+        UsageError: an impossible size, format or quality, an unknown network, device, engine or precision; `source`,
+            `target` or `network` is no name.
         FinescaleError: the picture cannot be read, or the target exists or cannot be written.
     """
     size = Target.of(scale, width, height, fit)

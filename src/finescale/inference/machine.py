@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,12 @@ def cores() -> int:
         return len({(folder / f"cpu{one}" / "topology" / "thread_siblings_list").read_text() for one in own})
     except (OSError, AttributeError):
         return os.cpu_count() or 1
+
+
+def apart(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a module of ours in a process of its own, which imports what this one would."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return [sys.executable, "-P", "-m", module, *arguments], environment
 
 
 def meminfo(proc: Path = Path("/proc")) -> dict[str, int]:

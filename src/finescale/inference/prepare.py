@@ -7,7 +7,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -38,26 +38,19 @@ def exactly(device: torch.device) -> Iterator[None]:
 
 
 class _FullFloat32:
-    """Switches TF32 off for all threads from the first that wants it off until the last no longer does."""
+    """Keeps float32 whole for all threads, from the first that wants it until the last no longer does."""
 
-    def __init__(self) -> None:
-        self._lock, self._threads = threading.Lock(), 0
+    def __init__(self, *backends: Any) -> None:
+        self._lock, self._threads, self._backends = threading.Lock(), 0, backends
         self._before: list[str] = []
 
-    def _parts(self) -> list[Any]:
-        return [torch.backends.cudnn.conv, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
-
     @contextmanager
-    def __call__(self, device: torch.device) -> Iterator[None]:
-        """Within it a GPU's convolutions and products in float32 keep all its digits, and not TF32's ten bits."""
-        if device.type != "cuda":
-            yield
-            return
+    def __call__(self) -> Iterator[None]:
         with self._lock:
             if not self._threads:
-                self._before = [part.fp32_precision for part in self._parts()]
-                for part in self._parts():
-                    part.fp32_precision = "ieee"
+                self._before = [backend.fp32_precision for backend in self._backends]
+                for backend in self._backends:
+                    backend.fp32_precision = "ieee"
             self._threads += 1
         try:
             yield
@@ -65,11 +58,24 @@ class _FullFloat32:
             with self._lock:
                 self._threads -= 1
                 if not self._threads:
-                    for part, before in zip(self._parts(), self._before, strict=True):
-                        part.fp32_precision = before
+                    for backend, before in zip(self._backends, self._before, strict=True):
+                        backend.fp32_precision = before
 
 
-full_float32 = _FullFloat32()
+_BACKENDS: Any = torch.backends
+_WHOLE = {
+    "cuda": _FullFloat32(_BACKENDS.cudnn.conv, _BACKENDS.cuda.matmul),
+    "cpu": _FullFloat32(_BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.matmul),
+}
+
+
+def full_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Within it convolutions and products in float32 keep all its digits.
+
+    Else a GPU's convolutions are in TF32, of ten bits, and both are in bfloat16 on a CPU where the program has asked
+    for `torch.set_float32_matmul_precision("medium")`.
+    """
+    return _WHOLE[device.type]() if device.type in _WHOLE else nullcontext()
 
 
 def for_inference(network: Network, window: int | None = WINDOW, gates: list[list[float]] | None = None) -> Network:
@@ -100,6 +106,8 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     if window is not None:
         _check_grid(clone)
         clone.multiple = math.lcm(clone.multiple, alignment(clone))
+        if window > WINDOW:  # it looks so much further
+            clone.context = -(-clone.context * window // (WINDOW * GRID)) * GRID
     limits = gates or gate_limits(clone)
     device = next(clone.parameters(), torch.empty(0, device="cpu")).device
     for layer, values in zip(_channel_attention(clone), limits, strict=True):

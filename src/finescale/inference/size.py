@@ -105,12 +105,12 @@ def exact_size(size: tuple[int, int], width: int, height: int) -> tuple[int, int
 def passes(factor: float, scales: list[int]) -> list[int]:
     """Which scales to apply, one after another, to reach at least `factor`, of those that there are.
 
-    The fewest passes, then the smallest product, then the larger scale last (where it is applied to more pixels, a
-    smaller one costs less); empty for a factor of 1 and below.
+    The fewest passes, then the smallest product, then the larger scale last: what a pass costs goes by the pixels that
+    it is given. Empty for a factor of 1 and below.
     """
     best: list[list[int]] = [[]]
     while True:
         reached = [chain for chain in best if math.prod(chain) >= factor - 1e-9]
         if reached:
-            return min(reached, key=lambda chain: (math.prod(chain), chain[::-1]))
+            return min(reached, key=lambda chain: (math.prod(chain), chain))
         best = [[*chain, scale] for chain in best for scale in sorted(scales)]

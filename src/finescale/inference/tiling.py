@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from finescale.errors import FinescaleError, ShortOfMemoryError
+from finescale.errors import FinescaleError, ShortOfMemoryError, is_out_of_memory
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[float], None]
@@ -246,17 +246,3 @@ def from_unit(y: Array, dtype: Any) -> Array:
         y += np.float32(0.5)
         np.clip(y, 0, limit, out=y)
     return y.astype(dtype)
-
-
-# the last two are cuBLAS's and cuDNN's: CUBLAS_STATUS_ALLOC_FAILED, ..._DEVICE_ALLOCATION_FAILED
-_MEMORY_WORDS = (
-    *("out of memory", "can't alloc", "not enough memory", "bad_alloc", "failed to allocate"),
-    "storage size calculation overflowed",
-    *("alloc_failed", "allocation_failed"),
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of an engine means that memory ran out (each library has its own words for it)."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(word in text for word in _MEMORY_WORDS)

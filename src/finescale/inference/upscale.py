@@ -57,7 +57,7 @@ class Upscaler:
 
     def __init__(
         self,
-        network: "Network | str | Path",
+        network: "Network | str | os.PathLike[str]",
         *,
         device: str = "auto",
         engine: str = "auto",
@@ -68,17 +68,19 @@ class Upscaler:
     ) -> None:
         _check_side("tile", tile)
         _check_side("window", window)
-        if isinstance(network, str):
+        if isinstance(network, str | os.PathLike):
             network = Path(network)
             if not network.is_file():
                 raise UsageError(
                     f"{network}: there is no such weight file (finescale.load finds networks by their names)"
                 )
-        elif not isinstance(network, Path):
+        else:
             from finescale.networks.base import Network
 
             if not isinstance(network, Network):
-                raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
+                raise UsageError(
+                    f"a network is a name, a weight file or a Network (see finescale.load), not {type(network).__name__}"
+                )
         self._asked = {"device": device, "engine": engine, "precision": precision}
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
@@ -108,7 +110,7 @@ class Upscaler:
 
         Args:
             x: (3, H, W), uint8 or float, about [0, 1] as what this gives, on any device.
-            progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+            progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
         Returns:
             (3, scale H, scale W) on the CPU, of the type of `x`; floats are computed in float32 and not clipped.
@@ -173,7 +175,7 @@ class Upscaler:
             picture: of any kind.
             size: (width, height) of the result, or
             scale: the factor; with neither, the network's own.
-            progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+            progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
         Returns:
             A picture of the same kind: grey stays grey, 16 bit stays 16 bit, profile and EXIF are kept.
@@ -212,8 +214,7 @@ def enlarge_picture(
 ) -> Picture:
     """Sends a picture through one upscaler after another and then resizes it bicubically to (width, height)."""
     pixels, alpha = picture.pixels, picture.alpha
-    works = [float(u.scale**2) * (8 if u.ensemble else 1) for u in chain]
-    for upscaler, share in zip(chain, _running(works)):
+    for upscaler, share in zip(chain, _shares(chain)):
         pixels, alpha = enlarge_samples(upscaler, pixels, alpha, progress=share_of(progress, *share))
     result = replace(picture, pixels=pixels, alpha=alpha)
     if result.size != size:
@@ -324,7 +325,7 @@ def upscale(
         width, height: of the result, instead of `scale`; the other side follows.
         fit: (width, height) of a box to fill, instead of `scale`.
         device, engine, precision, ensemble, tile: see `Upscaler`.
-        progress: called with the share that is done, from 0 to 1; may raise `Cancelled`.
+        progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
     Returns:
         For an array: an array of the same type (in the byte order of this machine) and number of dimensions (floats
@@ -568,8 +569,9 @@ def share_of(progress: Progress | None, start: float, part: float) -> Callable[[
     return None if progress is None else lambda done: progress(start + part * done)
 
 
-def _running(works: list[float]) -> list[tuple[float, float]]:
-    """(start, share) of every pass, each of which works on the result of the one before."""
-    costs = list(accumulate(works, operator.mul))
+def _shares(chain: Sequence[Upscaler]) -> list[tuple[float, float]]:
+    """(start, share) of every pass, whose work goes by the pixels that it is given."""
+    pixels = accumulate((u.scale**2 for u in chain[:-1]), operator.mul, initial=1)
+    costs = [given * (8 if u.ensemble else 1) for given, u in zip(pixels, chain)]
     total = sum(costs)
     return [(sum(costs[:i]) / total, cost / total) for i, cost in enumerate(costs)]

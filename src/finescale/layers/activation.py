@@ -90,8 +90,13 @@ def bent_identity(x: Tensor) -> Tensor:
 
 
 def soft_clipping(x: Tensor, alpha: float = 0.5) -> Tensor:
-    """ln((1 + e^(alpha x)) / (1 + e^(alpha (x - 1)))) / alpha (arXiv 1810.11509); as a difference of softplus."""
-    return (F.softplus(alpha * x) - F.softplus(alpha * (x - 1))) / alpha
+    """ln((1 + e^(alpha x)) / (1 + e^(alpha (x - 1)))) / alpha (arXiv 1810.11509).
+
+    As a difference of softplus, taken from 1 in the upper half, where large ones would cancel.
+    """
+    lower = F.softplus(alpha * x) - F.softplus(alpha * (x - 1))
+    upper = F.softplus(-alpha * x) - F.softplus(alpha * (1 - x))
+    return torch.where(x > 0.5, 1 + upper / alpha, lower / alpha)
 
 
 def lecun_tanh(x: Tensor) -> Tensor:
@@ -113,7 +118,7 @@ def soft_exponential(x: Tensor, alpha: Tensor) -> Tensor:
     series = alpha.abs() < 1e-4
     safe = torch.where(series, torch.ones_like(alpha), alpha)
     growing = torch.expm1((safe * x).clamp(max=80)) / safe + safe
-    falling = -torch.log((1 - safe * (x + safe)).clamp(min=1e-6)) / safe
+    falling = -torch.log1p((-safe * (x + safe)).clamp(min=1e-6 - 1)) / safe
     return torch.where(series, x + alpha * (1 + x * x / 2), torch.where(alpha > 0, growing, falling))
 
 
@@ -139,7 +144,8 @@ class SoftExponential(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return soft_exponential(x, _by_channel(self.alpha.to(x.dtype), x))
+        kind = torch.promote_types(x.dtype, torch.float32)  # in bfloat16 1 - alpha (x + alpha) would be 1
+        return soft_exponential(x.to(kind), _by_channel(self.alpha.to(kind), x)).to(x.dtype)
 
 
 class APL(nn.Module):

@@ -55,8 +55,8 @@ class SelfAttention(StatisticsLayer):
 
     (B, C, H, W) -> (B, C, H, W): x + gamma * output(softmax(q k^T) v), gamma from 0, so the layer starts as identity.
 
-    With a `window`, every block of half a window's side (a third where half does not go into whole keys) attends to the
-    window centred on it (its keys outside the picture are masked), so cost grows linearly with the picture and the
+    With a `window`, every block of half a window's side (a third where only that has a margin of whole keys) attends to
+    the window centred on it (its keys outside the picture are masked), so cost grows linearly with the picture and the
     field of view is finite. Tiles of a picture meet the same blocks as the whole if these divide 48, see `grid`.
 
     Args:

@@ -24,6 +24,7 @@ def cubic(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # what is kept is used in training, too
 def contributions(size: int, target: int, scale: float, border: Border) -> tuple[Tensor, Tensor]:
     """Which input samples make each output sample, and with which weights, along one axis.
 

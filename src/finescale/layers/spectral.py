@@ -29,13 +29,19 @@ class SpectralNorm(nn.Module):
         super().__init__()
         self.given = False
         matrix = weight.detach().flatten(1)
-        start = [F.normalize(matrix.new_empty(size).normal_(), dim=0, eps=_EPSILON) for size in matrix.shape]
-        u, v = (vector.unsqueeze(0) for vector in start)
+        for name, size in zip(("_u", "_v"), matrix.shape):
+            self.register_buffer(name, F.normalize(matrix.new_empty(size).normal_(), dim=0, eps=_EPSILON))
+        self.settle(weight)
+
+    @torch.no_grad()
+    def settle(self, weight: Tensor) -> None:
+        """Finds the singular vectors of a weight that is new."""
+        matrix, v = weight.detach().flatten(1).unsqueeze(0), self._v.unsqueeze(0)
         with _own_precision(matrix):
             for _ in range(_ITERATIONS):
-                u, v = _iterate(matrix.unsqueeze(0), v)
-        self.register_buffer("_u", u[0])
-        self.register_buffer("_v", v[0])
+                u, v = _iterate(matrix, v)
+        self._u.copy_(u[0])
+        self._v.copy_(v[0])
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight if self.given else normalise([self], [weight])[0]

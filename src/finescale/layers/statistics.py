@@ -87,7 +87,7 @@ def alignment(network: nn.Module) -> int:
 
 def cell_size(window: int) -> int:
     """Side of the cells that `window_means` averages first: the largest power of two up to an eighth of the window."""
-    return 1 << max(0, (window // 8).bit_length() - 1) if window >= 8 else 1
+    return 1 << max(0, (window // 8).bit_length() - 1)
 
 
 def window_means(x: Tensor, window: int) -> Tensor:

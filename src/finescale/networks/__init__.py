@@ -21,7 +21,7 @@ def __getattr__(name: str) -> ModuleType:
 class _Callable(ModuleType):
     # this room and the public function share a name, and an import of the room would hide the function
     def __call__(self) -> list[str]:
-        """Names of all networks."""
+        """Names of all networks of the catalogue; `finescale.weights.store.available()` tells which have weights."""
         from finescale.networks.catalogue import names
 
         return names()

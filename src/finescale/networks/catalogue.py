@@ -147,5 +147,5 @@ def architecture(name: str, title: str) -> type[Network] | None:
 
 
 def names() -> list[str]:
-    """Names of all networks."""
+    """Names of all networks, with trained weights or without."""
     return list(NETWORKS)

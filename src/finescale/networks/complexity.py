@@ -42,14 +42,14 @@ def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
 
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SelfAttention)
     handles = [module.register_forward_hook(add) for module in network.modules() if isinstance(module, kinds)]
-    training = network.training
-    example = next(network.parameters(), None)
-    device = torch.device("meta") if example is None else example.device
+    training = {module: module.training for module in network.modules()}
+    like = next(network.parameters(), torch.empty(0, device="meta"))
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, *size, device=device))
+            network.eval()(torch.zeros(1, 3, *size, device=like.device, dtype=like.dtype))
     finally:
-        network.train(training)
+        for module, mode in training.items():
+            module.training = mode
         for handle in handles:
             handle.remove()
     return Cost(sum(p.numel() for p in network.parameters()), total)

@@ -65,7 +65,7 @@ class RCAN(Network):
         attention_query_pool: self-attention works on features averaged by this factor; 1 is SAGAN's.
         tail: "classic" (sub-pixel upsampling of the features, then a convolution at full size, as published) or
             "direct" (one convolution to 3 scale^2 channels at the small size, added to the repeated input picture:
-            several times cheaper, and the network starts as nearest-neighbour enlargement).
+            several times cheaper; it starts with all scale^2 values of a pixel equal).
         value_range: the inner range of values: 1, or 255 as in the authors' files.
     """
 

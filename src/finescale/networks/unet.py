@@ -118,7 +118,7 @@ class DenseBlock(AttentiveBlock):
 class PlainEncoder(Encoder):
     """The contracting path of the classical U-Net (arXiv 1505.04597, figure 1): double 3x3 convolutions, max-pools.
 
-    (B, 3, H, W) -> maps at H, H/2, H/4, ... with `widths` channels.
+    (B, 3, H, W) -> maps at H, H/2, H/4, ... with `widths` channels; H and W are multiples of the last stride.
     """
 
     def __init__(self, widths: Sequence[int], unit: ConvNormAct) -> None:

@@ -60,7 +60,10 @@ def _moment(value: Any) -> float | Amount:
         raise ValueError(
             f"should be a share of the budget from 0 to 1, or such as '200k' or '30 epochs', not {value!r}"
         )
-    return parse(value)
+    moment = parse(value)
+    if moment.unit == "steps" and moment.value < 1:
+        raise ValueError(f"should be a share of the budget as a number, or whole steps, not {value!r}")
+    return moment
 
 
 # An amount in a recipe; and a moment of a run, as a share of the budget (0 to 1) or a number of steps or epochs.

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from finescale.atomic import check_folder, locked, writing
-from finescale.errors import FinescaleError, FinescaleWarning, system_reason
+from finescale.errors import FinescaleError, FinescaleWarning, is_out_of_memory, system_reason
 
 _MAGIC = "finescale-checkpoint-1"
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -48,7 +48,7 @@ def save(folder: Path, state: dict[str, Any], *, best: bool = False) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if last.exists():
+        if _is_whole(last):  # or what is damaged would take the place of the one that is not
             _also(last, folder / PREVIOUS)
         os.replace(part, last)
         if best:
@@ -93,6 +93,22 @@ def read(path: Path) -> dict[str, Any]:
     """A checkpoint, its tensors on the CPU.
 
     Raises:
+        FinescaleError: it is not there, damaged or cut short, or holds what is neither.
+    """
+    content = _content(path)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # as many kinds as there are ways of damage
+        if is_out_of_memory(error):
+            raise
+        raise FinescaleError(f"{path}: not a checkpoint of tensors and plain values") from error
+    return state
+
+
+def _content(path: Path) -> bytes:
+    """What follows the first line of a checkpoint.
+
+    Raises:
         FinescaleError: it is not there, damaged or cut short.
     """
     try:
@@ -106,8 +122,16 @@ def read(path: Path) -> dict[str, Any]:
     if hashlib.sha256(content).hexdigest() != words[1]:
         reason = f"{len(content)} of {words[2]} bytes" if str(len(content)) != words[2] else "its SHA-256 differs"
         raise FinescaleError(f"{path}: damaged checkpoint ({reason})")
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return state
+    return content
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            words = file.readline(200).decode("ascii", "replace").split()
+            return words[:1] == [_MAGIC] and words[1:2] == [hashlib.file_digest(file, "sha256").hexdigest()]
+    except OSError:
+        return False
 
 
 def read_last(folder: Path) -> dict[str, Any] | None:

@@ -26,9 +26,10 @@ class EMA:
         self.mean = {name: tensor.clone() for name, tensor in self.live.items()}
         # Averages of unit vectors (spectral normalisation) or counters would be neither, so they are copied.
         parameters = {name for name, _ in network.named_parameters()}
-        blended = [n for n in self.live if n in parameters or n.endswith(("running_mean", "running_var"))]
+        means = parameters | {n for n in self.live if n.endswith(("running_mean", "running_var"))}
+        blended = [n for n in self.live if n in means]
         self._blended = [self.mean[n] for n in blended], [self.live[n] for n in blended]
-        copied = [n for n in self.live if n not in set(blended)]
+        copied = [n for n in self.live if n not in means]
         self._copied = [self.mean[n] for n in copied], [self.live[n] for n in copied]
 
     @torch.no_grad()

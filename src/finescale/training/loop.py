@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, is_out_of_memory
 from finescale.inference.engines.pytorch import fast_bfloat16
 from finescale.inference.prepare import full_float32
-from finescale.inference.tiling import is_out_of_memory
 from finescale.training import checkpoints, groups, parallel, schedule
 from finescale.training.amounts import Amount
 from finescale.training.capture import Captured
@@ -202,6 +201,10 @@ class Training:
             FinescaleError: nothing but non-finite gradients for a hundred steps, or for all there are; a loss far above
                 what it was for some seconds; or a checkpoint cannot be written.
         """
+        with all_digits(self.recipe, self.world.device):
+            return self._run()
+
+    def _run(self) -> bool:
         self._started = time.monotonic() - self.progress.seconds
         self._tick_step = self.progress.step
         self.prepare()
@@ -536,6 +539,11 @@ def cudnn_benchmark(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def all_digits(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
+    """Within it a GPU does not shorten float32 to TF32, where that is the recipe's precision."""
+    return full_float32(device) if recipe.precision == "float32" else nullcontext()
 
 
 def with_precision(recipe: Recipe, device: torch.device) -> Recipe:

@@ -128,11 +128,11 @@ class Mix(nn.Module):
 
     def __init__(self, weights: Mapping[str, float], perception: Perception | None = None) -> None:
         super().__init__()
-        if not weights:
-            raise UsageError("a mix of losses needs at least one of them")
         for name in weights:
             check_known("loss", name, LOSSES)
-        self.weights = dict(weights)
+        self.weights = weights = {name: weight for name, weight in weights.items() if weight}
+        if not weights:
+            raise UsageError("a mix of losses needs at least one of them")
         self.perception = perception if any(name in PERCEPTUAL for name in weights) else None
         if self.perception is None and any(name in PERCEPTUAL for name in weights):
             raise UsageError("the content and style losses need a VGG")

@@ -34,7 +34,10 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 def is_matrix(parameter: Tensor) -> bool:
-    """Whether Muon is for this parameter: a matrix between features, not from or to colours, not a vector."""
+    """Whether Muon is for this parameter: a matrix of 16 rows and columns or more.
+
+    That leaves out vectors, what takes colours in, and what gives them, but for direct tails of x3 and x4.
+    """
     return parameter.ndim >= 2 and min(parameter.shape[:2]) >= 16
 
 
@@ -98,8 +101,7 @@ class Muon(torch.optim.Adam):
             after = before.lerp(gradients, 1 - group["momentum"])
             torch._foreach_copy_(momenta, _unstack(after, momenta))
             ahead = gradients.lerp(after, group["momentum"])  # Nesterov
-            steps = orthogonal(ahead.to(self._dtype))
-            steps = steps.to(torch.float32, memory_format=torch.contiguous_format)  # those of tall ones are not
+            steps = orthogonal(ahead.to(self._dtype)).float().contiguous()  # those of tall ones are not
             steps *= -group["lr"] * _LIKE_ADAM * max(rows, columns) ** 0.5
             if bad is not None:
                 steps = torch.where(good, steps, 0)

@@ -93,9 +93,9 @@ def join(device: str) -> World:
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
 
     Raises:
-        UsageError: there is no such device.
+        UsageError: there is no such device, or the environment speaks of other processes that are not there.
     """
-    size, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    size, local = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -116,12 +116,24 @@ def join(device: str) -> World:
         torch.cuda.set_device(chosen)
     if size > 1:
         # After an elastic restart the store still holds the addresses of the processes that died.
-        store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        try:
+            store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"WORLD_SIZE is {size}, and its processes cannot be joined ({reason})") from error
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         return World(dist.get_rank(), dist.get_world_size(), chosen)
     return World(0, 1, chosen)
+
+
+def _number(variable: str, usual: int) -> int:
+    """What `torchrun` says in an environment variable."""
+    text = os.environ.get(variable) or str(usual)
+    if not text.isdecimal():
+        raise UsageError(f"{variable} should be a number, not '{text}' (torchrun sets it)")
+    return int(text)
 
 
 def synchronise_norms(network: nn.Module, world: World) -> None:

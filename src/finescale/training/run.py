@@ -18,16 +18,25 @@ from torch import Tensor, nn
 
 from finescale import __version__
 from finescale.backbones import catalogue as backbones
+from finescale.backbones.resnest import SplitAttention
 from finescale.data.crops import Crops
 from finescale.data.degradations import Degradation
 from finescale.data.store import Store
-from finescale.errors import FinescaleError, UsageError, install
-from finescale.inference.tiling import is_out_of_memory
+from finescale.errors import FinescaleError, UsageError, install, is_out_of_memory
 from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.networks.unet import UNet
 from finescale.training import checkpoints, groups, losses, measure, warm_start
-from finescale.training.loop import Objective, Observer, Progress, Training, Validate, cudnn_benchmark, with_precision
+from finescale.training.loop import (
+    Objective,
+    Observer,
+    Progress,
+    Training,
+    Validate,
+    all_digits,
+    cudnn_benchmark,
+    with_precision,
+)
 from finescale.training.parallel import World, join
 from finescale.training.recipe import Recipe, parse_recipe, to_toml
 from finescale.training.report import Board, Screen, Speed, clock
@@ -78,14 +87,15 @@ def train(
     screen: bool = True,
     board: bool = True,
 ) -> Outcome | None:
-    """Trains by a recipe until its budget is spent or a signal (SIGINT, SIGTERM) stops it; both leave a checkpoint.
+    """Trains by a recipe until its budget is spent or a signal (SIGINT, SIGTERM, SIGHUP) stops it, with a checkpoint.
 
     Args:
         recipe: what to do.
         out: folder of the run: checkpoints, `best.safetensors`, and at the end `NETWORK-xSCALE.safetensors`.
         resume: go on from the last checkpoint in `out`; start if there is none.
         device: see `finescale.training.parallel.join`.
-        make_validation: see `MakeValidation`; None: no validation.
+        make_validation: see `MakeValidation`; `finescale train` has `finescale.evaluation.validation.Validation`; None:
+            no validation, whatever the recipe says.
         screen: tell how it goes on standard error.
         board: write TensorBoard files, if tensorboard is installed.
 
@@ -146,7 +156,8 @@ def _train(
             data.validation, recipe.scale, world.device, data.validation_pictures, recipe.degradation.crops
         )
     else:
-        said.append("no validation (data.validation is empty): no PSNR is measured and no best weights are kept")
+        why = "make_validation is not given" if data.validation else "data.validation is empty"
+        said.append(f"no validation ({why}): no PSNR is measured and no best weights are kept")
     speed = Speed(
         recipe,
         measure.step_flops(network, data.patch),
@@ -288,7 +299,8 @@ def _describe(recipe: Recipe, world: World) -> str:
         f"# memory: about {memory / 2**30:.1f} GiB ({20 * parameters / 2**30:.2f} weights and optimiser, "
         f"{kept / 2**30:.2f} activations, {pictures / 2**30:.2f} pictures)"
     )
-    seconds = measure.seconds_per_step(network, data.batch, data.patch, world.device, recipe.precision)
+    with all_digits(recipe, world.device):
+        seconds = measure.seconds_per_step(network, data.batch, data.patch, world.device, recipe.precision)
     steps = recipe.budget.steps(recipe.epoch)
     if steps is None:
         amount = f"{recipe.budget.value / seconds:,.0f} steps in {clock(recipe.budget.value)}"
@@ -296,7 +308,7 @@ def _describe(recipe: Recipe, world: World) -> str:
         amount = f"{steps:,} steps in {clock(steps * seconds)}"
     less = "; on a GPU compiled and recorded steps take down to a fifth" if world.device.type == "cuda" else ""
     lines.append(f"# time: {seconds:.3g} s a step (measured, uncompiled), so about {amount}{less}")
-    if any(name in losses.PERCEPTUAL for name in recipe.loss):
+    if _needs_vgg(recipe):
         lines.append("# memory and time of the VGG that content and style look through come on top")
     return "\n".join(lines)
 
@@ -345,9 +357,12 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
 def _check_norms(network: Network, recipe: Recipe, world: World) -> None:
     """Refuses batches of which the batch norms of the deepest features would see a single number."""
     patch = min(recipe.data.patch, recipe.data.late_patch or recipe.data.patch)
-    if recipe.data.batch // world.size > 1 or patch > network.multiple:
+    if recipe.data.batch // world.size > 1:
         return
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+    if any(isinstance(module, SplitAttention) for module in network.modules()):  # of means over whole crops
+        raise UsageError(f"data.batch: one crop is too little for the batch norms of {recipe.network}; take more")
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    if norms and patch <= network.multiple:
         raise UsageError(
             f"data.batch: one crop of {patch} x {patch} is too little for the batch norms of {recipe.network}; "
             f"take more crops, or larger ones than {network.multiple}"
@@ -356,11 +371,14 @@ def _check_norms(network: Network, recipe: Recipe, world: World) -> None:
 
 def _objective(recipe: Recipe, device: torch.device) -> Objective:
     """The recipe's weighted sum of losses, on the device."""
-    perceptual = any(name in losses.PERCEPTUAL for name in recipe.loss)
     file = Path(recipe.perception_file) if recipe.perception_file else None
-    vgg = losses.perception(recipe.perception, file, download=True) if perceptual else None
+    vgg = losses.perception(recipe.perception, file, download=True) if _needs_vgg(recipe) else None
     mix: Objective = losses.Mix(recipe.loss, vgg).to(device)
     return mix
+
+
+def _needs_vgg(recipe: Recipe) -> bool:
+    return any(weight and name in losses.PERCEPTUAL for name, weight in recipe.loss.items())
 
 
 def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
@@ -396,17 +414,19 @@ def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: boo
 
 @contextmanager
 def _stopped_by_signals(training: Training) -> Iterator[None]:
-    """SIGINT and SIGTERM make the run save and end; a second one ends it at once."""
+    """Ctrl-C, `kill` and a closed terminal make the run save and end, if they are not ignored; Ctrl-C then, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if training.stop_requested:
+        if training.stop_requested and number == signal.SIGINT:  # the others come in pairs, from shell and system
             raise KeyboardInterrupt
         training.request_stop()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield
     finally:

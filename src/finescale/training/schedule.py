@@ -35,7 +35,7 @@ def factor(schedule: Schedule, now: Moment) -> float:
     end of the budget, whether that is in minutes or in steps.
     """
     # the very first step is taken at a thousandth of the peak rather than at 0, which would waste it
-    warm = max(now.share_of(schedule.warmup), 1e-3) if not now.past(schedule.warmup) else 1.0
+    warm = max(now.share_of(schedule.warmup), 1e-3)
     if schedule.kind == "halving":
         every = schedule.halve_every.steps(now.epoch)
         assert every is not None

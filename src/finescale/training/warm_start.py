@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from finescale.backbones.catalogue import read_state
 from finescale.errors import FinescaleError
+from finescale.layers.spectral import SpectralNorm
 from finescale.training import checkpoints
 
 
@@ -37,7 +38,9 @@ def read(path: Path) -> dict[str, Tensor]:
         FinescaleError: it cannot be read, or holds something else.
     """
     if path.suffix == ".ckpt":
-        state: dict[str, Tensor] = checkpoints.read(path)["average"]
+        state = checkpoints.read(path).get("average")
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise FinescaleError(f"{path}: a checkpoint without averaged weights")
         return state
     return read_state(path)
 
@@ -48,7 +51,8 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
 
     A tensor of the same name and shape is taken (any precision). A convolution before a pixel shuffle of another factor
     has its sub-kernels interpolated over the finer or coarser grid. Otherwise the part that both have is taken, from
-    the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only unchanged.
+    the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only unchanged,
+    and found anew for weights that were resized.
 
     Raises:
         FinescaleError: less than a twentieth fits, or pictures have another range inside the other network.
@@ -71,6 +75,10 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
             taken.resized.append(name)
         else:
             taken.left.append(name)
+    for name, norm in network.named_modules():
+        weight = f"{name.rpartition('.')[0]}.original"
+        if isinstance(norm, SpectralNorm) and weight in taken.resized:
+            norm.settle(own[weight])
     weights = {name for name, _ in network.named_parameters()}
     fitting = len(weights.intersection([*taken.same, *taken.resized]))
     if fitting < len(weights) / 20:
@@ -83,7 +91,7 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
 
 def _fit(mine: Tensor, theirs: Tensor) -> bool:
     """Fills `mine` from a tensor of another shape; False if nothing of it makes sense."""
-    if mine.ndim != theirs.ndim or not mine.is_floating_point() or mine.ndim == 0:
+    if mine.ndim != theirs.ndim or not mine.is_floating_point():
         return False
     theirs = theirs.to(mine)
     shuffled = _reshuffle(theirs, mine.shape[0]) if mine.shape[1:] == theirs.shape[1:] else None

@@ -6,6 +6,7 @@ Nothing that was sent is served again: a result is always decoded and encoded an
 import asyncio
 import errno
 import json
+import logging
 import mimetypes
 import re
 import secrets
@@ -40,6 +41,7 @@ from finescale.web.guard import Guard, problem
 from finescale.web.jobs import FINAL, Full, Job, Jobs, Order, State
 from finescale.web.names import content_disposition, safe_name
 
+log = logging.getLogger("finescale")
 FIELDS = ("picture", "network", "scale", "width", "height", "fit", "format")
 SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tif"}  # format -> of the result
 PREVIEW_SIDE = 4096
@@ -232,7 +234,10 @@ async def preview(request: Request) -> Response:
         async with request.app.state.previews:
             await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, largest)
     except FinescaleError as error:
-        raise _no_job() from error  # removed in this moment
+        if _jobs(request).get(job.id) is None:
+            raise _no_job() from error  # removed in this moment
+        log.warning("%s", error)
+        raise HTTPException(500, "The preview could not be made; the server's log says why.") from error
     if not await run_in_threadpool(_jobs(request).weigh, job):
         raise _no_job()
     return FileResponse(target, media_type="image/png")

@@ -155,6 +155,7 @@ class Jobs:
     def __init__(self, work: Work, limits: Limits, folder: Path) -> None:
         self.limits = limits
         self.folder = folder
+        self._closed = False
         self.closing = False  # set without the lock, also from a signal handler
         self._work = work
         self._jobs: dict[str, Job] = {}  # in order of submission
@@ -232,8 +233,11 @@ class Jobs:
             return True
 
     def close(self, patience: float = 20.0) -> None:
-        """Stops the worker at its next progress report and removes every file."""
+        """Stops the worker at its next progress report and removes every file; once."""
         self.closing = True
+        if self._closed:
+            return
+        self._closed = True
         with self._changed:
             for job in list(self._jobs.values()):
                 self._forget(job)

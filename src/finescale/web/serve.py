@@ -4,7 +4,6 @@ import ipaddress
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -12,6 +11,7 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -48,11 +48,10 @@ def serve(
     try:
         import python_multipart  # noqa: F401
         import starlette  # noqa: F401
-        import uvicorn
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise FinescaleError(f"the page needs the extra 'web' ({error.name} is missing): {install('web')}") from error
     from finescale.inference.upscale import check_settings
-    from finescale.web.app import application
 
     check_settings(**(settings or {}))
     source = "FINESCALE_TOKEN" if token is None else "--token"
@@ -63,15 +62,27 @@ def serve(
     loopback = is_loopback(host)
     if token is None and not loopback:
         token = secrets.token_urlsafe(24)
-    listener = _listen(host, port)
+    with ExitStack() as stack:
+        listener = stack.enter_context(_listen(host, port))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="finescale-", ignore_cleanup_errors=True))
+
+        from finescale.web.studio import Studio
+
+        limits = limits or Limits()
+        jobs = Jobs(Studio(limits, settings or {}), limits, Path(folder))
+        stack.callback(jobs.close)
+        _run(jobs, listener, host, token, browser=browser and loopback and _has_screen())
+
+
+def _run(jobs: Jobs, listener: socket.socket, host: str, token: str | None, *, browser: bool) -> None:
+    """Says where the page is, and serves it until a signal comes."""
+    import uvicorn
+
+    from finescale.web.app import application
+
     port = listener.getsockname()[1]
-    folder = Path(tempfile.mkdtemp(prefix="finescale-"))
-
-    from finescale.web.studio import Studio
-
-    limits = limits or Limits()
-    jobs = Jobs(Studio(limits, settings or {}), limits, folder)
-    app = application(jobs, token=token, hosts=host_headers(host, port) if loopback else None, port=port)
+    names = host_headers(host, port) if is_loopback(host) else None
+    app = application(jobs, token=token, hosts=names, port=port)
 
     class Server(uvicorn.Server):  # type: ignore[misc]
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -91,22 +102,17 @@ def serve(
     )
     # uvicorn stops in good order and then raises the signal again: that must not skip what is left to do here
     for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(getattr(signal, name), lambda *_: server.handle_exit(signal.SIGTERM, None))
     address = f"http://{_shown(host)}:{port}/"
     link = f"{address}?token={token}" if token else address
     print(f"Finescale is at {link}\nStop it with Ctrl+C.", flush=True)
     # while the page is being opened; the first request that needs it waits for it
     threading.Thread(target=import_module, args=["finescale.weights.store"], daemon=True).start()
-    if browser and loopback and _has_screen():
+    if browser:
         threading.Timer(0.5, webbrowser.open, [link]).start()
-    try:
+    with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
-    finally:
-        jobs.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_loopback(host: str) -> bool:

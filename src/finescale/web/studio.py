@@ -66,7 +66,6 @@ class Offer:
 
 def networks() -> dict[str, Offer]:
     """What can be asked for, by name; the default first. Imports torch, which takes two seconds the first time."""
-    from finescale.networks import DEFAULT
     from finescale.networks.catalogue import NETWORKS
     from finescale.weights import store
 

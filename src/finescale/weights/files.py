@@ -5,8 +5,9 @@ Nothing is guessed from shapes and nothing is unpickled.
 """
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,21 @@ def convert(
     save(network, path, notes=notes, dtype=torch.float32)
 
 
-class _OwnRandomNumbers(TorchFunctionMode):
-    """Within it, and in this thread alone, our networks' start takes no numbers from the program's generator."""
+class _OwnStart(TorchFunctionMode):
+    """Within it, and in this thread alone, our networks' start takes no numbers from the program's generator.
 
-    def __init__(self) -> None:
+    Nor does it take much more memory than the weights that are there will fill: the arguments in a file may say
+    anything.
+
+    Raises:
+        UsageError: it would.
+    """
+
+    def __init__(self, weights: Collection[Tensor]) -> None:
         super().__init__()
         self._generator = torch.Generator("cpu").manual_seed(0)
+        self._numbers = 8 * sum(weight.numel() for weight in weights) + (1 << 20)
+        self._tensors = 8 * len(weights) + 1000
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -108,6 +118,12 @@ class _OwnRandomNumbers(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _RANDOM:
             kwargs["generator"] = kwargs.get("generator") or self._generator
+        if func is not torch.empty:  # of which layers make their weights
+            return func(*args, **kwargs)
+        size = args[0] if args and isinstance(args[0], Sequence) else args
+        self._numbers, self._tensors = self._numbers - math.prod(size), self._tensors - 1
+        if self._numbers < 0 or self._tensors < 0:
+            raise UsageError("its arguments are those of a larger network than its weights")
         return func(*args, **kwargs)
 
 
@@ -140,15 +156,15 @@ def load(path: str | os.PathLike[str]) -> Network:
             f"{path}: made for a network class '{header.architecture}' that this version lacks (a program puts its own "
             "into finescale.networks.catalogue.NETWORKS)"
         )
+    with safe_open(str(path), framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     # neither heeds nor changes the program's own settings; what a network of its own draws, nobody knows
-    drawn = _OwnRandomNumbers() if kind.__module__.startswith("finescale.") else torch.random.fork_rng(devices=[])
-    with drawn, torch.device("cpu"):
+    ours = kind.__module__.startswith("finescale.")
+    with _OwnStart(state.values()) if ours else torch.random.fork_rng(devices=[]), torch.device("cpu"):
         try:
             network = construct(header.name, kind, header.arguments).float()
         except UsageError as error:  # of another version, or damaged
             raise FinescaleError(f"{path}: {error}") from error
-    with safe_open(str(path), framework="pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

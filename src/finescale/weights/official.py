@@ -1,5 +1,6 @@
 """Weights as the authors of RCAN and EDSR publish them."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from finescale.networks.catalogue import build, resolve
 OFFICIAL = ("rcan", "edsr", "edsr-baseline")
 
 
-def load_official(source: Path | Mapping[str, Tensor], name: str, scale: int) -> Network:
+def load_official(source: str | os.PathLike[str] | Mapping[str, Tensor], name: str, scale: int) -> Network:
     """Builds RCAN or EDSR and fills it from an official file, strictly: in evaluation mode.
 
     The range of values inside the network (255 in the published files) is read from the file's own mean shift.
@@ -30,8 +31,10 @@ def load_official(source: Path | Mapping[str, Tensor], name: str, scale: int) ->
     name = resolve(name)
     if name not in OFFICIAL:
         raise UsageError(f"there are no official files for '{name}'{nearest(name, OFFICIAL)}")
-    state = read_state(source) if isinstance(source, Path) else dict(source)
-    label = str(source) if isinstance(source, Path) else "these weights"
+    if isinstance(source, str | os.PathLike):
+        label, state = os.fspath(source), read_state(Path(source))
+    else:
+        label, state = "these weights", dict(source)
     shift = state.get("sub_mean.bias")
     if shift is None or shift.shape != (3,):
         raise FinescaleError(f"{label}: not an official {name} file (it has no mean shift)")

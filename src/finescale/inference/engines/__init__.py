@@ -139,7 +139,10 @@ def _bfloat16() -> bool:
         return "bf16" in abilities
     from finescale.inference.engines.openvino import load_core, pick_precision
 
-    return pick_precision(load_core()[0]) == "bfloat16"
+    try:
+        return pick_precision(load_core()[0]) == "bfloat16"
+    except (FinescaleError, RuntimeError):  # it is installed and broken: the other engines go on
+        return "bf16" in abilities
 
 
 def _make(engine: str, source: Source, precision: str) -> Engine:

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 
 from finescale.errors import FinescaleError, missing, system_reason
-from finescale.inference.engines import compiled
+from finescale.inference.engines import compiled, onnx
 from finescale.inference.engines.agreement import FLOAT32, least_agreement, noises
 from finescale.inference.engines.interface import Engine, grown
 from finescale.inference.engines.source import Source
-from finescale.inference.machine import cores
+from finescale.inference.machine import apart, cores
 from finescale.inference.tiling import Array
 
 _LOADING = threading.Lock()
 _NOT_ITS_FAULT = 3  # what the converter's process ends with where it is not the network that is in the way
-_STOPPED = {-1, -2, -9, -15}  # what it ends with where it is interrupted with its parent, or killed for memory
+# what it ends with where it is interrupted with its parent, or killed for memory; the last two on Windows
+_STOPPED = {-1, -2, -9, -15, 0xC000013A, 0x40010004}
 _NOT_RESIZED = 3  # the number by which MNN tells a session's state: 0 where it can compute
 MEMORY = 1.4  # as much as PyTorch's features need: the default network by benchmarks/memory.py, and a little more
 
@@ -53,7 +54,7 @@ class MNNEngine(Engine):
     precision = "float32"
 
     def __init__(self, source: Source) -> None:
-        name = compiled.key(weights=source.fingerprint, engine=f"mnn {load_library().version()}")
+        name = compiled.key(weights=source.fingerprint, engine=f"mnn {load_library().version()} {onnx.translator()}")
         try:
             tempfile.gettempdir()
         except OSError as error:  # as in a container whose disk is read-only
@@ -176,7 +177,6 @@ def _flush() -> None:
 
 def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
     """Translates, compares with PyTorch, and stores."""
-    from finescale.inference.engines import onnx
 
     network = source.prepared().cpu()
     pictures = noises(network.multiple)
@@ -197,8 +197,7 @@ def _converted(data: bytes, pictures: list[Array], multiple: int, name: str) -> 
         (there / "network.onnx").write_bytes(data)
         for i, x in enumerate(pictures):
             np.save(there / f"picture-{i}.npy", x)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-P", "-m", __name__, folder, str(multiple)]
+        command, environment = apart(__name__, folder, str(multiple))
         try:
             code = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=1800).returncode
         except (OSError, subprocess.SubprocessError) as error:

@@ -5,17 +5,19 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import FinescaleError, missing
+from finescale.errors import FinescaleError, is_out_of_memory, missing
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement
 from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
 from finescale.inference.engines.unreported import unreported
-from finescale.inference.tiling import Array, is_out_of_memory
+from finescale.inference.tiling import Array
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -39,7 +41,7 @@ class ONNXEngine(Engine):
     precision = "float32"
 
     def __init__(self, source: Source) -> None:
-        name = compiled.key(weights=source.fingerprint, engine=f"onnx {OPSET} {load_runtime().__version__}")
+        name = compiled.key(weights=source.fingerprint, engine=f"onnx {load_runtime().__version__} {translator()}")
         notes, data = compiled.once(lambda: compiled.read(name), lambda: self._translate(source, name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self._run = runner(data)
@@ -110,6 +112,11 @@ def translated(network: "Network", name: str, size: tuple[int, ...] = (53, 67)) 
         return translate(network, size)
     except FinescaleError as error:
         raise compiled.refuse(name, str(error)) from error
+
+
+def translator() -> str:
+    """What makes ONNX files here: other versions may take what these refuse."""
+    return f"{OPSET} {' '.join(version(package) for package in ('torch', 'onnx') if find_spec(package))}"
 
 
 def _load_package() -> None:

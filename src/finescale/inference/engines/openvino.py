@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finescale.errors import FinescaleError, UsageError, missing
+from finescale.errors import FinescaleError, UsageError, is_out_of_memory, missing
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
 from finescale.inference.engines.interface import Engine, grown
 from finescale.inference.engines.source import Source
 from finescale.inference.engines.unreported import unreported
-from finescale.inference.tiling import Array, is_out_of_memory
+from finescale.inference.tiling import Array
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -115,8 +115,10 @@ class OpenVINOEngine(Engine):
                 decibels = least_agreement(network, lambda x: model([x])[0], multiple)
             else:  # rounding grows with the features, and what noise does to those no photograph does
                 decibels = agreement(network, lambda x: model([x])[0], photograph(multiple), limits=(0, 1))
-        except (UsageError, ImportError, OSError):
+        except UsageError:
             raise
+        except (ImportError, OSError) as error:  # a part of OpenVINO's is missing or broken
+            raise not_taken(error) from error
         except Exception as error:  # whatever a translator meets in somebody's network
             if is_out_of_memory(error):
                 raise

@@ -482,6 +482,9 @@ $("theme").addEventListener("click", () => {
 });
 darkSystem.addEventListener("change", drawTheme);
 
+if (!/^(localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname)) {
+  document.querySelector(".promise").textContent = `Your pictures go to ${location.hostname}, and nowhere else.`;
+}
 $("scales").append(segment("2", "2×"), segment("3", "3×"), segment("4", "4×"), segment(OWN, "Exact"));
 arranged();
 await loadNetworks();

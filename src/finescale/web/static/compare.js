@@ -39,7 +39,15 @@ export class Comparison {
     for (const image of [this.before, this.after]) {
       for (const end of ["load", "error"]) image.addEventListener(end, () => (image.hidden = false));
     }
-    new ResizeObserver(() => (this.fitted ? this.fit() : this.draw())).observe(this.view);
+    this.after.addEventListener("error", () => {
+      this.after.removeAttribute("src"); // so that it is asked for again when it is shown again
+      this.explain("The enlarged picture cannot be shown here. It can be downloaded.");
+    });
+    new ResizeObserver(() => {
+      if (!this.view.clientWidth) return; // hidden: nothing fits into it
+      if (this.fitted) this.fit();
+      else this.draw();
+    }).observe(this.view);
   }
 
   // Shows no picture, and says why, if there is something to say.

@@ -1,0 +1,56 @@
+"""`finescale data` as it is typed."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tests.data.test_download import archive, serving
+
+from finescale.cli.main import main
+from finescale.data import download
+from finescale.data.download import Source
+from finescale.data.store import Store
+
+
+def test_what_cannot_be_packed_is_named_and_the_rest_packed(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    with Image.open(pictures / "0.png") as image:
+        image.save("in/good.png")
+    words = ["data", "prepare", "in", "-o", "store", "--scales", "2,4", "--licence", "CC0-1.0", "--workers", "1"]
+    assert main(words) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("finescale: left out: in/bad.png: ")
+    assert shown.err.count("\n") == 1
+    assert shown.out.startswith("store: 1 pictures, 0.0 megapixels, ")
+    assert shown.out.endswith("; 1 left out\n")
+    store = Store(Path("store"))
+    assert (store.scales, store.licence) == ([2, 4], "CC0-1.0")
+    for change, said in {
+        ("--scales", "2,x"): "--scales 2,x: should be such as 2,3,4",
+        ("--workers", "0"): "--workers 0: should be 1 or more",
+    }.items():
+        assert main([*words, *change]) == 2
+        assert said in capsys.readouterr().err
+    assert main(words) == 2
+    assert "store: is already there" in capsys.readouterr().err
+
+
+def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "get"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(download.sources())
+    with serving(archive("zip")) as (_, address):
+        one = Source("Two_a", "two pictures, CC0", address, "set/HR", 2)
+        known: Mapping[str, Source] = {"Two_a": one, "Two_b": replace(one, name="Two_b", pictures=3)}
+        monkeypatch.setattr(download, "sources", lambda: known)
+        assert main(["data", "get", "two", "-o", str(tmp_path)]) == 0  # both of its parts
+    shown = capsys.readouterr()
+    assert shown.out == f"{tmp_path / 'Two_a'}: two pictures, CC0\n{tmp_path / 'Two_b'}: two pictures, CC0\n"
+    assert shown.err == f"finescale: {tmp_path / 'Two_b'}: 2 pictures, though Two_b has 3\n"
+    assert main(["data", "get", "Tow_a", "-o", str(tmp_path)]) == 2
+    assert "there is no data set 'Tow_a'; did you mean 'Two_a'?" in capsys.readouterr().err
