@@ -78,9 +78,8 @@ class Upscaler:
             from finescale.networks.base import Network
 
             if not isinstance(network, Network):
-                raise UsageError(
-                    f"a network is a name, a weight file or a Network (see finescale.load), not {type(network).__name__}"
-                )
+                kind = type(network).__name__
+                raise UsageError(f"a network is a name, a weight file or a Network (see finescale.load), not {kind}")
         self._asked = {"device": device, "engine": engine, "precision": precision}
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
