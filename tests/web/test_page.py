@@ -309,13 +309,21 @@ def test_a_picture_after_another_of_its_size_fills_its_place(page: webdriver.Chr
     assert page.execute_script(width) == before
 
 
-def test_a_result_that_cannot_be_shown_is_told(page: webdriver.Chrome, pictures: list[Path]) -> None:
+def test_a_result_that_cannot_be_shown_is_told(
+    page: webdriver.Chrome, client: httpx.Client, pictures: list[Path]
+) -> None:
     choose(page, pictures[:1])
     enlarge(page)
     until(lambda: shown(page, "after"))
     page.execute_script("document.getElementById('after').src = '/api/jobs/none/result'")
-    until(lambda: one(page, "stage-note").text == "The enlarged picture cannot be shown here. It can be downloaded.")
+    sentence = "The enlarged picture cannot be shown here."
+    until(lambda: one(page, "stage-note").text == f"{sentence} It can be downloaded.")
     assert one(page, "download-current").is_displayed()
+    page.find_element(By.CLASS_NAME, "pick").click()
+    until(lambda: shown(page, "after"))  # it is asked for again
+    assert client.delete((one(page, "download-current").get_attribute("href") or "").removesuffix("/result")).is_success
+    page.execute_script("document.getElementById('after').src = '/api/jobs/none/result'")
+    until(lambda: "no longer kept" in one(page, "notice").text)
 
 
 def promise(page: webdriver.Chrome) -> str:
@@ -492,6 +500,9 @@ HOLD = """
 """
 
 
+HASTE = "const real = setTimeout; window.setTimeout = (work, time, ...more) => real(work, time / 50, ...more)"
+
+
 def hold(page: webdriver.Chrome, scale: str = "2") -> None:
     page.execute_script(HOLD)
     page.find_element(By.CSS_SELECTOR, f"input[name=scale][value='{scale}']").send_keys(Keys.SPACE)
@@ -591,22 +602,94 @@ def test_a_file_that_is_no_longer_what_was_chosen(page: webdriver.Chrome, pictur
     page.refresh()
     pictures[2].write_bytes(b"x")
     choose(page, pictures[2:])
+    page.execute_script(HASTE)
     page.execute_script("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
     enlarge(page)
     assert states(page) == ["The server does not answer. Is it still running?"]
+    assert one(page, "live").text == "broken.png: The server does not answer. Is it still running?"
     page.execute_script("window.fetch = () => Promise.resolve(new Response('{}', { status: 401 }))")
     enlarge(page)
     assert states(page) == ["The server asks for its token: reload the page to give it."]
 
 
-def test_a_server_that_was_started_anew_is_told(page: webdriver.Chrome, pictures: list[Path]) -> None:
+def test_a_short_silence_is_waited_for(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    """The connection is lost before a request, within an answer, and behind a proxy; then all goes on."""
+    choose(page, pictures[:2])
+    page.execute_script(HASTE)
+    page.execute_script("""
+        const real = window.fetch, wrong = [
+          () => Promise.reject(new TypeError("Failed to fetch")),
+          () => Promise.resolve(new Response("{", { status: 200 })),
+          () => Promise.resolve(new Response("", { status: 502 })),
+        ];
+        let count = 0;
+        window.seen = new Set();
+        new MutationObserver(() => seen.add(document.querySelector(".state").textContent))
+          .observe(document.getElementById("list"), { childList: true, subtree: true, characterData: true });
+        const fails = (path) => path !== "/api/health" && ++count % 2;
+        window.fetch = (path, options) => fails(path) ? wrong[count % 3]() : real(path, options);
+    """)
+    enlarge(page)
+    assert all(state.startswith("160 × 120") for state in states(page)), states(page)
+    assert "No answer, trying again" in page.execute_script("return [...seen]")
+
+
+def test_a_result_stays_until_another_takes_its_place(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
+) -> None:
+    """Where that one is refused, say, because it would be too large."""
+    large = tmp_path / "large.png"
+    Image.new("RGB", (700, 700)).save(large)
+    choose(page, [large])
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
+    enlarge(page)
+    assert states(page)[0].startswith("1400 × 1400")
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='4']").send_keys(Keys.SPACE)
+    enlarge(page)
+    assert states(page)[0].startswith("1400 × 1400")
+    assert one(page, "notice").text.startswith("large.png: ")
+    assert "megapixels" in one(page, "notice").text
+    assert one(page, "download-current").is_displayed()
+    assert one(page, "go").is_enabled()
+
+
+def test_a_page_opened_before_its_server_recovers(page: webdriver.Chrome, server: Server) -> None:
+    script = """
+        const real = window.fetch;
+        let count = 0;
+        window.fetch = (path, options) =>
+          ++count < 3 ? Promise.reject(new TypeError("Failed to fetch")) : real(path, options);
+    """
+    once = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    page.get(server.address)
+    until(lambda: one(page, "network-hint").text == "The server does not answer. Is it still running?")
+    until(lambda: page.find_elements(By.CSS_SELECTOR, "#network option"))
+    assert one(page, "network-hint").text.startswith("Small SA-RCAN")
+    page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", once)
+
+
+def test_progress_is_not_in_the_name_that_is_spoken_with_the_focus(
+    page: webdriver.Chrome, pictures: list[Path]
+) -> None:
+    choose(page, pictures[:1])
+    hold(page)
+    pick = page.find_element(By.CLASS_NAME, "pick")
+    assert pick.accessible_name == "first.png, 40 × 30"
+    one(page, "go").click()
+    assert pick.accessible_name == "first.png"
+    page.execute_script("release()")
+    enlarged(page)
+    assert pick.accessible_name.startswith("first.png, 80 × 60")
+
+
+def test_a_server_that_has_forgotten_a_picture_is_told(page: webdriver.Chrome, pictures: list[Path]) -> None:
     choose(page, pictures[:1])
     page.execute_script("""
         const real = window.fetch;
         window.fetch = (path, options) => real(options?.method ? path : "/api/jobs/of-another-life", options);
     """)
     enlarge(page)
-    assert states(page) == ["The server was started anew and has forgotten this picture. Enlarge it again."]
+    assert states(page) == ["The server no longer has this picture. Enlarge it again."]
     assert one(page, "go").is_enabled()
 
 

@@ -50,7 +50,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--queue", type=_count, default=16, metavar="N", help="jobs that may wait (default: %(default)d)"
     )
     limits.add_argument(
-        "--keep", type=_number, default=60, metavar="MINUTES", help="results are kept so long (default: %(default)g)"
+        "--keep",
+        type=_number,
+        default=60,
+        metavar="MINUTES",
+        help="results are kept so long, and longer where asked for (default: %(default)g)",
     )
     limits.add_argument(
         "--keep-size",

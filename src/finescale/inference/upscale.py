@@ -78,8 +78,7 @@ class Upscaler:
             from finescale.networks.base import Network
 
             if not isinstance(network, Network):
-                kind = type(network).__name__
-                raise UsageError(f"a network is a name, a weight file or a Network (see finescale.load), not {kind}")
+                raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
         self._asked = {"device": device, "engine": engine, "precision": precision}
         self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale

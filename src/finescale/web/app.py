@@ -11,6 +11,7 @@ import mimetypes
 import re
 import secrets
 import shutil
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -150,6 +151,8 @@ async def networks(request: Request) -> Response:
                 "upload_bytes": limits.upload_bytes,
                 "pixels": limits.pixels,
                 "result_pixels": limits.result_pixels,
+                "kept_bytes": limits.kept_bytes,
+                "keep": limits.keep,
             },
         }
     )
@@ -177,8 +180,10 @@ async def submit(request: Request) -> Response:
 
 
 async def status(request: Request) -> Response:
-    """Where a job stands."""
-    return JSONResponse(_describe(_jobs(request), _job(request)))
+    """Where a job stands; who asks wants it kept."""
+    job = _job(request)
+    job.seen = time.monotonic()
+    return JSONResponse(_describe(_jobs(request), job))
 
 
 async def delete(request: Request) -> Response:
@@ -232,6 +237,8 @@ async def preview(request: Request) -> Response:
     file = job.result if which == "result" else job.source
     try:
         async with request.app.state.previews:
+            if await request.is_disconnected():  # another picture is looked at by now
+                return Response(status_code=204)
             await run_in_threadpool(studio.preview, file, target, PREVIEW_SIDE, largest)
     except FinescaleError as error:
         if _jobs(request).get(job.id) is None:

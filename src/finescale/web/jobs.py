@@ -98,6 +98,7 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     started: float | None = None
     ended: float | None = None
+    seen: float = 0.0  # when somebody last asked for it
     bytes: int = 0  # of its files, once it is finished
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -212,8 +213,8 @@ class Jobs:
             return self._count(State.WAITING)
 
     def expires(self, job: Job) -> float | None:
-        """Seconds until a finished job is forgotten; None for one that is not finished."""
-        return None if job.ended is None else max(0.0, job.ended + self.limits.keep - time.monotonic())
+        """Seconds until a finished job is forgotten, if nobody asks for it; None for one that is not finished."""
+        return None if job.ended is None else max(0.0, max(job.ended, job.seen) + self.limits.keep - time.monotonic())
 
     def weigh(self, job: Job) -> bool:
         """Notes what the files of a finished job take, forgets what is too much then; False when it is this one."""

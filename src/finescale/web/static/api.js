@@ -7,7 +7,16 @@ export class Problem extends Error {
   }
 }
 
+const PAUSES = [1, 2, 4, 8, 15, 30]; // seconds between attempts where the server does not answer
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const silence = () => new Problem("The server does not answer. Is it still running?", 0);
+
+async function rest(seconds, signal) {
+  for (let i = 0; i < 5 * seconds; i += 1) {
+    await pause(200);
+    signal.throwIfAborted();
+  }
+}
 
 const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
@@ -19,16 +28,18 @@ async function call(path, options = {}) {
     if (error.name === "AbortError") throw error;
     const file = options.body?.get("picture");
     if (file && !(await isReadable(file))) {
-      throw new Problem(`${file.name}: the file was changed or removed after it was chosen; choose it again.`, 0);
+      throw new Problem(`${file.name}: the file was changed or removed after it was chosen; choose it again.`, -1);
     }
-    throw new Problem("The server does not answer. Is it still running?", 0);
+    throw silence();
   }
-  if (reply.ok) return reply.status === 204 ? null : reply.json();
+  const broken = (error) => {
+    throw error.name === "AbortError" ? error : silence(); // the connection was lost in the middle of the answer
+  };
+  if (reply.ok) return reply.status === 204 ? null : reply.json().catch(broken);
+  if (reply.status === 502 || reply.status === 504) throw silence(); // of a proxy
   if (reply.status === 401) throw new Problem("The server asks for its token: reload the page to give it.", 401);
   const body = await reply.json().catch(() => ({}));
-  const problem = new Problem(body.error || `The server answered with ${reply.status}.`, reply.status);
-  problem.retryAfter = Number(reply.headers.get("Retry-After")) || 2;
-  throw problem;
+  throw new Problem(body.error || `The server answered with ${reply.status}.`, reply.status);
 }
 
 export const state = (id, signal) => call(`/api/jobs/${id}`, { signal });
@@ -38,39 +49,51 @@ export const remove = (id) => call(`/api/jobs/${id}`, { method: "DELETE", keepal
 export const resultUrl = (id) => `/api/jobs/${id}/result`;
 export const previewUrl = (id, which) => `/api/jobs/${id}/preview/${which}`;
 
-// Sends a picture; when the queue is full, waits as long as the server asks and tries again.
-export async function submit(file, fields, signal, onFull) {
+// Tries again, ever more slowly, where the server does not answer.
+async function patiently(attempt, signal, onSilence = () => {}) {
+  for (const seconds of [...PAUSES, null]) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (error.status !== 0 || seconds === null) throw error;
+      onSilence();
+      await rest(seconds, signal);
+    }
+  }
+  return null;
+}
+
+const hasRoom = () => health().then(({ waiting, capacity }) => waiting < capacity, () => true);
+
+// Sends a picture when the queue has room for it; `onWait` is told what it waits for, "room" or "answer".
+export async function submit(file, fields, signal, onWait) {
   for (;;) {
+    while (!(await hasRoom())) {
+      onWait("room");
+      await rest(2, signal);
+    }
+    signal.throwIfAborted();
     const form = new FormData();
     for (const [key, value] of Object.entries(fields)) if (value) form.append(key, value);
     form.append("picture", file, file.name || "picture");
     try {
-      return await call("/api/jobs", { method: "POST", body: form, signal });
+      const send = () => call("/api/jobs", { method: "POST", body: form, signal });
+      return await patiently(send, signal, () => onWait("answer"));
     } catch (error) {
-      if (error.status !== 429) throw error;
-      onFull();
-      const end = Date.now() + 1000 * error.retryAfter;
-      while (Date.now() < end) {
-        await pause(200);
-        signal.throwIfAborted();
-      }
+      if (error.status !== 429) throw error; // another one was faster
+      onWait("room");
+      await rest(2, signal);
     }
   }
 }
 
 // Calls `update` with every new state of a job until it is finished; resolves with the last state.
 export async function follow(id, signal, update) {
-  let silent = 0;
   for (;;) {
-    try {
-      const job = await state(id, signal);
-      silent = 0;
-      update(job);
-      if (["done", "failed", "cancelled"].includes(job.state)) return job;
-    } catch (error) {
-      if (error.status !== 0 || ++silent > 5) throw error;
-    }
-    await pause(silent ? 2000 : 300);
+    const job = await patiently(() => state(id, signal), signal);
+    update(job);
+    if (["done", "failed", "cancelled"].includes(job.state)) return job;
+    await pause(300);
     signal.throwIfAborted();
   }
 }

@@ -78,6 +78,8 @@ function segment(value, label) {
   return node;
 }
 
+let trouble = ""; // why nothing can be enlarged
+
 async function loadNetworks() {
   try {
     const [offer, health] = await Promise.all([api.networks(), api.health()]);
@@ -88,16 +90,21 @@ async function loadNetworks() {
     $("about").textContent = `Finescale ${health.version}`;
     for (const network of known) $("network").append(new Option(network.name, network.name));
     for (const format of offer.formats) $("format").append(new Option(format.toUpperCase(), format));
-    if (!known.length) notice("There are no trained networks on this machine: “finescale doctor” shows where they go.");
+    trouble = known.length ? "" : "There are no trained networks on this machine: “finescale doctor” shows where they go.";
+    $("kept").textContent = `Results are kept while this page is open, up to ${bytes(limits.kept_bytes)} of them.`;
+    const largest = Math.max(...(known[0]?.scales || [4]));
+    // nobody chose while the networks were awaited
+    document.querySelector(`input[name=scale][value="${largest}"]`).checked ||= !document.querySelector("input[name=scale]:checked");
   } catch (error) {
-    notice(error.message);
+    trouble = error.message;
+    setTimeout(loadNetworks, 3000);
   }
   networkChanged();
 }
 
 function networkChanged() {
   const network = known.find((entry) => entry.name === $("network").value);
-  $("network-hint").textContent = network ? `${network.summary[0].toUpperCase()}${network.summary.slice(1)}.` : "";
+  $("network-hint").textContent = network ? `${network.summary[0].toUpperCase()}${network.summary.slice(1)}.` : trouble;
   settingsChanged();
 }
 
@@ -205,7 +212,7 @@ function stateText(item) {
     case "queued":
       return "Waiting to be sent";
     case "sending":
-      return item.full ? "The queue is full, waiting" : "Sending";
+      return { room: "The queue is full, waiting", answer: "No answer, trying again" }[item.held] || "Sending";
     case "waiting":
       return job.position > 1 ? `${job.position} pictures before it` : "Next in line";
     case "running":
@@ -222,11 +229,13 @@ function stateText(item) {
 function draw(item) {
   const { node, part, job } = item;
   node.classList.toggle("failed", item.state === "failed");
-  part("state").textContent = stateText(item);
   const busy = isBusy(item);
+  part("state").textContent = stateText(item);
+  // progress is the bar's to tell: screen readers speak a name with the focus anew whenever it changes
+  part("pick").setAttribute("aria-label", busy ? item.name : `${item.name}, ${stateText(item)}`);
   const percent = item.state === "running" ? Math.round(job.progress * 100) : 0;
   part("bar").hidden = !busy;
-  const unsure = item.state === "running" && job.seconds_left === null;
+  const unsure = (item.state === "sending" && !item.held) || (item.state === "running" && job.seconds_left === null);
   if (unsure) part("bar").removeAttribute("aria-valuenow");
   else part("bar").setAttribute("aria-valuenow", percent);
   part("bar").classList.toggle("unsure", unsure);
@@ -267,7 +276,8 @@ function drawStage(item) {
   comparison.show({ before, after, width, height, name: item.name });
   const to = done ? ` → ${size(width, height)} · ${job.result.format.toUpperCase()}, ${bytes(job.result.bytes)}` : "";
   const from = job ? size(job.source.width, job.source.height) : size(width, height);
-  $("caption").textContent = `${item.name} · ${from}${to}`;
+  // apart from a name that is read from right to left
+  $("caption").replaceChildren(Object.assign(document.createElement("bdi"), { textContent: item.name }), ` · ${from}${to}`);
 }
 
 function warn(sentences) {
@@ -280,9 +290,20 @@ function warn(sentences) {
 
 // Marks a picture as to be sent, with the settings of this moment.
 function queue(item, wanted) {
-  if (item.job) api.remove(item.job.id);
-  Object.assign(item, { state: "queued", job: null, error: null, wanted, key: keyOf(wanted), saved: false, gone: false });
+  const { job, key, saved, savedAt, until } = item;
+  if (item.state === "done") item.old = { job, key, saved, savedAt, until }; // until another takes its place
+  else if (job) api.remove(job.id);
+  const fresh = { job: null, error: null, saved: false, savedAt: null, gone: false };
+  Object.assign(item, { state: "queued", wanted, key: keyOf(wanted), ...fresh });
   draw(item);
+}
+
+// Back to the result of before, where the one that was wanted instead came to nothing.
+function restore(item) {
+  if (!item.old) return false;
+  Object.assign(item, { state: "done", error: null, ...item.old, old: null });
+  draw(item);
+  return true;
 }
 
 let sending = false;
@@ -300,14 +321,15 @@ async function sendQueued() {
 
 async function enlarge(item) {
   item.abort = new AbortController();
-  Object.assign(item, { state: "sending", full: false });
+  Object.assign(item, { state: "sending", held: "" });
   draw(item);
   try {
-    item.job = await api.submit(item.file, item.wanted, item.abort.signal, () => {
-      item.full = true;
+    item.job = await api.submit(item.file, item.wanted, item.abort.signal, (what) => {
+      item.held = what;
       draw(item);
     });
-    item.state = "waiting";
+    if (item.old) api.remove(item.old.job.id);
+    Object.assign(item, { state: "waiting", old: null });
     draw(item);
     watch(item);
   } catch (error) {
@@ -326,20 +348,23 @@ async function watch(item) {
       if (item.state === "failed") say(item.error);
     });
   } catch (error) {
-    const forgotten = "The server was started anew and has forgotten this picture. Enlarge it again.";
+    const forgotten = "The server no longer has this picture. Enlarge it again.";
     failed(item, error.status === 404 ? new api.Problem(forgotten, 404) : error);
   }
 }
 
 function failed(item, error) {
   if (error.name === "AbortError" || item.abort.signal.aborted) return;
+  const sentence = error.message.startsWith(item.name) ? error.message : `${item.name}: ${error.message}`;
+  if (restore(item)) return notice(sentence);
   Object.assign(item, { state: "failed", error: error.message });
-  say(error.message); // seen in the list, and where the picture would be
+  say(sentence); // seen in the list, and where the picture would be
   draw(item);
 }
 
 function reset(item) {
   item.abort?.abort();
+  if (restore(item)) return;
   Object.assign(item, { state: "ready", job: null, error: null });
   draw(item);
 }
@@ -355,7 +380,7 @@ async function lookAfter(item, patient = true) {
   const { job } = item;
   if (!isDone(item)) return false;
   try {
-    await api.state(job.id);
+    item.until = Date.now() + 1000 * (await api.state(job.id)).expires; // asking for it keeps it
     return true;
   } catch (error) {
     if (item.job !== job || !isDone(item)) return false;
@@ -373,23 +398,35 @@ function expire(item) {
   notice(`${results} no longer kept. Enlarge ${gone.length > 1 ? "them" : "it"} again.`);
 }
 
-// Results go in the order in which they came: as long as the first is there, so are the others.
+// Results go in the order in which they came: as long as the first is there, so are the others. Those of which half the
+// time is over are asked for, which keeps them.
 async function lookAfterAll() {
+  let there = false;
   for (const item of items.filter(isDone).sort((a, b) => a.until - b.until)) {
+    if (there && item.until - Date.now() > 500 * limits.keep) return;
     await lookAfter(item);
-    if (!item.gone) return;
+    there = !item.gone;
   }
 }
 
 // Beside the link's own doing: where the result is gone, that would be nothing.
 async function download(item) {
   item.saved = true;
+  item.savedAt = Date.now();
   item.saved = await lookAfter(item, false);
+}
+
+// Takes its files off the server, but what a browser may still be downloading; that expires.
+function release(item) {
+  const downloading = item.savedAt && Date.now() - item.savedAt < 600_000;
+  if (item.job && !downloading) api.remove(item.job.id);
+  if (item.old) api.remove(item.old.job.id);
+  item.old = null;
 }
 
 function discard(item) {
   item.abort?.abort();
-  if (item.job) api.remove(item.job.id);
+  release(item);
   URL.revokeObjectURL(item.url);
   const index = items.indexOf(item);
   items.splice(index, 1);
@@ -459,7 +496,7 @@ window.addEventListener("beforeunload", (event) => {
   if (items.some((item) => isBusy(item) || isUnsaved(item))) event.preventDefault(); // asks
 });
 window.addEventListener("pagehide", () => {
-  for (const item of items) if (item.job) api.remove(item.job.id);
+  items.forEach(release);
 });
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) for (const item of items) if (item.job || isBusy(item)) reset(item); // back from the history
@@ -486,10 +523,11 @@ if (!/^(localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname)) {
   document.querySelector(".promise").textContent = `Your pictures go to ${location.hostname}, and nowhere else.`;
 }
 $("scales").append(segment("2", "2×"), segment("3", "3×"), segment("4", "4×"), segment(OWN, "Exact"));
+comparison.failed = async () => {
+  const item = current;
+  const there = item && (await lookAfter(item, false));
+  if (there && item === current) comparison.explain("The enlarged picture cannot be shown here. It can be downloaded.");
+};
 arranged();
-await loadNetworks();
-const trained = known[0]?.scales || [4];
-const largest = document.querySelector(`input[name=scale][value="${Math.max(...trained)}"]`);
-largest.checked ||= !document.querySelector("input[name=scale]:checked"); // nobody chose while the networks were awaited
 drawTheme();
-settingsChanged();
+await loadNetworks();

@@ -39,9 +39,10 @@ export class Comparison {
     for (const image of [this.before, this.after]) {
       for (const end of ["load", "error"]) image.addEventListener(end, () => (image.hidden = false));
     }
+    this.after.addEventListener("load", () => (this.tags[1].textContent = "After"));
     this.after.addEventListener("error", () => {
-      this.after.removeAttribute("src"); // so that it is asked for again when it is shown again
-      this.explain("The enlarged picture cannot be shown here. It can be downloaded.");
+      this.explain("The enlarged picture cannot be shown here.");
+      this.failed();
     });
     new ResizeObserver(() => {
       if (!this.view.clientWidth) return; // hidden: nothing fits into it
@@ -50,8 +51,12 @@ export class Comparison {
     }).observe(this.view);
   }
 
+  // Called where an enlarged picture could not be shown.
+  failed() {}
+
   // Shows no picture, and says why, if there is something to say.
   explain(sentence) {
+    for (const image of [this.before, this.after]) image.removeAttribute("src"); // nor what is still on its way
     this.note.textContent = sentence;
     this.note.hidden = !sentence;
     this.view.classList.add("blank", "single");
@@ -75,6 +80,7 @@ export class Comparison {
       image.hidden = true; // until it has arrived: the browser shows the last picture as long
       if (source) image.src = source;
       else image.removeAttribute("src");
+      if (image === this.after) this.tags[1].textContent = "After, on its way";
     }
     if (!same || this.fitted) this.fit();
     else this.draw();
@@ -138,6 +144,7 @@ export class Comparison {
     this.x = width <= viewWidth ? (viewWidth - width) / 2 : clamp(this.x, viewWidth - width, 0);
     this.y = height <= viewHeight ? (viewHeight - height) / 2 : clamp(this.y, viewHeight - height, 0);
     this.fitted = Math.abs(this.zoom / this.fitZoom() - 1) < 0.001;
+    this.view.classList.toggle("fitted", this.fitted);
     const [left, right] = this.visible();
     const line = left + this.split * (right - left);
     // on whole pixels of the screen: between them, the browser would blur what is to be judged
@@ -195,6 +202,7 @@ export class Comparison {
   }
 
   wheel(event) {
+    if (this.view.classList.contains("blank")) return; // the page scrolls
     event.preventDefault();
     const { x, y } = this.point(event);
     this.zoomBy(Math.exp(-clamp(event.deltaY, -100, 100) * (event.ctrlKey ? 0.01 : 0.002)), x, y);
