@@ -120,12 +120,12 @@ class SelfAttention(StatisticsLayer):
             mixed = mixed.transpose(1, 2).reshape(x.shape[0], -1, query.shape[2], query.shape[3])
         else:
             mixed = self._windowed(query, pairs, self.window)
-        mixed = self._put_out(mixed)
+        mixed, gamma = self._put_out(mixed)
         if step > 1:
             # autocast enlarges in float32, which everything after the layer would inherit
             mixed = F.interpolate(mixed, scale_factor=step, mode="bilinear", align_corners=False).to(x.dtype)
             mixed = crop(mixed, height, width)
-        return x + self.gamma.to(x.dtype) * mixed
+        return x + mixed if gamma is None else x + gamma.to(x.dtype) * mixed
 
     def fuse(self) -> None:
         """Makes query, key and value by one convolution from now on, in place; for a network that is not trained."""
@@ -148,13 +148,18 @@ class SelfAttention(StatisticsLayer):
         y = F.conv2d(x, *_joined(layers[:3], _EIGHT))
         return y[:, :hidden], y[:, hidden:]
 
-    def _put_out(self, mixed: Tensor) -> Tensor:
-        missing = int(mixed.shape[1]) - self.inner
-        if not missing:
-            output: Tensor = self.output(mixed)
-            return output
-        assert isinstance(self.output, nn.Conv2d)
-        return F.conv2d(mixed, F.pad(self.output.weight, (0, 0, 0, 0, 0, missing)), self.output.bias)
+    def _put_out(self, mixed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output convolution's result, and the gate that is still to come.
+
+        In training that is put into the convolution: whole maps need not be kept and read again for its one gradient.
+        """
+        layers = _as_made(self.output) if self.training else []
+        if not layers:
+            return self.output(mixed), self.gamma
+        (output,), missing = layers, int(mixed.shape[1]) - self.inner
+        assert output.bias is not None
+        weight = F.pad(output.weight, (0, 0, 0, 0, 0, missing)) * self.gamma
+        return F.conv2d(mixed, weight, output.bias * self.gamma), None
 
     @staticmethod
     def _parted(query: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:

@@ -343,7 +343,7 @@ class Training:
         return loss.detach()
 
     def _loss(self, low: Tensor, high: Tensor) -> Tensor:
-        with self.autocast(), nullcontext() if self._compiled else self._uncompiled():
+        with self.autocast(), without_cudnn_attention(), nullcontext() if self._compiled else self._uncompiled():
             output = (self._weights or self.distributed.model)(low)
         return self.objective(output.float(), high)
 
@@ -539,6 +539,21 @@ def cudnn_benchmark(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def without_cudnn_attention() -> Iterator[None]:
+    """Within it cuDNN, where it would be taken first, does not compute attention.
+
+    Its backward pass was found to give NaN on H100 and H200 (with a mask; nobody knows when else) where the keys are 64
+    more than a multiple of 128, as the 576 of a crop of 48 x 48 are: https://github.com/pytorch/pytorch/issues/196678.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def all_digits(recipe: Recipe, device: torch.device) -> AbstractContextManager[None]:
