@@ -55,7 +55,11 @@ if [ -n "$wheels" ]; then
 fi
 export PYTHONPATH="$PWD/$recipes/../src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # several processes share the cores, and each would start as many threads and compilers as there are
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-4}" TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-4}"
+threads=$(($(nproc 2>/dev/null || echo 4) / $#))
+[ $threads -gt 0 ] || threads=1
+[ $threads -le 8 ] || threads=8 # nproc does not know what a container may use of them
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$threads}"
+export TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-$threads}"
 
 if [ "$device" = cuda ]; then
     "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name())' 2>"$home/gpu.log" ||
