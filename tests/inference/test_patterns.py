@@ -48,7 +48,7 @@ def test_dithering_does_not_become_noise(file: Path, monkeypatch: pytest.MonkeyP
         return float(abs(large.reshape(96, scale, 96, scale, 3).mean((1, 3)) - torch.from_numpy(small)).mean())
 
     limited = error()
-    assert limited < 13
+    assert limited < 15  # noise has 25 and more
     monkeypatch.setattr("finescale.inference.prepare.HEADROOM", 1e9)
     free = error()
     # who was trained with dithering makes half of the default's noise at most, and hardly needs limits
