@@ -82,7 +82,7 @@ def test_score(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert 30 < found["psnr"] < 40
     assert f"{found['psnr']:.3f}" in done.stdout
     assert json.loads(finescale("score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json", "-").stdout) == {
-        key: value for key, value in found.items() if key != "distance_missing"
+        key: value for key, value in found.items() if key != "lpips_missing"
     }
     again = finescale("score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json", str(file))
     assert again.returncode == 1

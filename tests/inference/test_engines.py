@@ -326,6 +326,7 @@ def test_a_package_that_is_broken_leaves_auto_to_the_next_engine(
     needs(engine)
     (tmp_path / f"{package}.py").write_text("raise ImportError('libfoo.so: not found')\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing is translated yet
     monkeypatch.delitem(sys.modules, package, raising=False)
     monkeypatch.setattr(engines, "_fastest", lambda _: [(engine, "float32")])
     network = tiny_network(2, blocks=1)
