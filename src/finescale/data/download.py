@@ -80,7 +80,6 @@ def get(source: Source, folder: Path, *, progress: Report | None = None, attempt
     if target.is_dir():
         return target
     archive = folder / PurePosixPath(source.address).name
-    shared = any(other.address == source.address and other.name != source.name for other in sources().values())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder / f".{source.name}.lock"):
@@ -90,7 +89,7 @@ def get(source: Source, folder: Path, *, progress: Report | None = None, attempt
                 fetch(source.address, archive, size=source.size, sha256=source.sha256, progress=progress,
                       attempts=attempts, pause=pause)  # fmt: skip
             _unpack(archive, source, target)
-            if not shared:
+            if not any(other.address == source.address and other.name != source.name for other in sources().values()):
                 archive.unlink()
     except OSError as error:
         raise FinescaleError(f"{target}: could not be written ({error.strerror or error})") from error

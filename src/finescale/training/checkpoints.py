@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -113,7 +113,7 @@ def _content(path: Path) -> bytes:
     """
     try:
         with open(path, "rb") as file:
-            words = file.readline(200).decode("ascii", "replace").split()
+            words = _first_line(file)
             content = file.read()
     except OSError as error:
         raise FinescaleError(f"{path}: cannot be read ({error.strerror})") from error
@@ -125,10 +125,15 @@ def _content(path: Path) -> bytes:
     return content
 
 
+def _first_line(file: BinaryIO) -> list[str]:
+    """Its words, see above; whatever they are where the file is something else."""
+    return file.readline(200).decode("ascii", "replace").split()
+
+
 def _is_whole(path: Path) -> bool:
     try:
         with open(path, "rb") as file:
-            words = file.readline(200).decode("ascii", "replace").split()
+            words = _first_line(file)
             return words[:1] == [_MAGIC] and words[1:2] == [hashlib.file_digest(file, "sha256").hexdigest()]
     except OSError:
         return False

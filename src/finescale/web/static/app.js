@@ -290,10 +290,10 @@ function warn(sentences) {
 
 // Marks a picture as to be sent, with the settings of this moment.
 function queue(item, wanted) {
-  const { job, key, saved, savedAt, until } = item;
-  if (item.state === "done") item.old = { job, key, saved, savedAt, until }; // until another takes its place
+  const { job, key, saved, until } = item;
+  if (item.state === "done") item.old = { job, key, saved, until }; // until another takes its place
   else if (job) api.remove(job.id);
-  const fresh = { job: null, error: null, saved: false, savedAt: null, gone: false };
+  const fresh = { job: null, error: null, saved: 0, gone: false };
   Object.assign(item, { state: "queued", wanted, key: keyOf(wanted), ...fresh });
   draw(item);
 }
@@ -411,14 +411,13 @@ async function lookAfterAll() {
 
 // Beside the link's own doing: where the result is gone, that would be nothing.
 async function download(item) {
-  item.saved = true;
-  item.savedAt = Date.now();
-  item.saved = await lookAfter(item, false);
+  item.saved = Date.now();
+  if (!(await lookAfter(item, false))) item.saved = 0;
 }
 
 // Takes its files off the server, but what a browser may still be downloading; that expires.
 function release(item) {
-  const downloading = item.savedAt && Date.now() - item.savedAt < 600_000;
+  const downloading = item.saved && Date.now() - item.saved < 600_000;
   if (item.job && !downloading) api.remove(item.job.id);
   if (item.old) api.remove(item.old.job.id);
   item.old = null;
