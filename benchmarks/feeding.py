@@ -25,6 +25,7 @@ from finescale.cli.main import told
 from finescale.data import store
 from finescale.data.crops import Crops
 from finescale.errors import UsageError
+from finescale.images.folders import find_pictures
 
 BATCH, PATCH, SUB = 16, 48, 480
 
@@ -111,7 +112,7 @@ def main() -> None:
     device = torch.device(args.device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = store.find_pictures([args.pictures])[: args.limit]
+        found = find_pictures([args.pictures])[: args.limit]
         list(store.prepare(found, folder / "store", (args.scale,)))
         packed = store.Store(folder / "store")
         crops = Crops(packed, scale=args.scale, patch=PATCH, device=device, seed=0)

@@ -60,9 +60,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed store of `pictures` for x2, x3 and x4."""
     from finescale.data import store
+    from finescale.images.folders import find_pictures
 
     folder = tmp_path_factory.mktemp("stores") / "tiny"
-    list(store.prepare(store.find_pictures([pictures]), folder, (2, 3, 4), licence="CC0-1.0"))
+    list(store.prepare(find_pictures([pictures]), folder, (2, 3, 4), licence="CC0-1.0"))
     return folder
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.data.test_download import archive, serving
+from tests.data.test_download import CONTENT, DIGEST, archive, serving
 
+from finescale.backbones import catalogue
 from finescale.cli.main import main
 from finescale.data import download
 from finescale.data.download import Source
@@ -54,3 +55,26 @@ def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert shown.err == f"finescale: {tmp_path / 'Two_b'}: 2 pictures, though Two_b has 3\n"
     assert main(["data", "get", "Tow_a", "-o", str(tmp_path)]) == 2
     assert "there is no data set 'Tow_a'; did you mean 'Two_a'?" in capsys.readouterr().err
+
+
+def test_classifiers_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with serving(CONTENT) as (_, address):
+        file = f"vgg16-{DIGEST[:8]}.pth"
+        entry = replace(catalogue.BACKBONES["vgg16"], folder=address.removesuffix("set.zip"), file=file)
+        monkeypatch.setitem(catalogue.BACKBONES, "vgg16", entry)
+        assert main(["data", "get", "vgg16"]) == 0
+    place = tmp_path / "finescale" / "backbones" / file
+    assert capsys.readouterr().out == f"{place}: the published weights of vgg16\n"
+    assert place.read_bytes() == CONTENT
+
+
+def test_a_process_for_each_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("finescale.inference.machine.cores", lambda: -3)
+    assert main(["data", "prepare", str(tmp_path), "-o", str(tmp_path / "store")]) == 2
+    assert "--workers -3: should be 1 or more" in capsys.readouterr().err

@@ -205,8 +205,10 @@ def test_pictures_of_other_kinds_in_a_folder_are_not_passed_over_in_silence(caps
         Path(name).write_bytes(b"x")
     assert upscale("in", "-o", "out") == 0
     assert capsys.readouterr().err == "2 .jxl, 1 .pcx left out: not among the kinds that are read\n"
+    Image.new("L", (9, 9)).save("in/many.gif", save_all=True, append_images=[Image.new("L", (9, 9), 255)])
     assert upscale("in", "-o", "out", "--quiet") == 0
     assert capsys.readouterr().err == ""
+    Path("in/many.gif").unlink()
     Path("in/a.png").unlink()
     assert upscale("in", "-o", "out") == 2
     said = capsys.readouterr().err
@@ -229,6 +231,14 @@ def test_programs_are_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         "failed": [{"picture": "in/c.png", "reason": reason}],
     }
     assert reason in said.err
+
+
+def test_one_picture_that_is_refused_is_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    assert upscale("a.png", "--width", "100000", "--format", "jpeg", "--json") == 2
+    said = capsys.readouterr()
+    assert [one["picture"] for one in json.loads(said.out)["failed"]] == ["a.png"]
+    assert said.err.startswith("finescale: a")
 
 
 def test_ctrl_c_leaves_the_json_of_what_was_made(
@@ -507,9 +517,12 @@ def test_without_permission(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
                 "  in/closed: permission denied",
                 "  in/secret.png: permission denied",
             ]
-            for target in ("fixed/a.png", "fixed/new/a.png"):
-                assert upscale("in/a.png", "-o", target, *bicubic) == 1
-                assert capsys.readouterr().err == f"finescale: {target}: cannot be written (permission denied)\n"
+            assert upscale("in/a.png", "-o", "fixed/new/a.png", *bicubic) == 1
+            assert capsys.readouterr().err == "finescale: fixed/new/a.png: cannot be written (permission denied)\n"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Flow, "_compute", None)  # it is told before the work
+                assert upscale("in/a.png", "-o", "fixed/a.png", *bicubic) == 1
+            assert capsys.readouterr().err.startswith("finescale: in/a.png: fixed: no file can be written there (perm")
             assert upscale("in/closed", *bicubic) == 1
             assert capsys.readouterr().err == "finescale: in/closed: cannot be listed (permission denied)\n"
             assert upscale("in/closed/b.png", *bicubic) == 1

@@ -11,6 +11,7 @@ from finescale.data import store
 from finescale.data.crops import Crops
 from finescale.data.degradations import Degradation
 from finescale.errors import FinescaleError
+from finescale.images.folders import find_pictures
 
 CPU = torch.device("cpu")
 
@@ -104,7 +105,7 @@ def test_degraded_crops_are_those_of_clean_runs_beside_clean_originals(tiny_stor
 
 def test_noise_is_every_crop_s_own_and_comes_again_with_it(tmp_path: Path) -> None:
     Image.new("RGB", (96, 96), (128, 128, 128)).save(tmp_path / "grey.png")
-    list(store.prepare(store.find_pictures([tmp_path]), tmp_path / "store", (2,), licence="none"))
+    list(store.prepare(find_pictures([tmp_path]), tmp_path / "store", (2,), licence="none"))
     source = crops(tmp_path / "store", patch=16)
     source.degradation = Degradation(noise=(9, 9))
     start = source.generator.get_state()

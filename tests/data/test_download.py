@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import socket
+import ssl
 import sys
 import tarfile
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -311,3 +313,19 @@ def test_every_source_names_what_it_needs() -> None:
 def test_published_sets_are_recognised_by_their_pixels(shared_data: Path) -> None:
     for name in ("Set5", "Set14"):
         assert download.remarks(download.sources()[name], shared_data / "bench" / "HR" / name) == []
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(*_: object, **__: object) -> None:
+        asked.append(1)
+        error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+        error.verify_message = "self-signed certificate"
+        raise URLError(error)
+
+    monkeypatch.setattr("finescale.fetch.urlopen", refuse)
+    with pytest.raises(FinescaleError, match=r"certificate is not trusted here \(self-signed certificate; "):
+        bring("https://pictures.example/a", tmp_path / "f")
+    assert len(asked) == 1
+    assert list(tmp_path.iterdir()) == []

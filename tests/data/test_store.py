@@ -16,7 +16,8 @@ from PIL import Image
 from finescale.data import store
 from finescale.data.store import Store
 from finescale.errors import FinescaleError, UsageError
-from finescale.images.files import read, write
+from finescale.images.files import write
+from finescale.images.folders import find_pictures
 from finescale.images.picture import Picture
 from finescale.images.resize import resize
 
@@ -36,7 +37,7 @@ def test_holds_the_pixels_of_every_picture(pictures: Path, tiny_store: Path) -> 
 
 @pytest.mark.slow
 def test_the_same_store_from_several_processes(pictures: Path, tiny_store: Path, tmp_path: Path) -> None:
-    list(store.prepare(store.find_pictures([pictures]), tmp_path / "s", (4, 2, 3), workers=2, licence="CC0-1.0"))
+    list(store.prepare(find_pictures([pictures]), tmp_path / "s", (4, 2, 3), workers=2, licence="CC0-1.0"))
     for name in ("hr.bin", "x2.bin", "x3.bin", "x4.bin", "index.json"):
         assert (tmp_path / "s" / name).read_bytes() == (tiny_store / name).read_bytes()
 
@@ -46,7 +47,7 @@ def test_a_bad_file_is_reported_and_the_rest_packed(pictures: Path, tmp_path: Pa
     shutil.copytree(pictures, mixed)
     (mixed / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:200])
     Image.new("RGB", (8, 80)).save(mixed / "small.png")
-    results = list(store.prepare(store.find_pictures([mixed]), tmp_path / "s", (2,)))
+    results = list(store.prepare(find_pictures([mixed]), tmp_path / "s", (2,)))
     problems = {packed.name: packed.problem for packed in results if packed.problem}
     assert set(problems) == {"broken.png", "small.png"}
     assert "too small" in str(problems["small.png"])
@@ -54,7 +55,7 @@ def test_a_bad_file_is_reported_and_the_rest_packed(pictures: Path, tmp_path: Pa
 
 
 def test_nothing_is_left_of_a_store_that_was_not_finished(pictures: Path, tmp_path: Path) -> None:
-    packing = store.prepare(store.find_pictures([pictures]), tmp_path / "s", (2,))
+    packing = store.prepare(find_pictures([pictures]), tmp_path / "s", (2,))
     next(packing)
     assert not (tmp_path / "s").exists()
     packing.close()  # type: ignore[attr-defined]
@@ -62,7 +63,7 @@ def test_nothing_is_left_of_a_store_that_was_not_finished(pictures: Path, tmp_pa
 
 
 def test_is_not_replaced_without_being_told(pictures: Path, tmp_path: Path) -> None:
-    found = store.find_pictures([pictures])
+    found = find_pictures([pictures])
     list(store.prepare(found, tmp_path / "s", (2,), licence="mine"))
     with pytest.raises(UsageError, match="already there"):
         store.prepare(found, tmp_path / "s", (2,))
@@ -74,7 +75,7 @@ def test_is_not_replaced_without_being_told(pictures: Path, tmp_path: Path) -> N
 
 
 def test_what_a_link_leads_to_is_replaced(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = store.find_pictures([pictures.resolve()])
+    found = find_pictures([pictures.resolve()])
     list(store.prepare(found, tmp_path / "s", (2,)))
     (tmp_path / "link").symlink_to(tmp_path / "s")
     list(store.prepare(found, tmp_path / "link", (3,), overwrite=True))
@@ -88,7 +89,7 @@ def test_what_a_link_leads_to_is_replaced(pictures: Path, tmp_path: Path, monkey
 def test_a_store_that_cannot_be_put_in_place_leaves_the_old_one(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = store.find_pictures([pictures])
+    found = find_pictures([pictures])
     list(store.prepare(found, tmp_path / "s", (2,)))
     replace = os.replace
 
@@ -107,14 +108,14 @@ def test_a_store_that_cannot_be_put_in_place_leaves_the_old_one(
 def test_folders_within_one_another_are_packed_once(pictures: Path, tmp_path: Path) -> None:
     deep = tmp_path / "all" / "deep"
     shutil.copytree(pictures, deep)
-    assert len(store.find_pictures([tmp_path / "all", deep])) == len(store.find_pictures([deep]))
+    assert len(find_pictures([tmp_path / "all", deep])) == len(find_pictures([deep]))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="makes a link to itself")
 def test_a_link_to_itself_is_reported_and_the_rest_packed(pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures, tmp_path / "in")
     (tmp_path / "in" / "loop.png").symlink_to("loop.png")
-    results = list(store.prepare(store.find_pictures([tmp_path / "in"]), tmp_path / "s", (2,)))
+    results = list(store.prepare(find_pictures([tmp_path / "in"]), tmp_path / "s", (2,)))
     assert {packed.name for packed in results if packed.problem} == {"loop.png"}
     assert len(Store(tmp_path / "s").items) == 4
 
@@ -137,7 +138,7 @@ def test_processes_are_not_far_ahead_of_what_is_written(
             given.append(Path("shut"))
 
     monkeypatch.setattr(store, "ProcessPoolExecutor", Pool)
-    packing = store.prepare(store.find_pictures([pictures]) * 10, tmp_path / "s", (2,), workers=2)
+    packing = store.prepare(find_pictures([pictures]) * 10, tmp_path / "s", (2,), workers=2)
     for taken in range(1, 4):
         next(packing)
         assert len(given) == taken + 4
@@ -180,26 +181,11 @@ def test_damage_is_found_when_it_is_opened(tiny_store: Path, tmp_path: Path) -> 
 
 
 def test_a_scale_it_lacks(tiny_store: Path, pictures: Path, tmp_path: Path) -> None:
-    list(store.prepare(store.find_pictures([pictures]), tmp_path / "s", (2,)))
+    list(store.prepare(find_pictures([pictures]), tmp_path / "s", (2,)))
     with pytest.raises(FinescaleError, match="no pictures for x4, only for x2"):
         Store(tmp_path / "s").flat(4)
     with pytest.raises(UsageError, match="2, 3 and 4"):
-        store.prepare(store.find_pictures([pictures]), tmp_path / "t", (5,))
-
-
-def test_reads_grey_sixteen_bit_turned_and_transparent_pictures(tmp_path: Path) -> None:
-    ramp = np.linspace(0, 65535, 48, dtype=np.uint16).reshape(6, 8)
-    Image.fromarray(ramp).save(tmp_path / "grey16.png")
-    grey = read(tmp_path / "grey16.png").rgb
-    assert grey.shape == (6, 8, 3)
-    assert np.abs(grey[..., 0] - ramp / 257).max() <= 0.5
-    turned = Image.new("RGB", (8, 6))
-    exif = turned.getexif()
-    exif[0x0112] = 6
-    turned.save(tmp_path / "turned.jpg", exif=exif)
-    assert read(tmp_path / "turned.jpg").rgb.shape == (8, 6, 3)
-    Image.new("RGBA", (8, 6), (10, 20, 30, 0)).save(tmp_path / "clear.png")
-    assert read(tmp_path / "clear.png").rgb[0, 0].tolist() == [10, 20, 30]
+        store.prepare(find_pictures([pictures]), tmp_path / "t", (5,))
 
 
 def test_hidden_colours_are_not_learned(tmp_path: Path) -> None:
@@ -207,7 +193,7 @@ def test_hidden_colours_are_not_learned(tmp_path: Path) -> None:
     alpha = np.zeros((48, 48), np.uint8)
     alpha[:24] = 255
     write(Picture(noise, alpha), tmp_path / "a.png")
-    list(store.prepare(store.find_pictures([tmp_path]), tmp_path / "s", (2,)))
+    list(store.prepare(find_pictures([tmp_path]), tmp_path / "s", (2,)))
     seen = Store(tmp_path / "s").picture(0).permute(1, 2, 0).numpy()
     assert np.array_equal(seen[:24], noise[:24])
     assert (seen[24:] == 255).all()

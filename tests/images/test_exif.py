@@ -15,7 +15,7 @@ from finescale.images.files import read, write
 from finescale.images.picture import Picture
 
 
-def block(endian: str = "<", **more: Any) -> bytes:
+def block(endian: str = "<") -> bytes:
     exif = Image.Exif()
     exif.endian = endian
     exif[0x0112] = 6
@@ -56,10 +56,30 @@ def test_upright_changes_only_what_it_must(endian: str) -> None:
     assert upright(before.removeprefix(HEADER)) == after
 
 
+@pytest.mark.parametrize("kind", [3, 4])
+def test_the_size_in_the_main_directory_follows_too(kind: int) -> None:
+    entry = {3: struct.pack("<HH", 7, 0), 4: struct.pack("<I", 7)}[kind]
+    tags = Tags(main={0x0100: (kind, 1, entry), 0x0101: (kind, 1, entry), 0x0110: (2, 4, b"cam\0")})
+    made = upright(b"II*\0" + struct.pack("<I", 8) + directories(tags, 8), (70_000, 300))
+    assert parsed(made)[0] == {0x0100: 70_000, 0x0101: 300, 0x0110: "cam"}
+
+
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_two_resolutions_turn_with_the_picture(endian: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif.endian = endian
+    exif[0x0112], exif[0x011A], exif[0x011B] = orientation, 300.0, 150.0
+    made = upright(exif.tobytes())
+    found = parsed(made)[0]
+    assert (found[0x011A], found[0x011B]) == ((150, 300) if orientation > 4 else (300, 150))
+    assert upright(made or b"") == made  # once
+
+
 def test_the_thumbnail_is_unlinked() -> None:
     data = block()
     place = len(HEADER) + 8
-    end = place + 2 + 12 * struct.unpack_from("<H", data.replace(b"II*\0", b"II*\0"), place)[0]
+    end = place + 2 + 12 * struct.unpack_from("<H", data, place)[0]
     linked = data[:end] + struct.pack("<I", 8) + data[end + 4 :]
     assert upright(linked) == upright(data)
 
@@ -87,6 +107,21 @@ def test_georeference_and_other_metadata_are_left_out(tag: int) -> None:
     tags = Tags(main={270: (2, 4, b"kept"), tag: (7, 8, bytes(8))})
     data = b"II*\0" + struct.pack("<I", 8) + directories(tags, 8)
     assert read_tags(io.BytesIO(data)).main == {270: (2, 4, b"kept")}
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (b"ImageJ=1.54f\nimages=1\nunit=micron", False),
+        (b'<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">', False),
+        (b'{"shape": [4, 4]}', False),
+        (b"a cell, opened with ImageJ", True),
+    ],
+)
+def test_what_microscopes_say_of_other_pixels_is_left_out(words: bytes, kept: bool) -> None:
+    tags = Tags(main={270: (2, len(words) + 1, words + b"\0"), 50838: (4, 2, bytes(8)), 50839: (1, 8, bytes(8))})
+    found = read_tags(io.BytesIO(b"II*\0" + struct.pack("<I", 8) + directories(tags, 8))).main
+    assert list(found) == ([270] if kept else [])
 
 
 def test_no_tags_are_no_block() -> None:

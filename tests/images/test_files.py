@@ -26,7 +26,8 @@ from PIL.TiffImagePlugin import IFDRational
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.images.exif import Tags, directories
-from finescale.images.files import apart, probe, read, warnings_to, write
+from finescale.images.files import READABLE, check_size, probe, read, warnings_to, write
+from finescale.images.folders import NOT_READ, apart
 from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
 from finescale.images.strips import StripReader, StripWriter
 
@@ -138,6 +139,39 @@ def test_a_profile_that_does_not_fit_is_left_out(tmp_path: Path) -> None:
         stored_as_colour = extension in ("webp", "avif")
         write(picture(1, icc=GREY_PROFILE if stored_as_colour else PROFILE), tmp_path / f"a.{extension}")
         assert read(tmp_path / f"a.{extension}").icc is None
+
+
+def grey_profile(gamma: float) -> bytes:
+    """An ICC profile (version 2) of a grey with this gamma."""
+    white = b"XYZ " + struct.pack(">4x3i", 0xF6D6, 0x10000, 0xD32D)
+    tags = {
+        b"desc": b"desc" + struct.pack(">4xI", 2) + b"g".ljust(80, b"\0"),
+        b"wtpt": white,
+        b"kTRC": b"curv" + struct.pack(">4xIHxx", 1, round(gamma * 256)),
+        b"cprt": b"text" + bytes(4) + b"none",
+    }
+    place, table, content = 132 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for name, data in tags.items():
+        table += struct.pack(">4sII", name, place + len(content), len(data))
+        content += data
+    head = struct.pack(
+        ">I4sI4s4s4s12x4s", place + len(content), b"test", 0x02100000, b"mntr", b"GRAY", b"XYZ ", b"acsp"
+    )
+    return head.ljust(68, b"\0") + white[8:] + bytes(48) + table + content
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_profile_that_a_format_does_not_take_is_told(
+    tmp_path: Path, extension: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wide = bytes(pyvips.Operation.call("profile_load", "p3"))
+    for channels, icc in ((1, grey_profile(1.8)), (3, wide), (3, PROFILE)):
+        caplog.clear()
+        path = tmp_path / f"a.{extension}"
+        write(picture(channels, icc=icc), path, overwrite=True)
+        lost = icc != PROFILE and (extension == "bmp" or (channels == 1 and extension in ("webp", "avif")))
+        assert (read(path).icc == icc) == (not lost and extension != "bmp")
+        assert [m.endswith("; its tones will look different") for m in caplog.messages] == [True] * lost
 
 
 def test_jpeg_keeps_the_colours_resolution(tmp_path: Path) -> None:
@@ -462,6 +496,11 @@ def test_the_first_of_several_frames_with_a_warning(
     assert probe(path).frames == 2
 
 
+def test_names_of_animations_and_of_packed_pictures() -> None:
+    assert READABLE[".apng"] == "png"
+    assert {".cbz", ".cbr"} <= NOT_READ
+
+
 def test_warnings_go_to_the_listener_of_their_own_thread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     frames = [Image.fromarray(np.full((16, 16), v, np.uint8)) for v in (40, 200)]
     heard: dict[str, list[str]] = {"a": [], "b": []}
@@ -484,6 +523,39 @@ def test_warnings_go_to_the_listener_of_their_own_thread(tmp_path: Path, caplog:
     assert not caplog.records
     read(tmp_path / "a.gif")
     assert [record.getMessage() for record in caplog.records] == heard["a"]
+
+
+def segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+
+
+def ultra_hdr(base: bytes, gain: bytes) -> bytes:
+    """A JPEG with a gain map behind it (ISO 21496-1), as phones write it."""
+    name = b"urn:iso:std:iso:ts:21496:-1\0"
+    gain = (
+        gain[:2]
+        + segment(0xE2, name + struct.pack(">HHB14I", 0, 0, 64, 0, *[1] * 3, 0, *[1] * 5, 0, 1, 0, 1))
+        + gain[2:]
+    )
+    base = base[:2] + segment(0xE2, name + bytes(4)) + base[2:]
+    place = 2 + 4 + 4  # from where offsets count: the start, the head of the segment, its name
+    tags = {0xB000: (7, 4, b"0100"), 0xB001: (4, 1, struct.pack("<I", 2)), 0xB002: (7, 32, bytes(32))}
+    size = len(base) + 4 + 4 + 8 + len(directories(Tags(main=tags), 8))  # in whole, with the segment
+    entries = struct.pack("<8I", 0x30000, size, 0, 0, 0, len(gain), size - place, 0)
+    several = b"II*\0" + struct.pack("<I", 8) + directories(Tags(main=tags | {0xB002: (7, 32, entries)}), 8)
+    return base[:2] + segment(0xE2, b"MPF\0" + several) + base[2:] + gain
+
+
+def test_of_ultra_hdr_the_picture_in_it_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    buffers = [io.BytesIO(), io.BytesIO()]
+    Image.fromarray(samples(3)).save(buffers[0], "JPEG")
+    Image.new("L", (16, 12), 90).save(buffers[1], "JPEG")
+    base, gain = (buffer.getvalue() for buffer in buffers)
+    data = ultra_hdr(base, gain)
+    np.testing.assert_array_equal(read(data).pixels, read(base).pixels)
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert probe(tmp_path / "a.jpg") == (53, 37, "jpeg", 3, 8, 1)
+    assert not caplog.records
 
 
 def test_a_changed_file_is_read_anew(tmp_path: Path) -> None:
@@ -584,12 +656,15 @@ def test_a_tiff_whose_directory_lies_beyond_any_file_is_cut_off(tmp_path: Path) 
         read(path)
 
 
-def tiff_of(values: NDArray[Any]) -> bytes:
-    """An uncompressed grey TIFF of samples (H, W) of any type."""
-    data = values.tobytes()
+def tiff_of(values: NDArray[Any], **more: int) -> bytes:
+    """An uncompressed TIFF of samples (H, W, C) of any type, by default grey; `more` are tags of it: `t338=2`."""
+    data, channels = values.tobytes(), values.shape[2] if values.ndim == 3 else 1
     kind = {"u": 1, "i": 2, "f": 3, "c": 6}[values.dtype.kind]
-    main = {256: values.shape[1], 257: values.shape[0], 258: 8 * values.itemsize, 259: 1, 262: 1, 273: 8, 277: 1}
-    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in (main | {279: len(data), 339: kind}).items()}
+    main = {256: values.shape[1], 257: values.shape[0], 259: 1, 262: 1, 273: 8, 277: channels, 279: len(data)}
+    main |= {int(tag[1:]): value for tag, value in more.items()}
+    entries = {tag: (4, 1, struct.pack("<I", value)) for tag, value in main.items()}
+    for tag, value in ((258, 8 * values.itemsize), (339, kind)):
+        entries[tag] = (3, channels, struct.pack("<H", value) * channels)
     return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directories(Tags(main=entries), 8 + len(data))
 
 
@@ -608,6 +683,67 @@ def test_samples_that_are_not_read_are_named(kind: str, what: str) -> None:
     for file in (tiff_of(np.ones((4, 4), kind)), tiff_of(np.zeros((1, 1), kind))):
         with pytest.raises(FinescaleError, match=rf"^the picture: of a kind that is not supported \({what}\)$"):
             probe(file)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"t254": 1, "t330": 8}, {"t50706": 1025}],
+    ids=["of Nikon and others", "DNG"],
+)
+def test_camera_raw_is_refused_and_not_read_as_its_preview(more: dict[str, int]) -> None:
+    with pytest.raises(FinescaleError, match=r"^the picture: .*camera RAW.*; develop it to TIFF or JPEG first\)$"):
+        probe(tiff_of(np.ones((4, 4), "u1"), **more))
+    assert probe(tiff_of(np.ones((4, 4), "u1"), t254=0, t330=8)).width == 4  # a pyramid of microscopes
+
+
+def test_camera_raw_of_canon_is_refused() -> None:
+    data = bytearray(tiff_of(np.zeros((4, 4), "u1")))
+    data[8:12] = b"CR\2\0"
+    with pytest.raises(FinescaleError, match="camera RAW"):
+        probe(bytes(data))
+
+
+@pytest.mark.parametrize("by_strips", [False, True])
+@pytest.mark.parametrize("named", [None, 0, 1, 2])
+@pytest.mark.parametrize(("channels", "kind"), [(2, 1), (4, 2), (5, 5)], ids=["grey", "RGB", "CMYK"])
+def test_a_channel_that_is_not_called_transparency_is_left_out(
+    tmp_path: Path, channels: int, kind: int, named: int | None, by_strips: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, values = tmp_path / "a.tif", samples(channels, 16)
+    path.write_bytes(tiff_of(values, t262=kind, **({} if named is None else {"t338": named})))
+    if by_strips:
+        strips = StripReader(path)
+        found = strips.rows(0, strips.layout.height)
+    else:
+        found = read(path).samples
+    colours = {1: 1, 2: 3, 5: 3}[kind]
+    assert found.shape[2] == probe(path).channels == colours + bool(named)
+    if kind != 5 and named != 1:
+        np.testing.assert_array_equal(found, values[..., : found.shape[2]])
+    elif named == 2:
+        np.testing.assert_array_equal(found[..., -1], values[..., -1])
+    sentence = f"{path}: a channel not called transparency"
+    said = [record.getMessage() for record in caplog.records if record.name == "finescale"]
+    assert [message.startswith(sentence) for message in said] == ([] if named else [True])
+
+
+def test_the_alpha_among_several_more_channels(caplog: pytest.LogCaptureFixture) -> None:
+    values = samples(5, 8)
+    data = tiff_of(values, t262=2, t338=0x20000)  # two numbers of 16 bits: not named, alpha
+    entry = struct.pack("<HHII", 338, 4, 1, 0x20000)
+    found = read(data.replace(entry, struct.pack("<HHIHH", 338, 3, 2, 0, 2)))
+    np.testing.assert_array_equal(found.samples, values[..., [0, 1, 2, 4]])
+    assert "left out" in caplog.text
+    with pytest.raises(FinescaleError, match="holds 5 channels"):  # of which none is the picture
+        read(tiff_of(values, t262=1))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_that_pillow_writes_stays_transparency(mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(samples(len(mode)), mode).save(buffer, "TIFF")
+    np.testing.assert_array_equal(read(buffer.getvalue()).samples, samples(len(mode)))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(("kind", "white"), [("f2", 65535), ("f4", 65535), ("u2", 1), ("i2", 1)])
@@ -728,6 +864,16 @@ def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
         read(buffer.getvalue(), max_pixels=100)
 
 
+def test_the_limit_of_pixels_is_the_same_for_what_pillow_opens(tmp_path: Path) -> None:
+    """It has one of its own, of 179 million."""
+    assert probe(b"P5 20000 20000 255\n" + bytes(9)).width == 20_000
+    for head in (b"P5 30000 20000 255\n", b"BM" + struct.pack("<8xIIiiHH24x", 54, 40, 30_000, 20_000, 1, 24)):
+        (tmp_path / "a.bmp").write_bytes(head + bytes(9))
+        for open_it in (read, StripReader):
+            with pytest.raises(FinescaleError, match="30000 x 20000 pixels, more than the limit of 500000000"):
+                open_it(tmp_path / "a.bmp")
+
+
 # -- what cannot be written
 
 
@@ -812,10 +958,26 @@ def test_impossible_requests(tmp_path: Path) -> None:
             write(picture(1), tmp_path / name, **options)
     with pytest.raises(FinescaleError, match=r"a\.webp: WEBP holds at most 16383 pixels per side, not 20000"):
         write(Picture(np.zeros((1, 20000, 1), np.uint8)), tmp_path / "a.webp")
+    for channels, side in ((3, 37_840), (1, 65_536)):
+        check_size("a.bmp", "bmp", (side - 40, side), channels)
+        with pytest.raises(
+            FinescaleError, match=rf"a\.bmp: BMP holds at most 4 GiB, too few for {side} x {side} pixels"
+        ):
+            check_size("a.bmp", "bmp", (side, side), channels)
     with pytest.raises(FinescaleError, match="no such file"):
         write(picture(1), tmp_path / "missing" / "a.png")
     with pytest.raises(FinescaleError, match="is a folder"):
         write(picture(1), tmp_path, format="png")
+
+
+def test_what_an_encoder_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(*given: Any, **options: Any) -> None:
+        raise ValueError("encoding error 6")  # of WebP, over large noise
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    with pytest.raises(FinescaleError, match=r"a\.webp: cannot be written \(encoding error 6\)$"):
+        write(picture(3), tmp_path / "a.webp")
+    assert names(tmp_path) == []
 
 
 def test_the_format_may_differ_from_the_name(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from finescale.errors import FinescaleError
+from finescale.images.files import read
 from finescale.images.picture import Picture, from_pil, oriented, to_8_bit, to_pil
 
 RNG = np.random.default_rng(0)
@@ -27,6 +28,16 @@ def test_upright_as_pillow_turns_it(orientation: int) -> None:
     exif.load(again.info["exif"])
     assert exif[0x0112] == 1
     np.testing.assert_array_equal(from_pil(again).pixels, expected)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+@pytest.mark.parametrize(("orientation", "wanted"), [(3, (300, 150)), (6, (150, 300))])
+def test_two_resolutions_turn_with_the_picture(format: str, orientation: int, wanted: tuple[float, float]) -> None:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOUR).save(buffer, format, exif=exif, dpi=(300, 150))
+    assert from_pil(Image.open(buffer)).resolution == pytest.approx(wanted, abs=0.02)
+    assert read(buffer.getvalue()).resolution == pytest.approx(wanted, abs=0.02)
 
 
 def test_16_bits_to_8_are_rounded_to_the_nearest() -> None:

@@ -297,6 +297,21 @@ def interrupted(path: Path, pixels: NDArray[Any], key: str) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_rows_that_are_kept_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pixels, path = samples(3, 8), tmp_path / "a.png"
+    interrupted(path, pixels, "job")
+    kept = tmp_path / ".a.png.part"
+    assert caplog.messages == [f"{path}: its finished rows are kept in {kept}; the same command goes on from there"]
+    assert kept.exists()
+    caplog.clear()
+    with StripWriter(path, layout_of(pixels), resume="job") as out:
+        out.write(0, pixels)
+    with pytest.raises(KeyError), StripWriter(tmp_path / "b.png", layout_of(pixels), resume="job"):
+        raise KeyError  # before any row
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_another_job_starts_anew(tmp_path: Path) -> None:
     pixels, path = samples(3, 8), tmp_path / "a.png"
     for key, layout in (("other", layout_of(pixels)), ("job", replace(layout_of(pixels), icc=None, resolution=(1, 1)))):

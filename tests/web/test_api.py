@@ -308,14 +308,15 @@ def test_too_many_bytes_are_refused(server: Server, announced: bool) -> None:
 def test_what_is_no_picture_is_refused(client: httpx.Client, data: bytes) -> None:
     reply = submit(client, data, "x.png")
     assert reply.status_code == 415
-    assert reply.json()["error"] == "x.png: this is not a picture that can be read."
+    assert reply.json()["error"].startswith("x.png: ")
+    assert "incoming" not in reply.json()["error"]
 
 
 @pytest.mark.usefixtures("windows_files")
 @pytest.mark.parametrize("data", [b"#!/bin/sh\n", jpeg()[:200], b"<svg/>"], ids=["script", "cut off", "svg"])
 def test_what_is_no_picture_can_be_removed_at_once(tmp_path: Path, data: bytes) -> None:
     jobs: Any = SimpleNamespace(folder=tmp_path)
-    with pytest.raises(HTTPException, match="this is not a picture") as refused:
+    with pytest.raises(HTTPException, match=r"^x\.png: ") as refused:
         app._submit(jobs, UploadFile(io.BytesIO(data), filename="x.png"), {})
     assert (refused.value.status_code, list(tmp_path.iterdir())) == (415, [])
 
@@ -702,7 +703,7 @@ def test_a_queue_without_places_is_refused(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as refused:
         main(["serve", "--queue", "0"])
     assert refused.value.code == 2
-    assert "invalid whole number above 0 value: '0'" in capsys.readouterr().err
+    assert "expected a whole number above 0, not '0'" in capsys.readouterr().err
 
 
 def test_checking_the_settings_loads_nothing_heavy() -> None:

@@ -381,7 +381,7 @@ def test_by_touch(page: webdriver.Chrome, pictures: list[Path]) -> None:
 def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
     choose(page, [pictures[2]])
     enlarge(page)
-    assert states(page) == ["this is not a picture that can be read."]
+    assert states(page) == ["not a picture in a format that is read here."]
     assert one(page, "stage-note").text == one(page, "live").text == f"broken.png: {states(page)[0]}"
     assert one(page, "live").get_attribute("role") == "status"
     assert one(page, "notice").get_attribute("role") == "alert"
@@ -403,6 +403,22 @@ def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], t
     until(lambda: one(page, "notice").text == f"2 files{sentence[7:].replace(' was', ' were')} {too_large}")
     page.find_element(By.CLASS_NAME, "remove").click()
     assert page.switch_to.active_element.get_attribute("id") == "files"
+
+
+def test_what_is_too_large_is_not_sent(page: webdriver.Chrome, server: Server, tmp_path: Path) -> None:
+    for name, size in (("large", (1200, 900)), ("result", (600, 500))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    choose(page, [tmp_path / "large.png", tmp_path / "result.png"])
+    page.execute_script(
+        "window.sent = 0; const fetched = window.fetch;"
+        "window.fetch = (...words) => { if (words[1]?.method === 'POST') window.sent += 1; return fetched(...words); };"
+    )
+    enlarge(page)
+    assert states(page) == [
+        "1200 × 900 pixels are more than the 1 megapixels this server takes.",
+        "2400 × 2000 pixels are more than the 4 megapixels this server makes.",
+    ]
+    assert page.execute_script("return window.sent") == 0
 
 
 def test_warnings_are_shown_with_their_result(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`finescale data`: public data sets, drawn pictures, and pictures packed to train on."""
 
 import argparse
-import os
 
 from finescale.cli.arguments import named
 
@@ -16,10 +15,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "--licence", default="", metavar="TEXT", help="of the pictures; told in weights trained on them"
     )
-    prepare.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    prepare.add_argument("--workers", type=int, help="processes (default: one per core)")
     prepare.add_argument("--overwrite", action="store_true", help="replace a store that is there")
     get = what.add_parser("get", help="download public data sets from their homes")
-    get.add_argument("names", nargs="*", metavar="NAME", help="such as DIV2K or Set5; none: list them")
+    get.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="such as DIV2K or Set5, or a classifier such as vgg19 (into the cache); none: list the sets",
+    )
     get.add_argument(
         "-o", "--out", type=named, metavar="DIR", help="folder for the sets (default: the user's data folder)"
     )
@@ -35,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """Prepares, draws or gets."""
     if args.what == "prepare":
         from finescale.data.screen import prepare
+        from finescale.inference.machine import cores
 
-        return prepare(args.folders, args.out, args.scales, args.licence, args.workers, args.overwrite)
+        workers = cores() if args.workers is None else args.workers
+        return prepare(args.folders, args.out, args.scales, args.licence, workers, args.overwrite)
     if args.what == "draw":
         from finescale.data.screen import draw
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from finescale.cache import xdg
-from finescale.data.store import find_pictures
 from finescale.errors import FinescaleError
 from finescale.fetch import Report, alone, fetch
 from finescale.images.files import read
+from finescale.images.folders import find_pictures
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Source:
     content: str | None = None
 
 
-def sources(file: Path | None = None) -> Mapping[str, Source]:
+def sources() -> Mapping[str, Source]:
     """Every known set by name."""
-    text = (file or Path(__file__).with_name("sources.toml")).read_text(encoding="utf-8")
+    text = Path(__file__).with_name("sources.toml").read_text(encoding="utf-8")
     return {name: Source(name=name, **values) for name, values in tomllib.loads(text).items()}
 
 
@@ -57,7 +57,7 @@ def datasets_folder() -> Path:
     return xdg("XDG_DATA_HOME", ".local/share") / "finescale" / "datasets"
 
 
-def get(source: Source, folder: Path, *, progress: Report | None = None, attempts: int = 5, pause: float = 2.0) -> Path:
+def get(source: Source, folder: Path, *, progress: Report | None = None) -> Path:
     """Downloads and unpacks a set into `folder`/NAME; one that is there already is left alone.
 
     Sets that share an archive share its download.
@@ -66,8 +66,6 @@ def get(source: Source, folder: Path, *, progress: Report | None = None, attempt
         source: the set.
         folder: of all sets.
         progress: is told the bytes that are there.
-        attempts: connections that may break off without any progress in between.
-        pause: seconds before the second attempt; doubled each time.
 
     Returns:
         The folder of the pictures.
@@ -86,8 +84,7 @@ def get(source: Source, folder: Path, *, progress: Report | None = None, attempt
             if target.is_dir():  # another process has brought it meanwhile
                 return target
             if not archive.exists():
-                fetch(source.address, archive, size=source.size, sha256=source.sha256, progress=progress,
-                      attempts=attempts, pause=pause)  # fmt: skip
+                fetch(source.address, archive, size=source.size, sha256=source.sha256, progress=progress)
             _unpack(archive, source, target)
             if not any(other.address == source.address and other.name != source.name for other in sources().values()):
                 archive.unlink()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finescale.data import download, store
 from finescale.errors import UsageError, install, nearest
+from finescale.images.folders import find_pictures
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,7 +30,7 @@ def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, worke
         raise UsageError(f"--scales {scales}: should be such as 2,3,4") from error
     if workers < 1:
         raise UsageError(f"--workers {workers}: should be 1 or more")
-    pictures = store.find_pictures(folders)
+    pictures = find_pictures(folders)
     started, left_out = time.monotonic(), 0
     packing = store.prepare(pictures, out, wanted, workers=workers, licence=licence, overwrite=overwrite)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
@@ -73,7 +74,7 @@ def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
 
 
 def get(names: Sequence[str], out: Path | None) -> int:
-    """Downloads sets by name, or lists them.
+    """Downloads sets and classifiers (encoders and perceptual losses start from them) by name, or lists the sets.
 
     Raises:
         UsageError: an unknown name.
@@ -88,14 +89,19 @@ def get(names: Sequence[str], out: Path | None) -> int:
             size = f"{source.size / 2**20:,.0f} MiB" if source.size else "size unknown"
             print(f"{source.name:14} {source.pictures:5} pictures  {size:>14}  {source.about}")
         return 0
-    wanted: list[download.Source] = []
+    wanted, classifiers = list[download.Source](), list[str]()
     for name in names:
         # "DIV2K" means both of its parts
         matches = [
             s for key, s in sources.items() if key.lower() == name.lower() or key.lower().startswith(f"{name.lower()}_")
         ]
         if not matches:
-            raise UsageError(f"there is no data set '{name}'{nearest(name, sources)} (known: {', '.join(sources)})")
+            from finescale.backbones.catalogue import BACKBONES  # imports torch
+
+            if name not in BACKBONES:
+                known = [*sources, *BACKBONES]
+                raise UsageError(f"there is no data set '{name}'{nearest(name, known)} (known: {', '.join(known)})")
+            classifiers.append(name)
         wanted += matches
     folder = out or download.datasets_folder()
     columns = (
@@ -112,6 +118,10 @@ def get(names: Sequence[str], out: Path | None) -> int:
         print(f"{place}: {source.about}")
         for remark in download.remarks(source, place):
             print(f"finescale: {remark}", file=sys.stderr)
+    for name in classifiers:
+        from finescale.backbones.catalogue import find
+
+        print(f"{find(name, download=True)}: the published weights of {name}")
     return 0
 
 

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError, is_out_of_memory, system_reason
-from finescale.images.files import below, read
+from finescale.images.files import read
 from finescale.images.picture import on_white
 from finescale.images.resize import resize
 
@@ -121,34 +121,6 @@ class Packed:
 
     name: str
     problem: str | None = None
-
-
-def find_pictures(folders: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Names and paths of all picture files in folders and their subfolders, sorted; a file stands for itself.
-
-    Raises:
-        UsageError: there is no such folder, or nothing in it.
-        FinescaleError: it may not be listed.
-    """
-    found: dict[str, Path] = {}
-    seen: set[str] = set()  # folders may lie in one another
-    for folder in folders:
-        if folder.is_file():
-            inside = [folder]
-        elif folder.is_dir():
-            inside = below(folder)
-        else:
-            raise UsageError(f"{folder}: there is no such folder")
-        for path in inside:
-            real = os.path.realpath(path)  # `resolve` fails at a link to itself
-            if real in seen:
-                continue
-            seen.add(real)
-            name = path.name if path == folder else path.relative_to(folder).as_posix()
-            found[name if name not in found else path.as_posix()] = path
-    if not found:
-        raise UsageError(f"{', '.join(map(str, folders))}: holds no pictures")
-    return list(found.items())
 
 
 def prepare(

@@ -13,14 +13,16 @@ from typing import BinaryIO
 
 HEADER = b"Exif\0\0"
 ORIENTATION, WIDTH, HEIGHT, EXIF_IFD, GPS_IFD = 0x0112, 0xA002, 0xA003, 34665, 34853
+_WIDTH, _HEIGHT, _ACROSS, _DOWN = 0x0100, 0x0101, 0x011A, 0x011B  # of the main directory: the size, the resolution
 # Tags that describe the pixels of one TIFF file or point into it, the place of its pixels on earth (GeoTIFF), and other
-# blocks of metadata (XMP, IPTC, Photoshop's), which say the size again; everything else is about the picture.
+# blocks of metadata (XMP, IPTC, Photoshop's, ImageJ's), which say the size again; everything else is about the picture.
 LAYOUT = (
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, ORIENTATION, 277, 278, 279, 280, 281, 282, 283, 284}
     | {288, 289, 290, 291, 292, 293, 296, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 333, 334, 336}
     | {338, 339, 340, 341, 342, 347, 512, 513, 514, 529, 530, 531, 532, 34675, 37724, EXIF_IFD, GPS_IFD}
-    | {33550, 33922, 34264, 34735, 34736, 34737, 700, 33723, 34377}
+    | {33550, 33922, 34264, 34735, 34736, 34737, 700, 33723, 34377, 50838, 50839}
 )
+_DESCRIPTION = 270
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 _LARGEST = 1 << 24  # bytes of values in one directory: entries may all point to the same place
@@ -107,8 +109,15 @@ def read_tags(file: BinaryIO) -> Tags:
             return {}
 
     kept = {tag: entry for tag, entry in main.items() if tag not in LAYOUT}
+    if _DESCRIPTION in kept and _of_microscopes(kept[_DESCRIPTION][2]):
+        del kept[_DESCRIPTION]
     exif = {tag: entry for tag, entry in sub(EXIF_IFD).items() if tag != _INTEROPERABILITY}
     return Tags(order, kept, exif, sub(GPS_IFD))
+
+
+def _of_microscopes(description: bytes) -> bool:
+    """Whether it says sizes and units of the pixels, as ImageJ, OME-TIFF and tifffile write them in this place."""
+    return description.startswith((b"ImageJ=", b'{"shape":')) or b"<OME" in description
 
 
 def directories(tags: Tags, start: int, big: bool = False) -> bytes:
@@ -157,28 +166,36 @@ def from_tags(tags: Tags) -> bytes | None:
 def upright(block: bytes, size: tuple[int, int] | None = None) -> bytes | None:
     """An EXIF block of a picture stored upright: orientation 1, no thumbnail, and the size (width, height) if given.
 
-    Other bytes stay as they are. The block may come with or without its header; the result has it. None where the
-    block cannot be understood: better no EXIF than a picture that is turned twice.
+    The two resolutions change places where width and height do. Other bytes stay as they are. The block may come with
+    or without its header; the result has it. None where the block cannot be understood: better no EXIF than a picture
+    that is turned twice.
     """
     data = bytearray(block.removeprefix(HEADER))
     new = {ORIENTATION: 1}
     if size is not None:
-        new |= {WIDTH: size[0], HEIGHT: size[1]}
+        new |= {WIDTH: size[0], HEIGHT: size[1], _WIDTH: size[0], _HEIGHT: size[1]}
     try:
         order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
 
         def patch(start: int, main: bool) -> int:
             """Sets the known tags of one directory, and of the Exif IFD that `main` names; where its entries end."""
             exif = None
+            turned, resolution = False, dict[int, int]()
             (count,) = struct.unpack_from(order + "H", data, start)
             for place in range(start + 2, start + 2 + 12 * count, 12):
                 tag, kind = struct.unpack_from(order + "HH", data, place)
                 if tag == EXIF_IFD:
                     (exif,) = struct.unpack_from(order + "I", data, place + 8)
-                elif tag in new and kind == 3 and new[tag] < 1 << 16:
+                elif tag in (_ACROSS, _DOWN):
+                    resolution[tag] = place + 2
+                turned |= tag == ORIENTATION and struct.unpack_from(order + "H", data, place + 8)[0] in (5, 6, 7, 8)
+                if tag in new and kind == 3 and new[tag] < 1 << 16:
                     struct.pack_into(order + "IHH", data, place + 4, 1, new[tag], 0)
                 elif tag in new:
                     struct.pack_into(order + "HII", data, place + 2, 4, 1, new[tag])
+            if turned and len(resolution) == 2:
+                one, two = (slice(place, place + 10) for place in resolution.values())
+                data[one], data[two] = data[two], data[one]
             if main and exif is not None:
                 patch(exif, False)
             return start + 2 + 12 * count

@@ -9,10 +9,7 @@ import io
 import logging
 import os
 import stat
-import sys
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -24,7 +21,7 @@ import pyvips
 
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, ShortOfMemoryError, UsageError, is_out_of_memory, nearest, system_reason
-from finescale.images import colours, forks, tiff
+from finescale.images import colours, forks, jpeg, tiff
 from finescale.images import exif as exif_blocks
 from finescale.images.decoders import HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
 from finescale.images.encoders import ENCODERS, Layout
@@ -32,6 +29,7 @@ from finescale.images.picture import (
     ERRORS,
     Picture,
     Samples,
+    changes_colours,
     cmyk_to_srgb,
     damaged,
     fitting,
@@ -64,6 +62,7 @@ FORMATS = {
 LOSSLESS = ("png", "tiff", "bmp")
 HEIC_NAMES = {".heic": "heic", ".heif": "heic", ".hif": "heic"}
 READABLE = FORMATS | {
+    ".apng": "png",
     ".gif": "gif",
     ".mpo": "jpeg",
     ".avifs": "avif",
@@ -75,20 +74,13 @@ READABLE = FORMATS | {
 READABLE |= HEIC_NAMES if HEIC else {}
 """Extension -> format of pictures that can be read, for looking through folders; `read` itself goes by the content."""
 
-# fmt: off
-NOT_READ = (HEIC_NAMES.keys() - READABLE.keys()) | {
-    ".jxl", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr", ".pcx", ".ico", ".jxr", ".svg", ".pdf",
-    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw",  # camera RAW
-}
-# fmt: on
-"""Extensions of pictures that cannot be read: whoever names a folder that holds some is told that they are left out."""
-
 MAX_PIXELS = 500_000_000
 """Largest picture that is read as a whole unless told otherwise; larger ones go by strips (`images.strips`)."""
 
 _UNKNOWN_FORMAT = "not a picture in a format that is read here"
 _LOADERS = {"png": "png", "jpeg": "jpeg", "webp": "webp", "tiff": "tiff", "heif": "avif", "gif": "gif"}
 LARGEST_SIDE = {"jpeg": 65500, "webp": 16383, "avif": 16384}  # pixels per side
+_BMP_HEAD = 54 + 1024  # bytes at most, with a palette of greys
 _COLOUR_ONLY = ("webp", "avif")  # these store grey as RGB
 _QUALITY = {"jpeg": 95, "webp": 90, "avif": 90}
 
@@ -125,6 +117,7 @@ class Opened:
         self.name = name_of(file)
         self.image: Any = None
         self._colours: bytes | None = None
+        self._left_out = 0  # channels
         self.decoder: Decoder | None = None
         try:
             self.data, head = _contents(file)
@@ -136,7 +129,7 @@ class Opened:
             if is_heic(head):
                 self.decoder = self._decoder(with_libheif)
             else:
-                self._open(access)
+                self._open(access, head)
         except _ERRORS as error:
             said = _said(error)
             if head[:2] == b"BM" or head[:1] == b"P" or head[4:8] == b"ftyp":
@@ -161,21 +154,26 @@ class Opened:
         if not self.format:
             raise self.error(_UNKNOWN_FORMAT)
         self.frames = max(self.field("n-pages", 1), int(b"acTL" in head.split(b"IDAT")[0]) + 1)
+        if self.format == "jpeg":
+            with suppress(OSError), self._bytes() as opened:
+                self.frames = jpeg.views(opened, named=self.name.lower().endswith(".mpo"))
 
-    def _open(self, access: str) -> None:
+    def _open(self, access: str, head: bytes) -> None:
         """With libvips."""
         if isinstance(self.data, bytes):
             source = pyvips.Source.new_from_memory(self.data)
         else:
             source = pyvips.Source.new_from_file(os.fsencode(self.data))
         # "error" also stops at files that end too early, which libvips would fill with grey
-        self.image = pyvips.Image.new_from_source(source, "", access=access, fail_on="error", revalidate=True)
-        if self.image.interpretation in ("lab", "labs", "xyz", "yxy", "lch"):
-            self.image = self.image.colourspace("srgb")
-        elif self.field("vips-loader", "").startswith("tiff"):
+        options = {"access": access, "fail_on": "error", "revalidate": True}
+        if head[:3] == b"\xff\xd8\xff":  # libvips would open Ultra HDR as such, and this is about the picture in it
+            self.image = pyvips.Image.jpegload_source(source, **options)
+        else:
+            self.image = pyvips.Image.new_from_source(source, "", **options)
+        if self.field("vips-loader", "").startswith("tiff"):
             try:
                 with self._bytes() as file:
-                    self.image = tiff.colours(self.image, file)
+                    self.image, self._left_out = tiff.colours(self.image, file)
             except FinescaleError as error:
                 raise self.error(str(error)) from error
         # opening a TIFF can leave remarks behind, which would be told of the next picture that is damaged
@@ -221,13 +219,16 @@ class Opened:
         return Info(*(size[::-1] if self.orientation >= 5 else size), self.format, channels, bits, self.frames)
 
     def check(self, max_pixels: int | None) -> None:
-        """Refuses pictures of too many pixels, and says that only the first frame of several is read."""
+        """Refuses pictures of too many pixels, and warns of what is not read: further frames, unnamed channels."""
         width, height = self.info[:2]
         if max_pixels is not None and width * height > max_pixels:
             raise self.error(f"holds {width} x {height} pixels, more than the limit of {max_pixels}")
         if self.frames > 1:
             which = "main one" if self.format == "heic" else "first"
             warn(f"{self.name}: has several frames or pages; only the {which} is read")
+        if self._left_out:
+            what = "a channel" if self._left_out == 1 else f"{self._left_out} channels"
+            warn(f"{self.name}: {what} not called transparency (infrared, a saved selection, ...) left out")
 
     def metadata(self) -> dict[str, Any]:
         """icc, exif, resolution and colours, for a Picture or a Layout."""
@@ -250,6 +251,8 @@ class Opened:
             told, said = colours.of_png(chunks), chunks.get(colours.RESOLUTION, b"")[-1:] == b"\1"  # 0: no unit
         elif self.format == "jpeg":
             said = any(self.field(name, None) for name in ("resolution-unit", "exif-ifd0-XResolution"))
+        if self.orientation >= 5:
+            scale = scale[::-1]
         icc = None if self.cmyk else self.field("icc-profile-data", None)
         return {
             "icc": icc,
@@ -329,7 +332,8 @@ def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
     8-bit and 16-bit samples are kept (10 and 12 bits become 16; 1-bit, palettes and 16-bit colour of PPM 8), floats of
     16 and 32 bits in [0, 1] become 16 bit. Integers of 32 bits and signed ones of 8 are refused in files, whose white
     they leave open. CMYK, through its profile, and Lab become sRGB, YCbCr becomes RGB. The EXIF orientation is
-    applied. Of several frames or pages the first is read (of HEIC the main one), with a warning in the log "finescale".
+    applied. Of several frames or pages the first is read (of HEIC the main one), and of a TIFF no channels beside the
+    colours that it does not call transparency, both with a warning in the log "finescale".
 
     Args:
         file: a path, the bytes of a file, or a file opened for reading bytes.
@@ -351,102 +355,6 @@ def probe(file: File) -> Info:
         FinescaleError: it cannot be read, or is no picture of a known format.
     """
     return Opened(file).info
-
-
-def below(folder: Path) -> list[Path]:
-    """Files named as pictures in a folder and all below it, sorted.
-
-    Hidden files and folders, pipes and devices are left out. Links to folders elsewhere are too, with a warning in the
-    log "finescale": they could lead in circles, or to what nobody meant.
-
-    What cannot be opened is among them, so that it fails with its own reason when it is read and is not passed over in
-    silence: links to nothing, and subfolders that may not be listed.
-
-    Raises:
-        FinescaleError: the folder itself may not be listed.
-    """
-    closed: list[Path] = []
-    linked: list[Path] = []
-
-    def refused(error: OSError) -> None:
-        if Path(error.filename) == folder:
-            raise FinescaleError(f"{folder}: cannot be listed ({system_reason(error)})") from error
-        closed.append(Path(error.filename))
-
-    wanted = [path for path in _walk(folder, refused, linked) if path.suffix.lower() in READABLE]
-    if linked:
-        more = len(linked) - 1
-        which = f"{min(linked)} and {more} more" if more else str(min(linked))
-        what = "links to other places; name them" if more else "a link to another place; name it"
-        warn(f"{which} left out: {what} to include what lies there")
-    # Path's own ask the system in a way that raises inside a folder that may be listed and not entered
-    kept = [path for path in wanted if os.path.isfile(path) or not os.path.exists(path)]  # noqa: PTH110, PTH113
-    return sorted(kept + closed)
-
-
-def passed_over(folder: Path) -> list[Path]:
-    """Pictures in a folder and all below it that `below` leaves out because of their kind, such as HEIC."""
-    return sorted(path for path in _walk(folder) if path.suffix.lower() in NOT_READ)
-
-
-def _walk(
-    folder: Path, refused: Callable[[OSError], object] | None = None, linked: list[Path] | None = None
-) -> Iterator[Path]:
-    """Files in a folder and all below it, but for hidden ones and those in hidden folders.
-
-    Args:
-        folder: where to look.
-        refused: told of folders that may not be listed.
-        linked: takes the links to folders that are not entered, but for those that lead to where the walk comes by.
-    """
-    here = os.path.realpath(folder)
-    for inner, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if not _is_hidden(Path(inner, name))]
-        if linked is not None:
-            links = (Path(inner, name) for name in folders if Path(inner, name).is_symlink())
-            linked += [link for link in links if not Path(os.path.realpath(link)).is_relative_to(here)]
-        yield from (path for name in names if not _is_hidden(path := Path(inner, name)))
-
-
-def _is_hidden(path: Path) -> bool:
-    """By a dot before its name, or as Windows and macOS hide their own: recycle bins, AppData, ~/Library."""
-    if path.name.startswith("."):
-        return True
-    if sys.platform != "linux":
-        with suppress(OSError):
-            found = path.lstat()
-            windows, mac = getattr(found, "st_file_attributes", 0), getattr(found, "st_flags", 0)
-            return bool(windows & stat.FILE_ATTRIBUTE_HIDDEN or mac & stat.UF_HIDDEN)
-    return False
-
-
-def apart(names: Mapping[Path, Sequence[Path]]) -> dict[Path, Path]:
-    """For every picture one of the names that its result may have: the first that leaves no two with one result.
-
-    Names that differ in capitals or in how accents are composed are one for macOS and Windows, and so they are here, on
-    every system, unless those of the pictures themselves differ in nothing else.
-
-    Raises:
-        UsageError: two have one even by their last names.
-    """
-    chosen = dict.fromkeys(names, 0)
-    while True:
-        found = {picture: names[picture][i] for picture, i in chosen.items()}
-        count = Counter(found.values())
-        alike = Counter(name for name, _ in {(_folded(name), _folded(picture)) for picture, name in found.items()})
-        meeting = [picture for picture, name in found.items() if count[name] > 1 or alike[_folded(name)] > 1]
-        others = [picture for picture in meeting if chosen[picture] + 1 < len(names[picture])]
-        if not others:
-            for name in (found[picture] for picture in meeting if count[found[picture]] > 1):
-                one, two = [picture for picture in meeting if found[picture] == name][:2]
-                raise UsageError(f"{two} and {one} would both become {name}")
-            return found
-        for picture in others:
-            chosen[picture] += 1
-
-
-def _folded(path: Path) -> str:
-    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 def format_of(path: str | os.PathLike[str], format: str | None = None) -> str:
@@ -511,9 +419,10 @@ def write(
     """Writes a picture: all of it, or nothing.
 
     PNG and TIFF keep 16 bits, AVIF 10 of them; the others get 8, rounded. JPEG and BMP cannot hold transparency: the
-    picture is laid on white. The log "finescale" has a warning of both, and of colours that are not sRGB's and have no
-    profile, which PNG alone can tell. Profile, EXIF and resolution go with it where the format has a place for them
-    (BMP: resolution only).
+    picture is laid on white. The log "finescale" has a warning of both, and of colours that will look different: those
+    that are not sRGB's and have no profile, which PNG alone can tell, and those with a profile that the format does
+    not take (BMP; WebP and AVIF that of a grey picture). Profile, EXIF and resolution go with it where the format has a
+    place for them (BMP: resolution only).
 
     Args:
         picture: what to write.
@@ -529,11 +438,10 @@ def write(
     """
     kind = format_of(path, format)
     check_quality(quality)
-    check_size(path, kind, picture.size)
+    check_size(path, kind, picture.size, picture.pixels.shape[2])
     exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
-    channels = 3 if kind in _COLOUR_ONLY else picture.pixels.shape[2]
-    picture = replace(picture, icc=fitting(picture.icc, channels), exif=exif)
     with new_file(path, overwrite=overwrite) as file:
+        picture = replace(picture, icc=_profile(picture, kind, os.fspath(path)), exif=exif)
         if kind != "png":
             tell_colours(picture, os.fspath(path))
         if kind in ENCODERS:
@@ -557,8 +465,14 @@ def write(
             file.write(_with_pillow(picture, kind, quality or _QUALITY.get(kind, 0), str(path)))
 
 
-def check_size(path: str | os.PathLike[str], kind: str, size: tuple[int, int]) -> None:
+def check_size(path: str | os.PathLike[str], kind: str, size: tuple[int, int], channels: int = 3) -> None:
     """Refuses a result (width, height) that a format cannot hold.
+
+    Args:
+        path: of the result.
+        kind: its format.
+        size: its width and height.
+        channels: of it.
 
     Raises:
         FinescaleError: it cannot.
@@ -568,6 +482,11 @@ def check_size(path: str | os.PathLike[str], kind: str, size: tuple[int, int]) -
         raise FinescaleError(
             f"{path}: {kind.upper()} holds at most {limit} pixels per side, not {max(size)} (PNG holds more)"
         )
+    row = size[0] * (1 if channels < 3 else 3)
+    if kind == "bmp" and _BMP_HEAD + (row + 3) // 4 * 4 * size[1] >= 1 << 32:
+        raise FinescaleError(
+            f"{path}: BMP holds at most 4 GiB, too few for {size[0]} x {size[1]} pixels (PNG holds more)"
+        )
 
 
 def tell_colours(what: Picture | Layout, name: str) -> None:
@@ -575,6 +494,17 @@ def tell_colours(what: Picture | Layout, name: str) -> None:
     if what.colours and not what.icc and not colours.is_srgb(what.colours):
         reason = "its colours are not those of sRGB, which without a profile only PNG can tell"
         warn(f"{name}: {reason}; they will look different")
+
+
+def _profile(picture: Picture, kind: str, name: str) -> bytes | None:
+    """The profile to be written; warns where the format does not take one that matters."""
+    own = picture.pixels.shape[2]
+    icc = fitting(picture.icc, own)
+    kept = None if kind == "bmp" else fitting(picture.icc, 3 if kind in _COLOUR_ONLY else own)
+    if icc and not kept and changes_colours(icc, own):
+        reason = "holds no colour profile" if kind == "bmp" else "stores grey as colour, without the profile of a grey"
+        warn(f"{name}: {kind.upper()} {reason}; its tones will look different")
+    return kept
 
 
 def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
@@ -598,7 +528,10 @@ def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
     elif kind == "webp":
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}
     buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
+    try:
+        image.save(buffer, format=kind, **options)
+    except ValueError as error:  # what the encoder of WebP cannot squeeze in
+        raise FinescaleError(f"{name}: cannot be written ({' '.join(str(error).split())})") from error
     return buffer.getvalue()
 
 

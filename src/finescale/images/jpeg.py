@@ -1,7 +1,13 @@
-"""How strongly a JPEG was compressed."""
+"""What a JPEG says of itself: how strongly it was compressed, and how many views it holds."""
 
+import io
 import os
+import struct
+from collections.abc import Iterator
 from functools import cache
+from typing import BinaryIO
+
+from finescale.images.exif import main_directory
 
 # quantisation tables for luma and chroma at quality 50 (ITU-T T.81, tables K.1 and K.2), which libjpeg scales
 _LUMA = (
@@ -22,6 +28,8 @@ _CHROMA = (
     *((99,) * 8,) * 4,
 )
 
+_SEVERAL, _ENTRIES = b"MPF\0", 0xB002
+
 STRONG = 85  # below this quality blocks and ringing show when a picture is enlarged, see docs/results/jpeg.md
 
 
@@ -38,6 +46,39 @@ def quality(path: str | os.PathLike[str]) -> int | None:
         return None
     total = sum(table)
     return min(range(1, 101), key=lambda q: abs(total - sum(tables(q)[0])))
+
+
+def views(file: BinaryIO, *, named: bool) -> int:
+    """How many views of a scene a file holds, one behind the other: stereo, panoramas (CIPA DC-007).
+
+    Small previews are no views, nor are the gain maps of phones, which are of no kind.
+
+    Args:
+        file: a JPEG.
+        named: whether its name says that it holds several (.mpo): then those of no kind are views, too.
+    """
+    for kind, data in _segments(file):
+        if kind == 0xE2 and data.startswith(_SEVERAL):
+            try:
+                order, _, tags = main_directory(io.BytesIO(data.removeprefix(_SEVERAL)))
+                entries = struct.iter_unpack(order + "I12x", tags[_ENTRIES][2])
+            except (ValueError, LookupError, struct.error):
+                return 1
+            kinds = [
+                attribute >> 16 & 0xFF for (attribute,) in entries
+            ]  # 0: none, 1: preview, 2: view, 3: the main one
+            return max(1, sum(kind in ((0, 2, 3) if named else (2, 3)) for kind in kinds))
+    return 1
+
+
+def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Markers and contents of what stands before the samples of a JPEG."""
+    file.seek(2)
+    while True:
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA) or head[2:] < b"\0\2":
+            return
+        yield head[1], file.read(int.from_bytes(head[2:]) - 2)
 
 
 @cache

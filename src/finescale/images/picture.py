@@ -141,16 +141,36 @@ def oriented(samples: Samples, orientation: int) -> Samples:
 
 def cmyk_to_srgb(samples: Samples, icc: bytes | None) -> Samples:
     """CMYK samples (H, W, 4) as sRGB (H, W, 3), through the profile, or through a typical print profile without one."""
+    return _to_srgb(samples, "cmyk", icc, input_profile="cmyk", depth=8 * samples.dtype.itemsize)
+
+
+def changes_colours(icc: bytes, channels: int) -> bool:
+    """Whether pictures of so many channels (1 or 3) look different without their profile, which is as sRGB."""
+    import pyvips
+
+    ramp = np.linspace(0, 255, 9, dtype=np.uint8)
+    every = np.stack(np.meshgrid(*[ramp] * channels), -1).reshape(1, -1, channels)
+    try:
+        seen = _to_srgb(every, "srgb" if channels == 3 else "b-w", icc)
+    except pyvips.Error:  # no reader would understand it
+        return False
+    return bool(np.abs(seen.astype(int) - every).max() > 3)
+
+
+def _to_srgb(samples: Samples, interpretation: str, icc: bytes | None, **how: Any) -> Samples:
+    """Samples (H, W, C) as sRGB (H, W, 3), by relative colorimetry."""
     import pyvips
 
     from finescale.images import forks
 
-    image = pyvips.Image.new_from_array(samples, interpretation="cmyk").copy()
+    image = pyvips.Image.new_from_array(samples, interpretation=interpretation).copy()
     if icc:
         image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
-    depth = 8 * samples.dtype.itemsize
-    how = {"embedded": True, "input_profile": "cmyk", "intent": "relative", "black_point_compensation": True}
-    return forks.samples(image.icc_transform("srgb", depth=depth, **how))
+    how |= {"embedded": True, "intent": "relative", "black_point_compensation": True}
+    try:
+        return forks.samples(image.icc_transform("srgb", **how))
+    finally:  # what is said of a damaged profile would be told of the next picture that is damaged
+        pyvips.vips_lib.vips_error_clear()
 
 
 def damaged(reason: object) -> str:
@@ -167,6 +187,7 @@ def from_pil(image: Image.Image) -> Picture:
     if 0 in image.size:
         raise FinescaleError("holds no pixels")
     try:
+        stored = image.getexif().get(exif_blocks.ORIENTATION, 1)
         image.load()  # some plugins turn the picture here, and forget the orientation
     except ERRORS as error:
         raise FinescaleError(damaged(error)) from error
@@ -187,6 +208,7 @@ def from_pil(image: Image.Image) -> Picture:
     exif = exif_blocks.upright(image.info.get("exif") or block.tobytes()) if len(block) else None
     dpi = image.info.get("dpi")
     resolution = (round(float(dpi[0]), 2), round(float(dpi[1]), 2)) if dpi and min(dpi) > 0 else None
+    resolution = resolution[::-1] if resolution and stored in (5, 6, 7, 8) else resolution
     icc = fitting(icc, pixels.shape[2])  # Pillow's conversions leave the profile of the picture before in place
     return Picture(pixels, alpha, icc, exif, image.format.lower() if image.format else None, resolution)
 

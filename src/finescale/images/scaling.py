@@ -16,8 +16,6 @@ from finescale.images.files import (
     FORMATS,
     LOSSLESS,
     MAX_PIXELS,
-    apart,
-    below,
     check_name,
     check_quality,
     check_size,
@@ -25,6 +23,7 @@ from finescale.images.files import (
     read,
     write,
 )
+from finescale.images.folders import apart, below
 from finescale.images.picture import Picture, mod_crop
 from finescale.images.resize import Piece, Resizing
 from finescale.images.sizes import Size, target_size

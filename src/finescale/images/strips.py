@@ -20,7 +20,7 @@ from finescale.errors import FinescaleError, ShortOfMemoryError, TakenError, Usa
 from finescale.images import exif as exif_blocks
 from finescale.images import forks
 from finescale.images.encoders import ENCODERS, Block, Encoder, Layout
-from finescale.images.files import Opened, format_of, tell_colours
+from finescale.images.files import MAX_PIXELS, Opened, format_of, tell_colours, warn
 from finescale.images.picture import Samples, fitting
 
 _WINDOWS = sys.platform == "win32"
@@ -30,7 +30,8 @@ class StripReader:
     """A picture that is read once, from top to bottom, as `files.read` would give it.
 
     PNG (not interlaced), JPEG (not progressive) and TIFF need memory for the strips only. What must be turned upright
-    is unpacked to a temporary file on disk first; other formats are held in memory.
+    is unpacked to a temporary file on disk first; other formats are held in memory, of BMP, PPM and HEIC up to
+    `files.MAX_PIXELS`.
 
     Args:
         path: the file.
@@ -47,7 +48,7 @@ class StripReader:
         opened = Opened(path)
         if opened.orientation > 1:
             opened = Opened(path, access="random")
-        opened.check(None)
+        opened.check(None if opened.decoder is None else MAX_PIXELS)  # decoders hold all of it
         self._opened = opened
         self.format = opened.format
         self._region: Any = None
@@ -96,9 +97,10 @@ class StripWriter:
     ...         out.write(y, strip(y, y + 192))
 
     Without `resume`, a failed block leaves nothing behind. With it, the finished rows stay next to the target (hidden,
-    `.NAME.part` and `.NAME.part.journal`), also when the process is killed; the next writer of the same target with
-    the same layout and key starts at `rows`. Nothing stays where there is not one finished row, or where the block
-    ends with a FinescaleError that is not of the writing: a damaged input stays damaged.
+    `.NAME.part` and `.NAME.part.journal`), also when the process is killed; otherwise a warning tells of them. The next
+    writer of the same target with the same layout and key starts at `rows`. Nothing stays where there is not one
+    finished row, or where the block ends with a FinescaleError that is not of the writing: a damaged input stays
+    damaged.
 
     Args:
         path: the file; its folder must exist.
@@ -279,6 +281,8 @@ class StripWriter:
                 self._journal_path.unlink(missing_ok=True)
                 self._part.unlink(missing_ok=True)
             self._close()
+            if keep:
+                warn(f"{self.path}: its finished rows are kept in {self._part}; the same command goes on from there")
 
     def _close(self) -> None:
         with suppress(OSError):  # what has to be on disk was flushed before

@@ -2,8 +2,10 @@
 
 import glob
 import json
+import logging
 import os
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finescale.errors import UsageError, install, system_reason
+from finescale.errors import FinescaleWarning, UsageError, install, system_reason
 from finescale.images import files
+from finescale.images.folders import apart, below, passed_over
 from finescale.inference.advice import Advice
 from finescale.inference.flow import Flow, Job
 from finescale.inference.size import RESULT, Target
@@ -51,15 +54,15 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
 
     Raises:
         UsageError: something does not exist, or nothing was found in it.
-        FinescaleError: a folder that was named may not be listed; for what lies below it see `files.below`.
+        FinescaleError: a folder that was named may not be listed; see also `below`.
     """
     found: dict[str, tuple[Path, Path]] = {}  # by folder and name, so that nothing is done twice
     for text in pictures:
         named, folders = _named(text)
         chosen = [(path, Path(path.name)) for path in named]
-        chosen += [(path, path.relative_to(folder)) for folder in folders for path in files.below(folder)]
+        chosen += [(path, path.relative_to(folder)) for folder in folders for path in below(folder)]
         if not chosen and folders:
-            over = [path for folder in folders for path in files.passed_over(folder)]
+            over = [path for folder in folders for path in passed_over(folder)]
             where = "this folder" if len(folders) == 1 else "these folders"
             raise UsageError(f"{text}: there are no pictures in {where}{_but(over)}")
         if not chosen and text and Path(text).exists():
@@ -113,7 +116,7 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
     earlier = set() if single else _results(found)
     found = [pair for pair in found if pair not in earlier]
     names = {pair[0]: [target_of(*pair, name) for name in (pair[0].stem, pair[0].name)] for pair in found}
-    targets = files.apart(names)
+    targets = apart(names)
     made = {_real(target) for target in targets.values()}
     left = sum(_real(source) not in made for source, _ in earlier)
     return [Job(source, target) for source, target in targets.items() if _real(source) not in made], left
@@ -175,8 +178,8 @@ def _extension(source: Path, format: str | None) -> str:
 def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = False, as_json: bool = False) -> int:
     """Enlarges picture files, with a progress bar on a terminal; see `Flow`.
 
-    What was made is said on standard output, in words or as JSON (also of what was made until Ctrl-C), everything else
-    on standard error.
+    What was made is said on standard output, in words or as JSON (then also where it was ended early), all else on
+    standard error.
 
     Pictures whose result exists are skipped with a note in folders and patterns (so an interrupted job goes on
     where it stopped); for a single file that is an error, unless `options.skip`.
@@ -204,22 +207,19 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         advise=options.network is None and not quiet,  # whoever names a network has chosen
     )
     try:
-        with _bar(len(todo), quiet) as bar:
+        with _silent(quiet), _bar(len(todo), quiet) as bar:
             flow.run(todo, bar)
-    except KeyboardInterrupt:
+    finally:  # also by Ctrl-C, or where the system ends it
         if as_json:
             print(json.dumps(_report(flow), indent=1), flush=True)
-        raise
     for error in flow.failures.values():
         if alone and isinstance(error, UsageError):
             raise error
-    if as_json:
-        print(json.dumps(_report(flow), indent=1))
-    elif flow.written and not quiet:
+    if flow.written and not quiet and not as_json:
         print(_written(flow.written))
     if not quiet:
         folders = [folder for text in pictures for folder in _named(text)[1]]
-        over = {path.absolute() for folder in folders for path in files.passed_over(folder)}
+        over = {path.absolute() for folder in folders for path in passed_over(folder)}
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
         for remark in (*_remarks(flow, len(todo), left), *_advice(flow)):
@@ -305,6 +305,21 @@ def _naming(job: Job, error: Exception) -> str:
         return f"{job.source}: {system_reason(error)}"
     text = str(error)
     return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
+
+
+@contextmanager
+def _silent(quiet: bool) -> Iterator[None]:
+    """Keeps back remarks on pictures and networks, but not errors."""
+    log = logging.getLogger("finescale")
+    before = log.level
+    with warnings.catch_warnings():
+        if quiet:
+            log.setLevel(logging.ERROR)
+            warnings.simplefilter("ignore", FinescaleWarning)
+        try:
+            yield
+        finally:
+            log.setLevel(before)
 
 
 @contextmanager

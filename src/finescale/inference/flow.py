@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finescale.atomic import check_free, check_target, writing
+from finescale.atomic import check_folder, check_free, check_target, place, writing
 from finescale.errors import FinescaleError, TakenError, UsageError, is_out_of_memory
 from finescale.images import files
 from finescale.images.encoders import ENCODERS
@@ -151,9 +151,10 @@ class Flow:
         info = files.probe(job.source)
         small = info.width, info.height
         size = self.target.size(*small)
-        files.check_size(job.target, kind, size)
+        files.check_size(job.target, kind, size, info.channels)
         with writing(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
+        check_folder(place(job.target, self.overwrite).parent)
         large = size[0] * size[1] > strips.FROM_PIXELS and kind in ENCODERS
         picture = None if large else files.read(job.source)
         if self.advise and (better := advice(job.source, picture)):

@@ -382,8 +382,8 @@ def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
         with open(incoming, "xb") as file:
             shutil.copyfileobj(upload.file, file)
         found = _probe(incoming)
-        if found is None:
-            raise HTTPException(415, f"{name}: this is not a picture that can be read.")
+        if isinstance(found, str):
+            raise HTTPException(415, f"{found.replace(str(incoming), name)}.")
         if found.width * found.height > jobs.limits.pixels:
             raise HTTPException(
                 413,
@@ -397,12 +397,12 @@ def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
         incoming.unlink(missing_ok=True)
 
 
-def _probe(file: Path) -> Info | None:
-    """What the header says, None for no picture: an error would keep the file open, which Windows does not remove."""
+def _probe(file: Path) -> Info | str:
+    """What the header says, or why there is none: an error would keep the file open, which Windows does not remove."""
     try:
         return files.probe(file)
-    except FinescaleError:
-        return None
+    except FinescaleError as error:
+        return str(error)
 
 
 def _order(

@@ -21,6 +21,8 @@ from finescale.errors import FinescaleError
 from finescale.images import files
 from finescale.inference.tiling import Cancelled
 
+_PATIENCE = 20.0  # seconds that a server waits at its end for the job at work
+
 
 class State(StrEnum):
     """Where a job stands; the last three are final."""
@@ -233,7 +235,7 @@ class Jobs:
             self._forget(job)
             return True
 
-    def close(self, patience: float = 20.0) -> None:
+    def close(self) -> None:
         """Stops the worker at its next progress report and removes every file; once."""
         self.closing = True
         if self._closed:
@@ -243,7 +245,7 @@ class Jobs:
             for job in list(self._jobs.values()):
                 self._forget(job)
             self._changed.notify_all()
-        self._thread.join(patience)
+        self._thread.join(_PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _count(self, state: State) -> int:

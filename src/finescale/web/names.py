@@ -6,7 +6,7 @@ from urllib.parse import quote
 _FORBIDDEN = set('<>:"/\\|?*%;')
 
 
-def safe_name(name: str | None, default: str = "picture") -> str:
+def safe_name(name: str | None) -> str:
     """The last part of a name, without folders, control and direction characters or leading dots; at most 120 long."""
     last = (name or "").replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(
@@ -18,7 +18,7 @@ def safe_name(name: str | None, default: str = "picture") -> str:
     stem, dot, suffix = kept.rpartition(".")
     if len(kept) > 120:
         kept = f"{stem[:110]}{dot}{suffix[:9]}" if dot else kept[:120]
-    return kept or default
+    return kept or "picture"
 
 
 def content_disposition(name: str) -> str:

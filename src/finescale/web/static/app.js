@@ -319,11 +319,21 @@ async function sendQueued() {
   }
 }
 
+// What the server would say of a picture's size, before it is sent; nothing where the browser does not know the size.
+function checkSize({ name, width, height, wanted }) {
+  if (!width || !limits) return;
+  const large = (w, h, most, what) => `${name}: ${size(w, h)} pixels are more than the ${most / 1e6} megapixels this server ${what}.`;
+  if (width * height > limits.pixels) throw new Error(large(width, height, limits.pixels, "takes"));
+  const [w, h] = [width, height].map((side) => Math.round(side * wanted.scale)); // NaN where a size is named
+  if (w * h > limits.result_pixels) throw new Error(large(w, h, limits.result_pixels, "makes"));
+}
+
 async function enlarge(item) {
   item.abort = new AbortController();
   Object.assign(item, { state: "sending", held: "" });
   draw(item);
   try {
+    checkSize(item);
     item.job = await api.submit(item.file, item.wanted, item.abort.signal, (what) => {
       item.held = what;
       draw(item);
