@@ -10,7 +10,7 @@ from torch import Tensor
 from finescale.backbones import catalogue
 from finescale.backbones.resnest import SplitAttention
 from finescale.backbones.resnet import ResNet, ResNetEncoder
-from finescale.backbones.vgg import VGG, PictureVGG
+from finescale.backbones.vgg import VGG, Depth, PictureVGG
 from finescale.errors import FinescaleError, UsageError
 from finescale.layers.statistics import StatisticsLayer
 
@@ -125,11 +125,42 @@ def test_a_resnest_bottleneck_pools_after_its_attention() -> None:
         torch.testing.assert_close(block(x), torch.relu(y + shortcut), atol=1e-5, rtol=1e-5)
 
 
+def test_maps_of_a_resnet_are_stem_and_layers_without_the_max_pool() -> None:
+    torch.manual_seed(0)
+    network = catalogue.build("resnet18", classifier=False).eval()
+    assert isinstance(network, ResNet)
+    x = torch.randn(1, 3, 32, 48)
+    part = network.get_submodule
+    with torch.no_grad():
+        expected = [torch.relu(part("bn1")(part("conv1")(x)))]
+        for number in (1, 2, 3, 4):
+            expected.append(part(f"layer{number}")(expected[-1]))
+        torch.testing.assert_close(network.maps(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("depth", "indices"),
+    [
+        (16, {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29}),
+        (19, {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu3_4": 17, "relu4_3": 24, "relu4_4": 26, "relu5_4": 35}),
+    ],
+)
+def test_vgg_names_are_of_the_published_layers(depth: Depth, indices: dict[str, int]) -> None:
+    with torch.device("meta"):
+        vgg = VGG(depth, classifier=False)
+    assert {name: vgg.names[name] for name in indices} == indices
+    assert len(vgg.names) == depth - 3  # convolutions
+    assert all(isinstance(vgg.features[index], torch.nn.ReLU) for index in vgg.names.values())
+
+
 def test_vgg_maps_by_name() -> None:
     torch.manual_seed(0)
     vgg = PictureVGG(VGG(16, classifier=False))
     x = torch.rand(1, 3, 32, 32)
     maps = vgg.maps(x, ["relu1_2", "relu2_2", "relu3_3", "relu4_3"])
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    layers, normal = vgg.network.features, (x - mean) / deviation
+    torch.testing.assert_close(maps, [layers[: index + 1](normal) for index in (3, 8, 15, 22)])
     assert [(m.shape[1], m.shape[2]) for m in maps] == [(64, 32), (128, 16), (256, 8), (512, 4)]
     assert all(m.detach().min() >= 0 for m in maps)
     with pytest.raises(UsageError, match="relu3_4'; did you mean"):

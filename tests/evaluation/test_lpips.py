@@ -62,6 +62,21 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path, monkeypatch: pyte
         lpips.find("sqeeze")
 
 
+@pytest.mark.parametrize(
+    ("variant", "name", "layers"), [("alex", "alexnet", (1, 4, 7, 9, 11)), ("vgg", "vgg16", (3, 8, 15, 22, 29))]
+)
+def test_other_variants_look_behind_activations(variant: str, name: str, layers: tuple[int, ...]) -> None:
+    from finescale.backbones.catalogue import build
+
+    torch.manual_seed(0)
+    network = lpips.LPIPS(variant, build(name, classifier=False)).eval().requires_grad_(False)
+    features = network.backbone.get_submodule("features")
+    assert isinstance(features, torch.nn.Sequential)
+    assert all(isinstance(features[index], torch.nn.ReLU) for index in layers)
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(network.maps(x), [features[: index + 1](x) for index in layers])
+
+
 @pytest.mark.parametrize(("variant", "levels"), [("alex", 5), ("vgg", 5)])
 def test_other_variants_add_up_their_levels(variant: str, levels: int) -> None:
     """With random backbones: identical pictures have distance 0, and every level adds what its weights say."""

@@ -1,5 +1,6 @@
 """Activations against the formulas of their papers, in float64, written another way."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_values_and_gradients_are_finite_in_float32(name: str) -> None:
     for parameter in module.parameters():
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_large_values_in_float16_are_about_those_of_float32(name: str) -> None:
+    """There the square of 256 is infinite."""
+    torch.manual_seed(0)
+    module = activation(name, channels=4).half()
+    x = torch.tensor([-300, -20, -1, -0.1, 0, 0.1, 1, 20, 300]).half()[None, None, :, None].repeat(2, 4, 1, 1)
+    inputs = x.clone().requires_grad_()
+    found = module(inputs * 1)
+    found.sum().backward()
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), copy.deepcopy(module).float()(x.float()), rtol=2e-3, atol=2e-3)
+    assert inputs.grad is not None
+    assert inputs.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", [name for name in FORMULAS if name not in ("relu", "leaky-relu", "prelu", "apl")])

@@ -169,6 +169,50 @@ def test_self_attention_starts_as_identity_and_equals_its_formula() -> None:
         torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("pool", "query_pool"), [(2, 1), (3, 1), (1, 4), (2, 2)])
+def test_pooled_self_attention_equals_its_formula(pool: int, query_pool: int) -> None:
+    """Queries are means, keys and values maxima; the last ones of a row over what is left of it."""
+
+    def squares(x: Tensor, side: int) -> list[list[Tensor]]:
+        rows, columns = (range(0, size, side) for size in x.shape[2:])
+        return [[x[:, :, i : i + side, j : j + side].flatten(2) for j in columns] for i in rows]
+
+    torch.manual_seed(0)
+    layer = SelfAttention(8, reduction=4, value_reduction=2, pool=pool, query_pool=query_pool).eval()
+    layer.gamma.data.fill_(0.7)
+    x = 2 * torch.randn(2, 8, 9, 7)
+    with torch.no_grad():
+        source = torch.stack(
+            [torch.stack([s.mean(2) for s in row], 2) for row in squares(x, query_pool)], 2
+        )  # (B, C, rows, columns)
+        q = layer.query(source).flatten(2)
+        k, v = (
+            torch.stack([s.amax(2) for row in squares(f(source), pool) for s in row], 2)
+            for f in (layer.key, layer.value)
+        )
+        shares = torch.softmax(torch.einsum("bcn,bcm->bnm", q, k), dim=2)
+        mixed = layer.output(torch.einsum("bnm,bcm->bcn", shares, v).unflatten(2, source.shape[2:]))
+        if query_pool > 1:
+            size = [query_pool * side for side in source.shape[2:]]
+            mixed = nn.functional.interpolate(mixed, size=size, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(layer(x), x + 0.7 * mixed[..., :9, :7], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("pool", "query_pool"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2)])
+@pytest.mark.parametrize("window", [48, 96])
+def test_a_window_of_twice_the_map_is_the_whole(pool: int, query_pool: int, window: int) -> None:
+    torch.manual_seed(0)
+    layer = SelfAttention(8, pool=pool, query_pool=query_pool).eval()
+    layer.gamma.data.fill_(1.0)
+    x = torch.randn(1, 8, 24, 19)
+    with torch.no_grad():
+        whole = layer(x)
+        layer.window = window
+        torch.testing.assert_close(layer(x), whole, atol=1e-5, rtol=1e-5)
+        layer.window = 12
+        assert (layer(x) - whole).abs().max() > 1e-3
+
+
 def test_channel_attention_equals_its_formula() -> None:
     torch.manual_seed(0)
     layer = ChannelAttention(8, reduction=4)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from finescale.images.resize import resize
@@ -65,6 +66,29 @@ def test_srcnn_takes_any_activation_and_keeps_its_names() -> None:
     assert sum(p.numel() for p in learned.parameters()) == 57_281 + 64 + 32
     learned(x).mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learned.parameters())
+
+
+@pytest.mark.parametrize("value_range", [1, 255])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_edsr_equals_its_convolutions_one_after_the_other(scale: int, value_range: int) -> None:
+    torch.manual_seed(0)
+    network = EDSR(scale=scale, channels=8, blocks=2, residual_factor=0.1, value_range=value_range).double()
+    weights = network.state_dict()
+
+    def conv(name: str, x: Tensor) -> Tensor:
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    x = torch.rand(1, 3, 5, 6, dtype=torch.float64)
+    mean = value_range * torch.tensor([0.4488, 0.4371, 0.4040], dtype=torch.float64)[:, None, None]
+    head = conv("head.0", value_range * x - mean)
+    y = head
+    for block in ("body.0.body", "body.1.body"):
+        y = y + 0.1 * conv(f"{block}.2", conv(f"{block}.0", y).relu())
+    y = head + conv("body.2", y)
+    for index, step in {2: ((0, 2),), 3: ((0, 3),), 4: ((0, 2), (2, 2))}[scale]:
+        y = F.pixel_shuffle(conv(f"tail.0.{index}", y), step)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), (conv("tail.1", y) + mean) / value_range, rtol=1e-5, atol=1e-6)
 
 
 def test_edsr_scales_what_a_block_adds() -> None:

@@ -1,6 +1,6 @@
 """Counts of parameters and multiplications."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -74,6 +74,34 @@ def test_norms_in_attention_cost_nothing(norm: str) -> None:
     network = Small()
     network.layers = nn.Sequential(nn.Conv2d(3, 8, 1), layer, nn.Upsample(scale_factor=2), nn.Conv2d(8, 3, 1))
     assert count(network).macs == 2304 * (24 + 8 * (1 + 1 + 4) + 4 * 8 + 576 * (1 + 4) + 4 * 24)
+
+
+# networks that end alike, so that one scale costs as much more than another for all of them
+LIKE = {
+    "unet-1": [f"unet-{n}" for n in range(2, 12)],
+    "rcan": ["sa-rcan", "sa-rcan-group"],
+    "sa-rcan-light": ["sa-rcan-light-jpeg", "sa-rcan-light-graphics"],
+}
+ALONE = ("bicubic", "srcnn", "edsr-baseline", "edsr", "unet")
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", [*ALONE, *LIKE])
+def test_the_table_of_costs_at_every_scale(name: str, scale: int) -> None:
+    with torch.device("cpu" if name == "sa-rcan-light" else "meta"):  # where spectral norms take long
+        network = build(name, scale=scale)
+    assert cost(name, scale=scale) == count(network.to("meta")), "run python -m finescale.networks.complexity"
+
+
+@pytest.mark.parametrize("name", LIKE)
+def test_networks_that_end_alike_cost_as_much_more_at_another_scale(name: str) -> None:
+    assert {*ALONE, *LIKE, *(other for others in LIKE.values() for other in others)} == set(NETWORKS)
+
+    def steps(name: str) -> list[tuple[int, int]]:
+        costs = [cost(name, scale=scale) for scale in (2, 3, 4)]
+        return [(b.parameters - a.parameters, b.macs - a.macs) for a, b in pairwise(costs)]
+
+    assert {other: steps(other) for other in LIKE[name]} == dict.fromkeys(LIKE[name], steps(name))
 
 
 @pytest.mark.slow

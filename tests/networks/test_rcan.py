@@ -5,7 +5,8 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from finescale.errors import UsageError
@@ -91,6 +92,40 @@ def test_the_direct_tail_starts_from_nearest_neighbour_enlargement(scale: int) -
     nn.init.zeros_(network.tail[0].get_parameter("bias"))
     x = torch.rand(1, 3, 5, 4)
     torch.testing.assert_close(network(x), x.repeat_interleave(scale, 2).repeat_interleave(scale, 3))
+
+
+@pytest.mark.parametrize("value_range", [1, 255])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("tail", ["classic", "direct"])
+def test_it_equals_its_convolutions_one_after_the_other(tail: str, scale: int, value_range: int) -> None:
+    network = tiny("rcan", scale=scale, tail=tail, value_range=value_range).double()
+    weights = network.state_dict()
+
+    def conv(name: str, x: Tensor) -> Tensor:
+        kernel = weights[f"{name}.weight"]
+        return F.conv2d(x, kernel, weights[f"{name}.bias"], padding=kernel.shape[2] // 2)
+
+    def block(name: str, x: Tensor) -> Tensor:
+        y = conv(f"{name}.2", conv(f"{name}.0", x).relu())
+        gate = conv(f"{name}.3.conv_du.2", conv(f"{name}.3.conv_du.0", y.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        return x + gate * y
+
+    x = torch.rand(1, 3, 5, 6, dtype=torch.float64)
+    mean = value_range * torch.tensor([0.4488, 0.4371, 0.4040], dtype=torch.float64)[:, None, None]
+    head = conv("head.0", value_range * x - mean)
+    y = head
+    for group in ("body.0.body", "body.1.body"):
+        y = y + conv(f"{group}.2", block(f"{group}.1.body", block(f"{group}.0.body", y)))
+    y = head + conv("body.2", y)
+    if tail == "direct":
+        nearest = x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        expected = F.pixel_shuffle(conv("tail.0", y), scale) / value_range + nearest
+    else:
+        for index, step in {2: ((0, 2),), 3: ((0, 3),), 4: ((0, 2), (2, 2))}[scale]:
+            y = F.pixel_shuffle(conv(f"tail.0.{index}", y), step)
+        expected = (conv("tail.1", y) + mean) / value_range
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["maxout", "prelu", "apl", "mish"])

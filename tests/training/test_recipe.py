@@ -163,6 +163,8 @@ def test_resolved_recipes_are_read_back(tmp_path: Path) -> None:
         ("90 s", 90, "seconds"),
         ("20 minutes", 1200, "seconds"),
         ("300k", 300_000, "steps"),
+        ("300k steps", 300_000, "steps"),
+        ("1M steps", 1_000_000, "steps"),
         ("1M", 1_000_000, "steps"),
         ("5000 steps", 5000, "steps"),
         (7, 7, "steps"),
@@ -219,6 +221,25 @@ def test_the_original_schedule() -> None:
     random_encoder = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"))
     assert random_encoder.encoder == ""
     assert random_encoder.active_groups == ()  # nothing to protect
+
+
+def test_a_warm_started_encoder_is_treated_as_a_pretrained_one(tmp_path: Path) -> None:
+    path = next(path for path in RECIPES if path.stem == "unet-9-x4")
+    start = 'warm_start="unet-9-x2.safetensors"'
+    by_name = recipe.load(path, ["encoder=imagenet"]).active_groups
+    assert [(one.match, one.rate) for one in by_name][-1] == ("encoder", 0.1)
+    once = recipe.load(path, [start])
+    assert once.active_groups == by_name
+    with torch.device("meta"):
+        network = catalogue.build(once.network, scale=4, attention=None)
+    *encoder, rest = groups.assign(network, once.active_groups)  # from the deepest stage to the stem
+    assert [member.group.match.rpartition(".")[2] for member in encoder] == ["layer4", "layer3", "layer2", "encoder"]
+    assert not any(name.startswith("encoder") for name in rest.names)
+    assert recipe.load(path, [start, "groups=[]"]).active_groups == ()
+    assert recipe.load(path, [start, 'arguments.encoder="plain"']).active_groups == ()  # it has no stages of that name
+    for name in ("unet", "rcan", "my-own"):
+        text = f'extends = "fast-unet"\nnetwork = "{name}"\nscale = 4\n{start}\n'
+        assert recipe.load(write(tmp_path, text)).active_groups == ()
 
 
 def test_weights_are_named_as_the_catalogue_finds_them() -> None:

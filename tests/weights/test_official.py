@@ -135,6 +135,37 @@ def test_mean_shifts_of_a_file_are_used_and_never_trained() -> None:
     assert not any("mean" in name for name, _ in network.named_parameters())
 
 
+@pytest.mark.parametrize("part", ["sub_mean", "add_mean"])
+@pytest.mark.parametrize("weight", [torch.eye(3) / 0.5, torch.eye(3).flip(0)])
+def test_a_shift_that_scales_or_mixes_colours_is_refused(part: str, weight: Tensor) -> None:
+    state = official("edsr-baseline", 2)
+    state[f"{part}.weight"] = weight.reshape(3, 3, 1, 1)
+    with pytest.raises(FinescaleError, match=rf"^these weights: {part}\.weight scales or mixes colours, .*$"):
+        load_official(state, "edsr-baseline", 2)
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [
+        -255 * torch.tensor([0.4488, 0.4488, 0.4488]),  # the first channel alone would do
+        -255 * MEAN * torch.tensor([1, 1, 1.003]),
+        255 * MEAN,
+        torch.zeros(3),
+        torch.full((3,), torch.nan),
+    ],
+)
+def test_a_shift_by_other_colours_is_refused(shift: Tensor) -> None:
+    state = official("edsr-baseline", 2) | {"sub_mean.bias": shift}
+    with pytest.raises(FinescaleError, match=r"^these weights: its mean shift \(.*\) is not DIV2K's mean in any range"):
+        load_official(state, "edsr-baseline", 2)
+
+
+def test_a_shift_in_half_precision_is_taken() -> None:
+    state = official("edsr-baseline", 2) | {"sub_mean.bias": (-255 * MEAN).half()}
+    network = load_official(state, "edsr-baseline", 2)
+    assert torch.equal(network.get_buffer("sub_mean.bias"), state["sub_mean.bias"].float())
+
+
 def test_what_does_not_fit_is_one_sentence() -> None:
     state = official("edsr-baseline", 2)
     with pytest.raises(FinescaleError, match="do not fit edsr-baseline x4"):

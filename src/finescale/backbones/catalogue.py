@@ -105,7 +105,7 @@ def find(name: str, path: Path | None = None, *, download: bool = False) -> Path
     folders += [cache, Path(torch.hub.get_dir()) / "checkpoints"]
     for folder in folders:
         for file in (entry.file, f"{name}.safetensors", f"{name}.pth"):
-            if (folder / file).is_file():
+            if os.path.isfile(folder / file):  # noqa: PTH113 (as a home may not be entered)
                 if file == entry.file:
                     _verify(folder / file, entry.hash_prefix)
                 return folder / file

@@ -76,7 +76,8 @@ def sqnl(x: Tensor) -> Tensor:
 
 def isru(x: Tensor, alpha: float = 1.0) -> Tensor:
     """x / sqrt(1 + alpha x^2) (inverse square root unit, arXiv 1710.09967, equation 4)."""
-    return x * torch.rsqrt(1 + alpha * x * x)
+    wide = _wide(x)
+    return (wide * torch.rsqrt(1 + alpha * wide * wide)).to(x.dtype)
 
 
 def isrlu(x: Tensor, alpha: float = 1.0) -> Tensor:
@@ -86,7 +87,8 @@ def isrlu(x: Tensor, alpha: float = 1.0) -> Tensor:
 
 def bent_identity(x: Tensor) -> Tensor:
     """(sqrt(x^2 + 1) - 1) / 2 + x (no paper; listed with the others by most collections)."""
-    return (torch.sqrt(x * x + 1) - 1) / 2 + x
+    wide = _wide(x)
+    return ((torch.sqrt(wide * wide + 1) - 1) / 2 + wide).to(x.dtype)
 
 
 def soft_clipping(x: Tensor, alpha: float = 0.5) -> Tensor:
@@ -144,8 +146,8 @@ class SoftExponential(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        kind = torch.promote_types(x.dtype, torch.float32)  # in bfloat16 1 - alpha (x + alpha) would be 1
-        return soft_exponential(x.to(kind), _by_channel(self.alpha.to(kind), x)).to(x.dtype)
+        wide = _wide(x)  # in bfloat16 1 - alpha (x + alpha) would be 1
+        return soft_exponential(wide, _by_channel(self.alpha.to(wide.dtype), x)).to(x.dtype)
 
 
 class APL(nn.Module):
@@ -200,6 +202,11 @@ class Maxout(nn.Module):
 def _by_channel(values: Tensor, x: Tensor) -> Tensor:
     """(C,) -> (C, 1, ...), so that it meets the channels of (B, C, ...)."""
     return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """`x` in float32 at least: in float16 the square of 256 is infinite."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _function(function: Callable[..., Tensor]) -> Callable[..., nn.Module]:

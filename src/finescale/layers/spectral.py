@@ -71,6 +71,16 @@ def normalise(norms: Sequence[SpectralNorm], weights: Sequence[Tensor]) -> list[
     ]
 
 
+def settle(network: nn.Module) -> None:
+    """Finds the singular vectors of all weights in a network anew, where these came from elsewhere than training."""
+    for module in network.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            chain = module.get_submodule("parametrizations.weight")
+            for norm in chain.children():
+                if isinstance(norm, SpectralNorm):
+                    norm.settle(chain.original)  # type: ignore[arg-type]
+
+
 def _own_precision(tensor: Tensor) -> AbstractContextManager[Any]:
     """Within it autocast leaves products as they are."""
     kind = tensor.device.type

@@ -54,11 +54,13 @@ class StatisticsLayer(nn.Module):
     """Base of the layers that use statistics of the feature map; `window` is None (global) or a side >= 1.
 
     `stride` is how many pixels of the network's input one position of this layer stands for; a network whose layers
-    work at several resolutions sets it, so that one window in pixels can be given to all (`localise`).
+    work at several resolutions sets it, so that one window in pixels can be given to all (`localise`). Layers that
+    average squares of positions before anything else have their side as `query_pool`.
     """
 
     window: int | None = None
     stride: int = 1
+    query_pool: int = 1
 
     def grid(self) -> int:
         """How far apart, in input pixels, the squares begin that positions look at together, with the window it has."""
@@ -81,7 +83,7 @@ def alignment(network: nn.Module) -> int:
     for module in network.modules():
         if isinstance(module, StatisticsLayer):
             cell = 1 if module.window is None else cell_size(module.window)
-            sides += [module.stride * cell, module.stride * getattr(module, "query_pool", 1)]
+            sides += [module.stride * cell, module.stride * module.query_pool]
     return math.lcm(*sides)
 
 

@@ -68,15 +68,15 @@ def _macs(module: nn.Module, x: Tensor, output: Tensor) -> int:
     return positions.numel() // positions.shape[1] * module.weight.numel()
 
 
-def measured(name: str, *, scale: int = 4, size: tuple[int, int] = (48, 48)) -> Cost:
-    """The cost of a network of the catalogue at `scale`, counted anew; nothing is computed.
+def measured(name: str, *, scale: int = 4) -> Cost:
+    """The cost of a network of the catalogue for a picture of 48 x 48, counted anew; nothing is computed.
 
     Raises:
         UsageError: unknown name or scale.
     """
     # built on the CPU and emptied: on the meta device the 15 power iterations of every spectral norm take a minute
     with torch.random.fork_rng(devices=[]):
-        return count(build(name, scale=scale).to("meta"), size)
+        return count(build(name, scale=scale).to("meta"))
 
 
 def cost(name: str, *, scale: int = 4) -> Cost:

@@ -12,6 +12,7 @@ from finescale.backbones import catalogue as backbones
 from finescale.backbones.features import Encoder, ImageNetNormalisation
 from finescale.backbones.resnet import ResNet, ResNetEncoder
 from finescale.errors import UsageError, check_known
+from finescale.layers.activation import Maxout
 from finescale.layers.activation import activation as make_activation
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import Initialisation, initialise
@@ -294,9 +295,11 @@ class UNet(Network):
         self.head = nn.Sequential(*enlarging)
         self.output = nn.Conv2d(head, 3, 9, padding=4)
         self.bicubic = BicubicEnlargement(scale) if global_residual else None
+        # the larger of two of Maxout's functions is as large as either: no gain makes up for it
+        slope = {"leaky-relu": 0.2, "maxout": 1.0}.get(activation, 0.0)
         for module in self.children():
             if not isinstance(module, ResNetEncoder):
-                initialise(module, initialisation, slope=0.2 if activation == "leaky-relu" else 0.0)
+                initialise(module, initialisation, slope=slope)
         # no activation follows these: with the gain that makes up for one, every stage would double the features
         for layer in (*([] if self.input_skip is None else [self.input_skip]), *self.decoder.linear()):
             initialise(layer, initialisation, slope=1.0)
@@ -345,7 +348,8 @@ def _set_stride(module: nn.Module, stride: int) -> None:
 
 @torch.no_grad()
 def _shrink_weights(module: nn.Module, factor: float) -> None:
-    """Multiplies the kernels of all convolutions by a factor."""
+    """Multiplies the kernels of all convolutions by a factor, but for those of activations: once is enough."""
+    inner = {part for layer in module.modules() if isinstance(layer, Maxout) for part in layer.modules()}
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and layer not in inner:
             layer.weight.mul_(factor)

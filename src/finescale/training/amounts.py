@@ -8,7 +8,10 @@ from pydantic import BeforeValidator, PlainSerializer
 
 Unit = Literal["seconds", "steps", "epochs"]
 
-_FORMS = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*(seconds?|s|minutes?|min|m|hours?|h|k|M|steps?|epochs?)?\s*")
+_FORMS = re.compile(
+    r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*"
+    r"(?:(k|M)(?:\s*steps?)?|(seconds?|s|minutes?|min|m|hours?|h|steps?|epochs?))?\s*"
+)
 _UNITS: dict[str, tuple[Unit, float]] = {
     "s": ("seconds", 1),
     "m": ("seconds", 60),
@@ -48,7 +51,7 @@ def parse(text: object) -> Amount:
     match = _FORMS.fullmatch(str(text))
     if match is None or not 0 < float(match[1]) < 1e15:
         raise ValueError(f"should be an amount such as '20m', '300k' or '30 epochs', not {text!r}")
-    word = match[2] or "steps"
+    word = match[2] or match[3] or "steps"
     unit, factor = ("steps", 1.0) if word.startswith("st") else _UNITS[word if word in _UNITS else word[0]]
     return Amount(float(match[1]) * factor, unit, str(text).strip())  # type: ignore[arg-type]
 

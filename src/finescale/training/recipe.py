@@ -14,7 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from finescale.data import degradations
 from finescale.errors import UsageError, check_known, explain, nearest
-from finescale.networks.catalogue import ALIASES
+from finescale.networks.catalogue import ALIASES, NETWORKS
+from finescale.networks.unet import UNet
 from finescale.training.amounts import AmountField, Moment, parse
 from finescale.training.losses import LOSSES
 
@@ -158,8 +159,8 @@ class Group(_Strict):
         match: start of the parameters' names; "" matches all.
         rate: multiple of the learning rate.
         frozen_until: not trained (its norms in evaluation mode) before this moment.
-        pretrained: the group counts only if the recipe names pretrained weights for the `encoder`; a random one is
-            trained like everything else.
+        pretrained: the group counts only if a U-Net's ResNet encoder starts trained, from the weights that `encoder`
+            names or from a `warm_start`; a random or plain one is trained like everything else.
     """
 
     match: str
@@ -243,7 +244,17 @@ class Recipe(_Strict):
     @property
     def active_groups(self) -> tuple[Group, ...]:
         """The groups that count."""
-        return tuple(group for group in self.groups if self.encoder or not group.pretrained)
+        return tuple(group for group in self.groups if self._encoder_is_trained or not group.pretrained)
+
+    @property
+    def _encoder_is_trained(self) -> bool:
+        """Whether an encoder with published weights starts from those, or from what a run made of them."""
+        if self.encoder or not self.warm_start:
+            return bool(self.encoder)
+        entry = NETWORKS.get(self.network)
+        if entry is None or not issubclass(entry.architecture, UNet):
+            return False
+        return {**entry.arguments, **self.arguments}.get("encoder") != "plain"
 
     @property
     def name(self) -> str:
