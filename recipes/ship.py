@@ -20,6 +20,8 @@ import torch
 
 from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
+from finescale.evaluation.scoring import means
+from finescale.layers.spectral import settle
 from finescale.weights import files
 from finescale.weights.header import read_header, sha256
 from finescale.weights.places import INDEX, file_name
@@ -49,6 +51,7 @@ def main() -> None:
                 for name, value in new.items()
             }
         )
+        settle(network)  # a mean of singular vectors is none
         mixed = {"mixed": {"share": args.share, "with": sha256(args.before)}}
     target = args.folder / file_name(header.name, header.scale)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -61,11 +64,8 @@ def main() -> None:
         files.save(network, rounded, dtype=torch.float16)
         run = benchmark.run([str(rounded)], chosen, header.scale, jpeg=args.jpeg, timed_size=None)
     for name, scores in run.rows[0].scores.items():
-        count = len(scores)
-        figures[name] = {
-            "psnr": round(sum(score.psnr for score in scores) / count, 6),
-            "ssim": round(sum(score.ssim for score in scores) / count, 8),
-        }
+        found = means(scores)
+        figures[name] = {"psnr": round(found["psnr"], 6), "ssim": round(found["ssim"], 8)}
     files.save(network, target, notes={**notes, "figures": figures}, dtype=torch.float16)
 
     index_file = args.folder / INDEX

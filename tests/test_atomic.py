@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from finescale import atomic
 from finescale.atomic import check_target, new_file
 from finescale.errors import FinescaleError
 
@@ -29,3 +30,25 @@ def test_folders_that_cannot_be_written_are_told_before_the_work(tmp_path: Path,
             pytest.skip("this system lets this user write everywhere")
     with pytest.raises(FinescaleError, match="no file can be written there"):
         check_target(sealed / "a.json", overwrite)
+
+
+def test_who_has_a_file_open_for_a_moment_is_waited_for_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "b").write_text("old")
+    replace, refusals = os.replace, [1, 2, 3]
+
+    def scanned(source: Path, target: Path) -> None:
+        if refusals:
+            refusals.pop()
+            raise PermissionError(13, "another process has it open")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", scanned)
+    with pytest.raises(FinescaleError, match="b: cannot be written"), new_file(tmp_path / "b", overwrite=True):
+        pass
+    monkeypatch.setattr(atomic, "_PATIENCE", 9)
+    atomic.replace(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_text() == "new"
+    assert not refusals

@@ -1,12 +1,14 @@
 """The completion scripts, in the shells themselves."""
 
+import io
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from finescale.cli.main import parser
+from finescale.cli.main import main, parser
 from finescale.completion import script
 
 
@@ -50,3 +52,11 @@ def test_the_scripts_are_well_formed_and_name_the_networks(tmp_path: Path, shell
     file.write_text(text)
     done = subprocess.run([shell, "-n", str(file)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_lines_end_as_bash_of_windows_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, newline="\r\n"))
+    assert main(["completion", "bash"]) == 0
+    assert written.getvalue().count(b"\n") > 9
+    assert b"\r" not in written.getvalue()

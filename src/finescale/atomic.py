@@ -3,12 +3,15 @@
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from finescale.errors import FinescaleError, TakenError, system_reason
+
+_PATIENCE = 2.5 if sys.platform == "win32" else 0.0  # seconds
 
 
 @contextmanager
@@ -120,7 +123,7 @@ def locked(descriptor: int, *, wait: bool = False) -> bool | None:
 def publish(part: Path, target: Path, overwrite: bool) -> None:
     """Gives a finished file its name; without `overwrite` a file that appeared meanwhile is left alone."""
     if overwrite:
-        os.replace(part, place(target, overwrite))
+        replace(part, place(target, overwrite))
         return
     try:
         os.link(part, target)
@@ -130,3 +133,16 @@ def publish(part: Path, target: Path, overwrite: bool) -> None:
     except OSError:  # a file system without links: a short moment in which two writers could meet
         check_free(target, overwrite)
         part.rename(target)
+
+
+def replace(part: Path, target: Path) -> None:
+    """As `os.replace`; on Windows again for a while, as a scanner of viruses may have one of them open for a moment."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            os.replace(part, target)
+            return
+        except PermissionError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.05)

@@ -6,14 +6,13 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import Any
 
 from finescale import __version__
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, install
 from finescale.inference.engines.unreported import unreported
-from finescale.inference.machine import meminfo, processor
+from finescale.inference.machine import available, cores, meminfo, processor
 
 PACKAGES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "pydantic", "rich")
 PURPOSES = {
@@ -41,7 +40,7 @@ def report() -> dict[str, Any]:
     found: dict[str, Any] = {
         "finescale": __version__,
         "python": platform.python_version(),
-        "system": {"platform": platform.platform(), "processor": processor(), "cores": os.cpu_count()},
+        "system": {"platform": platform.platform(), "processor": processor(), "cores": cores()},
         "memory": _memory(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
@@ -71,10 +70,12 @@ def _version(distribution: str) -> str | None:
 
 
 def _memory() -> dict[str, float | None]:
-    """Total and available main memory in GiB, as far as the system says."""
+    """Total and available main memory in GiB, as far as the system says; of a container what is left to it."""
     found = meminfo()
     if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found = {"MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")}
+    if left := list(available()):
+        found = {**found, "MemAvailable": round(min(left))}
     keys = {"total_gib": "MemTotal", "available_gib": "MemAvailable"}
     return {key: round(found[name] / GIB, 1) if name in found else None for key, name in keys.items()}
 
@@ -145,7 +146,7 @@ def _engines(problems: list[str]) -> list[dict[str, Any]]:
 def _cache(problems: list[str]) -> dict[str, Any]:
     """Where compiled networks are kept, and whether they can be."""
     folder = cache_folder("compiled")
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # noqa: PTH110 (as a home may not be entered)
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     if not writable:
         problems.append(f"{folder}: cannot be written, so every start compiles its network anew, which takes seconds")
@@ -163,7 +164,7 @@ def _weights(problems: list[str]) -> dict[str, Any]:
     from finescale.weights.header import read_header, sha256
 
     named = os.environ.get("FINESCALE_WEIGHTS")
-    if named and not Path(named).is_dir():
+    if named and not os.path.isdir(named):  # noqa: PTH112
         problems.append(f"{named}: FINESCALE_WEIGHTS names this folder, but it does not exist")
     found = []
     for name, scale, path in store.present():
@@ -178,15 +179,16 @@ def _weights(problems: list[str]) -> dict[str, Any]:
         found.append(entry)
     if not any(entry["works"] for entry in found):
         problems.append("there are no trained weights in any of the folders that are searched")
-    searched = [{"folder": str(folder), "exists": folder.is_dir()} for folder in places.candidates()]
+    searched = [{"folder": str(folder), "exists": os.path.isdir(folder)} for folder in places.candidates()]  # noqa: PTH112
     return {"searched": searched, "download": os.environ.get("FINESCALE_WEIGHTS_URL"), "found": found}
 
 
 def _data(problems: list[str]) -> dict[str, Any]:
     named = os.environ.get("FINESCALE_DATA")
-    if named and not Path(named).is_dir():
+    there = bool(named) and os.path.isdir(str(named))  # noqa: PTH112
+    if named and not there:
         problems.append(f"{named}: FINESCALE_DATA names this folder, but it does not exist")
-    return {"folder": named, "exists": bool(named) and Path(named or "").is_dir()}
+    return {"folder": named, "exists": there}
 
 
 def _extras(problems: list[str]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from finescale.atomic import locked, writing
+from finescale.atomic import locked, replace, writing
 from finescale.errors import FinescaleError
 
 Report = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
@@ -67,7 +68,7 @@ def fetch(
                 time.sleep(pause * 2 ** (fruitless - 1) if fruitless else 0)
             if sha256 is not None:
                 _verify(address, part, sha256)
-            os.replace(part, target)
+            replace(part, target)
 
 
 def _attempt(address: str, part: Path, size: int | None, progress: Report | None) -> str | None:
@@ -94,6 +95,11 @@ def _attempt(address: str, part: Path, size: int | None, progress: Report | None
         reason = getattr(error, "reason", error)
         if isinstance(reason, socket.gaierror) and not before:
             raise FinescaleError(f"{address}: the server was not found (is this machine offline?)") from error
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise FinescaleError(
+                f"{address}: the server's certificate is not trusted here ({reason.verify_message}; the environment"
+                " variable SSL_CERT_FILE may name a file of others)"
+            ) from error
         return str(reason) or type(error).__name__
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from finescale import __main__ as start
-from finescale.cli.main import VERBS, main
+from finescale.cli.main import VERBS, main, told
 
 
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,12 +32,6 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys: pytest.CaptureFix
         assert said.startswith(" ".join(["usage: finescale", *arguments]))
         if not arguments:
             assert all(re.search(rf"^ +{verb}\b", said, re.MULTILINE) for verb in VERBS)
-
-
-def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys; from finescale.cli.main import parser; parser(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize(("arguments", "part"), [([], "VERB"), (["upscail"], "invalid choice: 'upscail'")])
@@ -83,3 +78,21 @@ def test_ctrl_c_at_the_very_start_is_told_in_a_word(
     monkeypatch.setitem(sys.modules, module, Slow(module))
     assert run() == 130
     assert capsys.readouterr() == ("", "finescale: interrupted\n")
+
+
+def test_a_worker_of_a_frozen_program_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr("multiprocessing.freeze_support", work)
+    with pytest.raises(SystemExit, match="7"):
+        start.run()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX systems have them")
+def test_a_console_of_windows_that_is_closed_ends_the_work_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGURG, raising=False)
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGURG)):
+        told(lambda: os.kill(os.getpid(), signal.SIGURG))
+    assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL

@@ -2,19 +2,21 @@ import io
 import math
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tests.conftest import SHIPPED_WEIGHTS
+from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.benchmark import run, score_picture
 from finescale.evaluation.contenders import Contender, check_names, contender, labels
-from finescale.evaluation.metrics import psnr_y
+from finescale.evaluation.metrics import Pixels, psnr_y
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import measure, measure_apart
 from finescale.images.picture import mod_crop
@@ -171,6 +173,50 @@ def test_too_small_pictures_are_named(tmp_path: Path) -> None:
             score_picture(contender("nearest", scale), tmp_path / "a.png", scale)
 
 
+@pytest.mark.parametrize("perceptual", [False, True])
+def test_what_cannot_be_scored_is_told_before_the_work(folder: Path, perceptual: bool) -> None:
+    done: list[str] = []
+
+    class Perceptual:
+        key, label = "lpips", "a measure"
+
+        def __call__(self, enlarged: Pixels, high: Pixels) -> float:
+            return 0.0
+
+    if perceptual:
+        Image.new("RGB", (31, 40)).save(folder / "z.png")
+    else:
+        whole = (folder / "2.png").read_bytes()
+        (folder / "z.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FinescaleError, match=r"z\.png: (a picture of 31 x 40 is too small|.*damaged|.*ends)"):
+        run(
+            ["nearest"],
+            [sets.find(str(folder))],
+            2,
+            metrics=[Perceptual()] if perceptual else [],
+            timed_size=None,
+            progress=lambda *names: done.append(names[1]),
+        )
+    assert not done
+
+
+def test_a_network_that_fails_leaves_the_others_their_figures(
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str, *arguments: Any, **options: Any) -> Contender:
+        def enlarge(low: Tensor) -> Tensor:
+            if len(low.shape) == 3 and low.shape[1] > 18:  # the second picture
+                raise FinescaleError("there is not enough memory")
+            return resize(low, scale=2)
+
+        return Contender("large", enlarge) if name == "rcan" else contender(name, *arguments, **options)
+
+    monkeypatch.setattr("finescale.evaluation.benchmark.contender", failing)
+    found = run(["nearest", "rcan", str(tiny)], [sets.find(str(folder))], 2, timed_size=None)
+    assert [row.missing for row in found.rows] == [None, "there is not enough memory", None]
+    assert [len(row.scores.get("mine", ())) for row in found.rows] == [2, 0, 2]
+
+
 def test_files_of_one_name_keep_their_paths(tiny: Path, tmp_path: Path) -> None:
     twin = tmp_path / tiny.name
     twin.write_bytes(tiny.read_bytes())
@@ -211,7 +257,9 @@ def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / place).mkdir(parents=True)
         Image.new("L", (9, 9)).save(tmp_path / place / "a.png")
     assert sets.find("set5").name == "Set5"
-    assert sets.find("B100", tmp_path / "data").pictures[0].parent.name == "BSD100"
+    b100 = sets.find("B100", tmp_path / "data")
+    assert b100.pictures[0].parent.name == "BSD100"
+    assert b100.name == sets.find("data/bench/HR/BSD100").name == "B100"  # by which published figures are found
     assert sets.find("div2k-valid").name == "DIV2K_valid_HR"
     assert sets.find("datasets/Set5/HR").name == "Set5"
     with pytest.raises(UsageError, match=r"no set or folder 'Set6'; did you mean 'Set5'\? .*sets found: DIV2K_valid"):

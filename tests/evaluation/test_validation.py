@@ -4,6 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -40,6 +41,24 @@ def test_figures_are_the_means_over_the_pictures(pictures: Path, tmp_path: Path)
     quick = validation(network)
     assert quick[0] == psnr
     assert math.isnan(quick[1]), "it was not asked for"
+
+
+def test_of_large_pictures_the_middle_counts_and_few_at_a_time(tmp_path: Path) -> None:
+    y, x = np.mgrid[:1000, :900]
+    whole = np.stack([x % 251, y % 241, (x + y) % 239], -1).astype(np.uint8)
+    for name in "abc":
+        Image.fromarray(whole).save(tmp_path / f"{name}.png")
+    validation = Validation(str(tmp_path), 2, CPU)
+    assert np.array_equal(validation.high[0], whole[116:884, 66:834])
+    batches: list[tuple[int, ...]] = []
+
+    class Nearest(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            batches.append(tuple(x.shape))
+            return torch.nn.functional.interpolate(x, scale_factor=2)
+
+    validation(Nearest())
+    assert batches == [(1, 3, 384, 384)] * 3
 
 
 def test_fewer_pictures_are_spread_over_the_set(pictures: Path) -> None:

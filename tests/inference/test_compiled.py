@@ -108,3 +108,30 @@ def test_what_was_long_not_used_goes_where_all_is_too_much(folder: Path, monkeyp
     assert sorted(path.name for path in folder.iterdir()) == ["a", "c", "e"]
     compiled.write("f", {}, bytes(9000))  # more than there may be: what is in use now is left alone
     assert sorted(path.name for path in folder.iterdir()) == ["a", "e", "f"]
+
+
+FORKED = """
+import os, threading
+from finescale.inference.engines import compiled, mnn
+held, done = threading.Event(), threading.Event()
+
+def work():
+    with compiled._MAKING, mnn._LOADING:
+        held.set()
+        done.wait()
+
+thread = threading.Thread(target=work)
+thread.start()
+held.wait()
+process = os.fork()
+if not process:
+    free = compiled._MAKING.acquire(timeout=5) and mnn._LOADING.acquire(timeout=5)
+    os._exit(0 if free else 1)
+done.set()
+assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, "it would wait for a thread that it does not have"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_waits_for_no_thread_of_its_parent() -> None:
+    subprocess.run([sys.executable, "-c", FORKED], check=True)

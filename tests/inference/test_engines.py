@@ -29,11 +29,12 @@ from torch import Tensor, nn
 import finescale
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.inference import engines
-from finescale.inference.engines import choose, mnn, onnx, pytorch, quantise
+from finescale.inference.engines import choose, mnn, onnx, pytorch, quantise, source
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.engines.openvino import _HINTS, MEMORY, OpenVINOEngine, translate
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
 from finescale.inference.engines.source import Source
+from finescale.inference.machine import apart
 from finescale.inference.photograph import photograph
 from finescale.inference.prepare import for_inference
 from finescale.inference.tiling import Array, enlarge
@@ -103,6 +104,25 @@ def test_every_engine_gives_the_same_picture(engine: str, precision: str, least:
         assert fine.precision == "float32"
 
 
+@pytest.mark.skipif(not fast_bfloat16(torch.device("cpu")), reason="this processor is not fast at bfloat16")
+def test_torch_takes_bfloat16_only_where_little_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def chosen(network: Network) -> str:
+        return choose(network, device="cpu", engine="torch").precision
+
+    network = tiny_network(2)
+    with torch.no_grad():
+        for parameter in network.get_submodule("tail").parameters():
+            parameter.mul_(0.01)  # hardly more than the enlarged picture, which is summed up in float32
+    assert [chosen(network), chosen(network)] == ["bfloat16"] * 2
+    with torch.no_grad():
+        for parameter in network.get_submodule("tail").parameters():
+            parameter.mul_(300)
+    assert [chosen(network), chosen(network)] == ["float32"] * 2
+    assert len(list((tmp_path / "finescale" / "compiled").iterdir())) == 2 + 2  # with those of the gates
+
+
 def test_a_broken_openvino_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system does not tell what its processor can, OpenVINO is asked."""
 
@@ -147,35 +167,48 @@ def test_auto_takes_mnn_only_where_it_was_measured_and_can_convert(
     assert choose(tiny_network(2), device="cpu").name == "openvino"
 
 
-@pytest.mark.skipif(not Path("/bin/false").exists(), reason="this system has no such program")
+@pytest.mark.skipif(os.name != "posix", reason="scripts as POSIX systems have them")
 @pytest.mark.parametrize(
-    ("program", "reason", "remembered"),
+    ("end", "reason", "remembered"),
     [
-        ("/bin/false", r"MNN cannot take this network \(its converter ended with 1\)", True),
-        ("/nowhere", "start", False),
+        ("raise SystemExit(4)", r"MNN cannot take this network \(its converter ended with 4\)", True),
+        ("import os; os.abort()", r"MNN cannot take this network \(its converter ended with -6\)", True),
+        ("import no_such_module", r"did not get on \(it ended with 1\)", False),  # a Python without our packages
+        (None, "could not start", False),
     ],
 )
 def test_a_converter_that_fails(
-    program: str, reason: str, remembered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    end: str | None, reason: str, remembered: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("mnn")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    network, path = tiny_network(2, blocks=1), sys.executable
-    monkeypatch.setattr(sys, "executable", program)
+    network, program = tiny_network(2, blocks=1), tmp_path / "python"
+    if end:
+        program.write_text(f"#!{sys.executable}\n{end}\n")
+        program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
     with pytest.raises(FinescaleError, match=reason):
         choose(network, engine="mnn")
-    monkeypatch.setattr(sys, "executable", path)
-    if remembered:  # it costs seconds every time otherwise
-        with pytest.raises(FinescaleError, match=reason):
-            choose(network, engine="mnn")
-    else:
-        assert choose(network, engine="mnn").name == "mnn"
+    program.unlink(missing_ok=True)
+    with pytest.raises(FinescaleError, match=reason if remembered else "could not start"):  # it costs seconds otherwise
+        choose(network, engine="mnn")
+
+
+def test_what_mnn_cannot_take_its_converter_tells(tmp_path: Path) -> None:
+    """And not what is wrong with the Python that it is."""
+    needs("mnn")
+    command, environment = apart("finescale.inference.engines.mnn", str(tmp_path), "1")
+    (tmp_path / "network.onnx").write_bytes(b"no network")
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == mnn._REFUSED
+    (tmp_path / "MNN.py").write_text("raise ImportError")
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 1
 
 
 def test_a_converter_that_leaves_nothing_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("mnn")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    program = tmp_path / "program"
+    program = tmp_path / "python"
     program.write_text(f"#!{sys.executable}\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
@@ -190,7 +223,7 @@ def test_a_converter_that_is_interrupted_says_nothing_of_the_network(
 ) -> None:
     needs("mnn")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    program = tmp_path / "program"
+    program = tmp_path / "python"
     ignored = (
         f"signal.signal({int(number)}, signal.SIG_DFL)" if number != signal.SIGKILL else ""
     )  # as in background jobs
@@ -203,7 +236,22 @@ def test_a_converter_that_is_interrupted_says_nothing_of_the_network(
         with pytest.raises(FinescaleError, match="did not get on"):
             choose(tiny_network(2, blocks=1), engine="mnn")
     assert not list((tmp_path / "finescale").rglob("*.*"))
-    assert choose(tiny_network(2, blocks=1), engine="mnn").name == "mnn"
+    if number == signal.SIGKILL:  # a conversion takes seconds
+        assert choose(tiny_network(2, blocks=1), engine="mnn").name == "mnn"
+
+
+def test_a_program_without_our_text_keeps_what_its_version_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As frozen ones are, in which packages may also not tell their versions."""
+    monkeypatch.setattr(finescale, "__file__", str(tmp_path / "__init__.py"))
+    codes = set()
+    for version in ("1", "2", "2"):
+        monkeypatch.setattr(finescale, "__version__", version)
+        codes.add(source._code.__wrapped__())
+    assert len(codes) == 2
+    monkeypatch.setattr("importlib.metadata.Distribution.discover", lambda **_: iter(()))
+    assert onnx.translator().split()[:2] == [str(onnx.OPSET), "unknown"]
 
 
 def test_mnn_greets_nobody(tiny_weights: Path) -> None:
@@ -813,31 +861,29 @@ import threading
 import torch
 from finescale.inference.prepare import full_float32
 
-device, backends = torch.device("{device}"), torch.backends
-parts = {
-    "cuda": (backends.cudnn.conv, backends.cuda.matmul), "cpu": (backends.mkldnn.conv, backends.mkldnn.matmul)
-}[device.type]
-
-def now():
-    return [part.fp32_precision for part in parts]
-
+backends = torch.backends
 {setting}
-before, there, go = now(), threading.Event(), threading.Event()
+for device, parts in {
+    "cuda": (backends.cudnn.conv, backends.cuda.matmul), "cpu": (backends.mkldnn.conv, backends.mkldnn.matmul)
+}.items():
+    def now():
+        return [part.fp32_precision for part in parts]
 
-def other():
-    with full_float32(device):
-        there.set()
-        go.wait()
+    def other():
+        with full_float32(torch.device(device)):
+            there.set()
+            go.wait()
 
-thread = threading.Thread(target=other)
-with full_float32(device):
-    assert now() == ["ieee", "ieee"]
-    thread.start()
-    there.wait()
-assert now() == ["ieee", "ieee"]  # the other thread still wants it
-go.set()
-thread.join()
-assert now() == before, (before, now())
+    before, there, go = now(), threading.Event(), threading.Event()
+    thread = threading.Thread(target=other)
+    with full_float32(torch.device(device)):
+        assert now() == ["ieee", "ieee"]
+        thread.start()
+        there.wait()
+    assert now() == ["ieee", "ieee"]  # the other thread still wants it
+    go.set()
+    thread.join()
+    assert now() == before, (device, before, now())
 """
 
 
@@ -851,11 +897,9 @@ assert now() == before, (before, now())
         "torch.backends.cudnn.allow_tf32 = False",
     ],
 )
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_float32_keeps_all_its_digits(setting: str, device: str) -> None:
+def test_float32_keeps_all_its_digits(setting: str) -> None:
     """Of the settings, which are left as they were however the program made them; a GPU is not needed."""
-    code = TF32.replace("{setting}", setting).replace("{device}", device)
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", TF32.replace("{setting}", setting)], check=True)
 
 
 @pytest.mark.parametrize(("precision", "asked"), [("float32", 1), ("bfloat16", 0)])

@@ -1,5 +1,7 @@
 """How much memory tiles take: what Linux and its control groups say is left."""
 
+import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
+from finescale.errors import FinescaleError
 from finescale.inference import machine
 from finescale.inference.tiling import Array
 from finescale.inference.upscale import Upscaler
@@ -79,3 +82,39 @@ def test_never_more_than_the_budget_and_half_of_what_is_free(monkeypatch: pytest
     assert machine.tile_budget() == machine.MIN_BUDGET
     monkeypatch.setattr(machine, "available", lambda: iter([]))
     assert machine.tile_budget() == machine.MAX_BUDGET
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "share"),
+    [
+        ("0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
+        ("0::/", {"cpu.max": "50000 100000"}, 0.5),
+        ("3:cpu,cpuacct:/x", {"cpu/x/cpu.cfs_quota_us": "400000", "cpu/x/cpu.cfs_period_us": "200000"}, 2),
+        ("3:cpu:/x", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, None),
+        ("4:memory:/x", {"cpu.max": "50000 100000"}, None),
+    ],
+)
+def test_a_share_of_the_cores(own: str, files: dict[str, str], share: float | None, tmp_path: Path) -> None:
+    proc, groups = system(tmp_path, 7, {}, "/")
+    (proc / "self" / "cgroup").write_text(f"{own}\n")
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(f"{text}\n")
+    assert list(machine._shares(proc, groups)) == ([] if share is None else [share])
+    whole = machine.cores(tmp_path, tmp_path)
+    assert machine.cores(proc, groups) == min(whole, math.ceil(share or whole))
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/qgis", "C:/Program Files/Editor/editor.exe", "", None])
+def test_programs_that_are_no_python_are_not_started_again(
+    program: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    with pytest.raises(FinescaleError, match="needs a Python of its own"):
+        machine.apart("finescale.evaluation.speed")
+
+
+def test_nor_are_frozen_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(FinescaleError, match="needs a Python of its own"):
+        machine.apart("finescale.evaluation.speed")

@@ -73,6 +73,15 @@ def test_photographs_are_not_touched() -> None:
         assert torch.equal(for_inference(network, None)(part), network.eval()(part))
 
 
+def test_without_windows_a_network_is_as_it_was_trained() -> None:
+    """As papers measure it, also where gates would be limited."""
+    (file,) = (file for file in SHIPPED_WEIGHTS if file.stem == f"{DEFAULT}-x4")
+    network = files.load(file)
+    x = torch.from_numpy(dithered().astype(np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        torch.testing.assert_close(for_inference(network, None)(x), network.eval()(x), atol=1e-3, rtol=0)
+
+
 def test_a_gate_goes_no_further() -> None:
     prepared = for_inference(trained_like(), gates=[[0.25] * 16] * 2)
     assert gate_limits(prepared) == [[0.25] * 16] * 2

@@ -1,6 +1,7 @@
 """A checkpoint is whole or not there."""
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,17 @@ def test_a_folder_that_is_a_file_is_told_in_a_sentence(tmp_path: Path) -> None:
         pass
     with pytest.raises(FinescaleError, match="the checkpoint could not be written"):
         checkpoints.save(tmp_path / "run", state(1))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed on POSIX systems only")
+def test_a_file_system_that_flushes_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(22, "Invalid argument")
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    checkpoints.save(tmp_path, state(3))
+    assert checkpoints.read(tmp_path / "last.ckpt")["step"] == 3

@@ -72,17 +72,20 @@ def test_the_verb_prints_a_table_and_json(capsys: pytest.CaptureFixture[str], mo
 
 
 @pytest.mark.usefixtures("few")
-def test_the_table_of_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("width", [40, 80, 110])
+def test_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     assert cli.main(["networks"]) == 0
     lines = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
-    assert max(map(len, lines)) <= 80
-    places = [next(i for i, line in enumerate(lines) if f" {name} " in line) for name in ("sa-rcan-light", "unet-2")]
+    assert max(map(len, lines)) <= width
+    words = [line.replace(",", "").split() for line in lines]
+    places = [next(i for i, line in enumerate(words) if line[:1] == [name]) for name in ("sa-rcan-light", "unet-2")]
     assert places == sorted(places)
     assert any(" x2 31.23 / 0.8765 " in line for line in lines)
+    assert any("small SA-RCAN for CPUs, the default" in line for line in lines)
 
 
 def test_aliases_name_networks() -> None:

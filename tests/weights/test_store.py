@@ -287,3 +287,13 @@ def test_an_address_that_answers_nothing_is_an_error_in_a_sentence(
     only(tmp_path / "cache", monkeypatch)
     with pytest.raises(FinescaleError, match="404"):
         store.load(DEFAULT, 3)
+
+
+def test_scales_at_an_address_are_those_of_its_index(
+    server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(tmp_path / "nothing", monkeypatch)
+    (server / INDEX).write_text(json.dumps({"rcan-x2.safetensors": {"sha256": "00"}, "x": {"sha256": "11"}}))
+    assert store.scales("rcan") == [2]
+    with pytest.raises(FinescaleError, match="no trained weights for sa-rcan on this machine"):
+        store.scales("sa-rcan")

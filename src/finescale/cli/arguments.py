@@ -1,7 +1,13 @@
 """Kinds of arguments that several verbs take."""
 
 import argparse
+import sys
 from pathlib import Path
+
+
+def started_as() -> list[str]:
+    """The words that start this command again; a program of somebody's own may run it, with networks of its own."""
+    return ["finescale", *sys.argv[1:]] if Path(sys.argv[0]).stem in ("finescale", "__main__") else sys.orig_argv
 
 
 def positive(text: str) -> int:
@@ -14,6 +20,17 @@ def positive(text: str) -> int:
 def window(text: str) -> int | None:
     """The side of local windows in pixels, or None for "global"."""
     return None if text == "global" else positive(text)
+
+
+def add_window(parser: argparse._ActionsContainer) -> None:
+    """Adds `--window`; where it is not given there is no such attribute."""
+    parser.add_argument(
+        "--window",
+        type=window,
+        default=argparse.SUPPRESS,
+        metavar="N|global",
+        help="statistics over squares of N pixels of the small picture (default: 48), or over all of it, as papers do",
+    )
 
 
 def not_empty(text: str) -> str:

@@ -1,9 +1,8 @@
 """`finescale bench`: networks on benchmark sets, by the published protocol."""
 
 import argparse
-import sys
 
-from finescale.cli.arguments import named, positive, window
+from finescale.cli.arguments import add_window, named, positive, started_as
 from finescale.cli.score import add_perceptual, chosen_metrics
 from finescale.inference import ENGINES, PRECISIONS
 
@@ -42,13 +41,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--ensemble", action="store_true", help="average over the eight flips and turns")
     group.add_argument("--tile", type=positive, metavar="N", help="work by tiles of N low-resolution pixels")
-    group.add_argument(
-        "--window",
-        type=window,
-        default=argparse.SUPPRESS,
-        metavar="N|global",
-        help="statistics over squares of N pixels of the small picture (default: 48), or over all of it, as papers do",
-    )
+    add_window(group)
 
 
 def settings(args: argparse.Namespace) -> dict[str, object]:
@@ -98,7 +91,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs, prints and writes; 1 if a network had no weights."""
+    """Runs, prints and writes; 1 if a network had no weights or failed."""
     from finescale.evaluation import benchmark, contenders, report, scoring, sets, speed, tables
 
     scoring.check_outputs((args.json, args.csv), overwrite=args.overwrite)
@@ -118,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
             border=args.border,
             jpeg=args.jpeg,
             repeats=args.repeats,
-            command=["finescale", *sys.argv[1:]],
+            command=started_as(),
             progress=progress,
         )
     if scoring.STDOUT not in (args.json, args.csv):

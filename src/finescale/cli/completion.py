@@ -1,6 +1,7 @@
 """`finescale completion`: a script with which the shell completes commands, options and network names."""
 
 import argparse
+import sys
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -15,5 +16,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.cli.main import parser
     from finescale.completion import script
 
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(newline="\n")  # bash of Windows takes no other
     print(script(parser(), args.shell))
     return 0

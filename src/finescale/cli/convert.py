@@ -2,25 +2,24 @@
 
 import argparse
 
+from finescale.cli.arguments import named
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("file", metavar="FILE", help="the authors' .pt file")
+    add("file", type=named, metavar="FILE", help="the authors' .pt file")
     add("network", metavar="NETWORK", help="which network it holds: rcan, edsr or edsr-baseline")
     add("--scale", type=int, choices=[2, 3, 4], required=True, help="the file's")
-    add("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    add("-o", "--output", type=named, required=True, metavar="FILE", help="the .safetensors file to write")
     add("--licence", metavar="TEXT", help="the weights' licence, kept in the file")
     add("--overwrite", action="store_true", help="replace the file if it is there already")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the file and says so."""
-    from pathlib import Path
-
     from finescale.weights import files
 
-    output = Path(args.output)
-    files.convert(Path(args.file), args.network, args.scale, output, licence=args.licence, overwrite=args.overwrite)
-    print(f"wrote {output}: {args.network} x{args.scale}")
+    files.convert(args.file, args.network, args.scale, args.output, licence=args.licence, overwrite=args.overwrite)
+    print(f"wrote {args.output}: {args.network} x{args.scale}")
     return 0

@@ -1,8 +1,15 @@
 """`finescale networks`: what there is, what it costs and how well it does."""
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from finescale.weights.overview import Row
+
+_TABLE = 110  # columns from which a table has room for what the networks are
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,41 +29,61 @@ def run(args: argparse.Namespace) -> int:
 
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
-    from rich import box
-    from rich.table import Table
-
     from finescale.evaluation.tables import console
 
     screen = console()
     for usable in (True, False):
-        chosen = [row for row in rows if bool(row.scales) is usable]
-        if not chosen:
-            continue
-        table = Table(
-            title="With weights: these enlarge pictures" if usable else "Without weights so far: these can be trained",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-        )
-        headings = ("network", "parameters", "GMAC", *(("weights: PSNR / SSIM",) if usable else ()), "")
-        for heading in headings:
-            right = heading in ("parameters", "GMAC")
-            table.add_column(heading, justify="right" if right else "left", no_wrap=bool(heading))
-        for row in chosen:
-            cells = [
-                "\n".join([row.name, *row.aliases]),
-                f"{row.parameters / 1e6:.2f} M" if row.parameters else "-",
-                f"{row.macs / 1e9:.2f}" if row.macs else "-",
-            ]
-            if usable:
-                cells.append("\n".join(_figures(scale, row.figures.get(scale, {})) for scale in row.scales))
-            table.add_row(*cells, row.summary)
-        screen.print(table)
+        if chosen := [row for row in rows if bool(row.scales) is usable]:
+            title = "With weights: these enlarge pictures" if usable else "Without weights so far: these can be trained"
+            screen.print(*(_list if screen.width < _TABLE else _table)(title, chosen), sep="\n", highlight=False)
     screen.print(
         f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; PSNR in dB and SSIM: of luma, Set5"
         " (jpeg40: its small pictures have been JPEGs of quality 40; drawn: text, charts and pixel art instead)",
         highlight=False,
     )
     return 0
+
+
+def _table(title: str, rows: "Sequence[Row]") -> "Iterator[RenderableType]":
+    """The networks as a table."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    usable = any(row.scales for row in rows)
+    headings = ("network", "parameters", "GMAC", *(("weights: PSNR / SSIM",) if usable else ()), "")
+    for heading in headings:
+        right = heading in ("parameters", "GMAC")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=bool(heading))
+    for row in rows:
+        weights = ["\n".join(_weights(row))] if usable else []
+        table.add_row("\n".join([row.name, *row.aliases]), *_costs(row), *weights, row.summary)
+    yield table
+
+
+def _list(title: str, rows: "Sequence[Row]") -> "Iterator[RenderableType]":
+    """The networks one below the other, for terminals in which a table leaves no room for what they are."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    yield Text(f"{title}\n", style="italic")
+    for row in rows:
+        parameters, macs = _costs(row)
+        cost = f"{parameters} parameters, {macs} GMAC" if row.parameters else ""
+        lines = [row.summary, cost, *_weights(row)]
+        yield Text(", ".join([row.name, *row.aliases]), style="bold")
+        yield Padding("\n".join(filter(None, lines)), (0, 0, 1, 2))
+
+
+def _costs(row: "Row") -> tuple[str, str]:
+    """Parameters and multiply-accumulates."""
+    parameters = f"{row.parameters / 1e6:.2f} M" if row.parameters else "-"
+    return parameters, f"{row.macs / 1e9:.2f}" if row.macs else "-"
+
+
+def _weights(row: "Row") -> list[str]:
+    """A line for each scale."""
+    return [_figures(scale, row.figures.get(scale, {})) for scale in row.scales]
 
 
 def _figures(scale: int, sets: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 
+from finescale.cli.arguments import positive
 from finescale.cli.upscale import add_engine
 
 
@@ -13,16 +14,6 @@ def _number(text: str) -> float:
 
 
 _number.__name__ = "number above 0"  # what argparse calls it
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
-
-
-_count.__name__ = "whole number above 0"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-result-megapixels", type=_number, default=200, metavar="MP", help="of a result (default: %(default)g)"
     )
     limits.add_argument(
-        "--queue", type=_count, default=16, metavar="N", help="jobs that may wait (default: %(default)d)"
+        "--queue", type=positive, default=16, metavar="N", help="jobs that may wait (default: %(default)d)"
     )
     limits.add_argument(
         "--keep",

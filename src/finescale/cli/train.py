@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from finescale.cli.arguments import named
+from finescale.cli.arguments import named, started_as
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change a key of the recipe, such as optimiser.rate=2e-4; may be repeated",
     )
-    parser.add_argument("--budget", metavar="AMOUNT", help="how long to train: 20m, 2h, 300k (steps), '30 epochs'")
+    parser.add_argument("--budget", metavar="AMOUNT", help='how long to train: 20m, 2h, 300k (steps), "30 epochs"')
     parser.add_argument(
         "--schedule",
         metavar="NAME",
@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
         "warm_start": args.warm_start,
     }
     # as TOML strings: a folder may be called 2024
-    named = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in shortcuts.items() if value is not None]
-    recipe = load(args.recipe, [*args.overrides, *named], schedule=args.schedule)
+    pairs = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in shortcuts.items() if value is not None]
+    recipe = load(args.recipe, [*args.overrides, *pairs], schedule=args.schedule)
     if args.dry_run:
         print(describe(recipe, args.device))
         return 0
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if outcome.weights:
         print(f"{outcome.weights}: trained in {step} steps and {minutes:.1f} minutes")
     else:
-        again = ["finescale", *sys.argv[1:], *(() if args.resume else ("--resume",))]
+        again = [*started_as(), *(() if args.resume else ("--resume",))]
         line = subprocess.list2cmdline(again) if sys.platform == "win32" else shlex.join(again)
         print(f"{out}: stopped at step {step} and saved; go on with: {line}", file=sys.stderr)
     return 0

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_engine(parser)
     add("--json", action="store_true", help="print what was made, was there already, and failed as JSON")
-    add("--quiet", action="store_true", help="no progress bar, only errors")
+    add("--quiet", action="store_true", help="only errors: no progress bar, no remarks")
 
 
 def run(args: argparse.Namespace) -> int:

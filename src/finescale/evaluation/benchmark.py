@@ -17,9 +17,8 @@ from finescale.evaluation import published, sets
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
 from finescale.evaluation.metrics import WINDOW, Pixels, Plane, luma, psnr, shave, ssim
-from finescale.evaluation.scoring import Metrics, Score, as_json, metrics_json, score_pixels
+from finescale.evaluation.scoring import SMALLEST, Metrics, Score, Unavailable, as_json, metrics_json, score_pixels
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
-from finescale.images.files import probe
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
 from finescale.inference.engines.pytorch import pick_device
@@ -124,14 +123,16 @@ def set_name(name: str, jpeg: int | None) -> str:
     return name if jpeg is None else f"{name}-jpeg{jpeg}"
 
 
-def _check_sets(picture_sets: Sequence[sets.PictureSet], scale: int) -> None:
-    """Refuses sets of one name and pictures that are too small, before any work is done."""
+def _check_sets(picture_sets: Sequence[sets.PictureSet], scale: int, metrics: Metrics) -> None:
+    """Refuses sets of one name and pictures that are damaged or too small, before any work is done."""
+    perceptual = any(not isinstance(metric, Unavailable) for metric in metrics)
+    least = max(2 * scale + WINDOW, SMALLEST if perceptual else 0)
     for one in picture_sets:
         if sum(other.name == one.name for other in picture_sets) > 1:
             raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
         for path in one.pictures:
-            width, height = probe(path)[:2]
-            if min(side - side % scale for side in (width, height)) < 2 * scale + WINDOW:
+            height, width = sets.read_rgb(path).shape[:2]
+            if min(side - side % scale for side in (width, height)) < least:
                 raise FinescaleError(f"{path}: a picture of {width} x {height} is too small to score at x{scale}")
 
 
@@ -161,7 +162,7 @@ def run(
     """Runs every contender on every set.
 
     Args:
-        names: references, networks, weight files; one without weights becomes a row that says so.
+        names: references, networks, weight files; one without weights, or that fails, becomes a row that says so.
         picture_sets: of originals.
         scale: 2, 3 or 4.
         settings: see `contender`.
@@ -175,7 +176,7 @@ def run(
 
     Raises:
         UsageError: an unknown name; bicubic-y, which knows no pixels, with `jpeg`.
-        FinescaleError: none of the networks has weights, or a picture cannot be read.
+        FinescaleError: all of the networks fail or have no weights, or a picture cannot be read or is too small.
     """
     check_names(names, scale)
     settings = settings or {}
@@ -183,26 +184,26 @@ def run(
         if PAPERS_BICUBIC in names:
             raise UsageError(f"'{PAPERS_BICUBIC}' is for clean pictures; use 'bicubic'")
         picture_sets = [replace(one, name=set_name(one.name, jpeg)) for one in picture_sets]
-    _check_sets(picture_sets, scale)
+    _check_sets(picture_sets, scale, metrics)
     device = pick_device(settings.get("device", "auto"))
     rows = []
     for name, label in zip(names, labels(names)):
+        scores: dict[str, list[Score]] = {}
         try:
             entrant = contender(name, scale, settings=settings, label=label)
+            for one in picture_sets:
+                scores[one.name] = []
+                for path in one.pictures:
+                    if progress:
+                        progress(entrant.name, path.stem)
+                    scores[one.name].append(
+                        score_picture(entrant, path, scale, metrics, border, jpeg=jpeg, timed=timed_size is not None)
+                    )
         except UsageError:
             raise
-        except FinescaleError as error:
+        except FinescaleError as error:  # such as too little memory: hours of the others are not lost by it
             rows.append(Row(label, missing=str(error)))
             continue
-        scores: dict[str, list[Score]] = {}
-        for one in picture_sets:
-            scores[one.name] = []
-            for path in one.pictures:
-                if progress:
-                    progress(entrant.name, path.stem)
-                scores[one.name].append(
-                    score_picture(entrant, path, scale, metrics, border, jpeg=jpeg, timed=timed_size is not None)
-                )
         timed = None
         if timed_size and entrant.name != PAPERS_BICUBIC:
             timed = _timed(name, scale, settings, timed_size, repeats)

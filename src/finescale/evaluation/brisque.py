@@ -16,12 +16,11 @@ import numpy as np
 from finescale.errors import FinescaleError, UsageError, install
 from finescale.evaluation import metric_files
 from finescale.evaluation.metrics import Pixels, check_rgb
-from finescale.evaluation.scoring import Unavailable
+from finescale.evaluation.scoring import SMALLEST, Unavailable
 
 MODEL, RANGE = "brisque_model_live.yml", "brisque_range_live.yml"
 _SYSTEM = [Path(root) / "share" / "opencv4" / "quality" for root in (sys.prefix, "/usr", "/usr/local", "/opt/homebrew")]
 _SOURCE = "https://github.com/opencv/opencv_contrib/tree/4.x/modules/quality/samples"
-_SMALLEST = 32
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,9 @@ class Brisque:
         """
         check_rgb(enlarged)
         height, width = enlarged.shape[:2]
-        if min(height, width) < _SMALLEST:
+        if min(height, width) < SMALLEST:
             raise UsageError(
-                f"a picture of {width} x {height} is too small for BRISQUE, which needs {_SMALLEST} x {_SMALLEST}"
+                f"a picture of {width} x {height} is too small for BRISQUE, which needs {SMALLEST} x {SMALLEST}"
             )
         bgr = np.ascontiguousarray(enlarged[..., ::-1])
         if not np.isfinite(self.opencv.quality.QualityBRISQUE_computeFeatures(bgr)).all():

@@ -24,7 +24,7 @@ from finescale.errors import FinescaleError, UsageError, check_known
 from finescale.evaluation import metric_files
 from finescale.evaluation.arrays import to_tensor
 from finescale.evaluation.metrics import Pixels, check_rgb
-from finescale.evaluation.scoring import Unavailable
+from finescale.evaluation.scoring import SMALLEST, Unavailable
 
 _LINEAR_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
 _VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
@@ -77,7 +77,7 @@ class LPIPS(nn.Module):
             raise UsageError(
                 f"expected two batches (B, 3, H, W) alike, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
             )
-        if min(a.shape[-2:]) < 32:
+        if min(a.shape[-2:]) < SMALLEST:
             raise UsageError(f"a picture of {a.shape[-1]} x {a.shape[-2]} is too small for LPIPS, which needs 32 x 32")
         features = self.maps((torch.cat([a, b]) - self.shift) / self.spread)
         total = torch.zeros(len(a), device=a.device)

@@ -12,7 +12,8 @@ def find(name: str, *more: Path) -> Path | None:
     folders = [Path(weights)] if weights else []
     folders += [Path(data) / "weights"] if data else []
     folders += [cache_folder("weights"), *more]
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    paths = (folder / name for folder in folders)
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113 (as a home may not be entered)
 
 
 def places() -> str:

@@ -15,6 +15,7 @@ from finescale.evaluation.sets import pictures, read_rgb
 from finescale.images.picture import mod_crop
 
 STDOUT = Path("-")
+SMALLEST = 32  # pixels of each side that perceptual measures need
 
 # What people append to names of originals and of results.
 _SUFFIX = re.compile(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finescale.data.download import sources
+from finescale.data.download import datasets_folder, sources
 from finescale.errors import FinescaleError, UsageError, nearest
 from finescale.evaluation.metrics import Pixels
 from finescale.images.files import READABLE, read, warn
@@ -49,8 +49,6 @@ def folders(data: Path | None = None) -> list[Path]:
     Raises:
         UsageError: `data` is no folder.
     """
-    from finescale.data.download import datasets_folder  # imports torch, which `score` does without
-
     if data and not data.is_dir():
         raise UsageError(f"{data}: there is no such folder")
     named = os.environ.get("FINESCALE_DATA")
@@ -58,7 +56,7 @@ def folders(data: Path | None = None) -> list[Path]:
     roots += [Path(named)] if named else []
     roots += [Path("datasets"), datasets_folder()]
     inner = ("", "bench/HR", "bench", "HR", "val", "benchmark", "DIV2K")
-    return [folder for root in roots for folder in (root / part for part in inner) if folder.is_dir()]
+    return [folder for root in roots for folder in (root / part for part in inner) if os.path.isdir(folder)]  # noqa: PTH112 (as a home may not be entered)
 
 
 def find(name: str, data: Path | None = None) -> PictureSet:
@@ -74,7 +72,7 @@ def find(name: str, data: Path | None = None) -> PictureSet:
     """
     if Path(name).is_dir():
         full = Path(name).resolve()
-        return _read(full.parent.name if full.name in _INNER else full.name, Path(name))
+        return _read(_known(full.parent.name if full.name in _INNER else full.name), Path(name))
     folder = next((folder for folder in _candidates(data) if _plain(folder.name) == _plain(name)), None)
     if folder is None:
         known = sorted({folder.name for folder in _candidates(data)})
@@ -84,7 +82,12 @@ def find(name: str, data: Path | None = None) -> PictureSet:
         raise UsageError(
             f"there is no set or folder '{name}'{brings} (--data or FINESCALE_DATA names a folder of sets{there})"
         )
-    return _read(folder.name, folder)
+    return _read(_known(folder.name), folder)
+
+
+def _known(name: str) -> str:
+    """A folder's name, or the usual one of the set that it names: published figures stand under that."""
+    return next((usual for usual in sources() if _plain(usual) == _plain(name)), name)
 
 
 def _plain(name: str) -> str:

@@ -16,11 +16,14 @@ from finescale.images.resize import resize
 
 _SAMPLES = 3
 _FAULTLESS = 100.0  # dB: infinitely many of one blank picture would hide all others
-_AT_ONCE = 16  # pictures of one size that go through the network together
+_AT_ONCE, _PIXELS = 16, 2**18  # pictures of one size that go through the network together, and their small pixels
+_SIDE = 384  # small pixels: attention over all of larger pictures takes longer than the training between
 
 
 class Validation:
     """Scores a network on a set of pictures; shrunk once, kept on the device.
+
+    Of pictures that are more than 384 pixels high or wide when they are shrunk, the middle counts.
 
     Args:
         name: a set's name or a folder of pictures, see `finescale.evaluation.sets.find`.
@@ -80,11 +83,15 @@ class Validation:
         return sum(scores) / len(scores), sum(likeness) / len(likeness), samples
 
     def _batches(self) -> list[list[int]]:
-        """Numbers of pictures of equal size, a few at a time."""
+        """Numbers of pictures of equal size, as many at a time as memory surely holds."""
         by_size: dict[tuple[int, ...], list[int]] = {}
         for i, low in enumerate(self.low):
             by_size.setdefault(tuple(low.shape), []).append(i)
-        return [same[i : i + _AT_ONCE] for same in by_size.values() for i in range(0, len(same), _AT_ONCE)]
+        batches = []
+        for (_, height, width), same in by_size.items():
+            count = max(1, min(_AT_ONCE, _PIXELS // (height * width)))
+            batches += [same[i : i + count] for i in range(0, len(same), count)]
+        return batches
 
 
 def _original(file: Path, scale: int) -> Pixels:
@@ -92,7 +99,8 @@ def _original(file: Path, scale: int) -> Pixels:
     height, width = pixels.shape[:2]
     if min(height, width) // scale <= 2:  # nothing would be left within the border
         raise FinescaleError(f"{file}: a picture of {width} x {height} is too small to validate on at x{scale}")
-    return mod_crop(pixels, scale)
+    top, left = (max(0, side - _SIDE * scale) // 2 for side in (height, width))
+    return mod_crop(pixels[top : top + _SIDE * scale, left : left + _SIDE * scale], scale)
 
 
 def _degraded(low: Tensor, degradation: Degradation, chance: Tensor) -> Tensor:

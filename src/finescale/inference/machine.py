@@ -1,15 +1,20 @@
 """What this machine has: its processor, its memory, and how much of that a tile may take; needs no torch."""
 
+import math
 import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from finescale.errors import FinescaleError
 
 if TYPE_CHECKING:
     import torch
 
+_PROC, _GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MAX_BUDGET = 5 << 28
 """Bytes for the features of one tile on a CPU: the most, which keeps a default run under 2 GiB."""
 MIN_BUDGET = 1 << 27
@@ -27,23 +32,44 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def cores() -> int:
-    """Cores that this process may use; two threads of one core (Linux tells) count once."""
+def cores(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
+    """Cores that this process may use; two threads of one core (Linux tells) count once.
+
+    Of a container that gets a share of the time of all cores, so many as that is of.
+    """
     try:
         own = os.sched_getaffinity(0)
         folder = Path("/sys/devices/system/cpu")
-        return len({(folder / f"cpu{one}" / "topology" / "thread_siblings_list").read_text() for one in own})
+        count = len({(folder / f"cpu{one}" / "topology" / "thread_siblings_list").read_text() for one in own})
     except (OSError, AttributeError):
-        return os.cpu_count() or 1
+        count = os.cpu_count() or 1
+    return min([count, *map(math.ceil, _shares(proc, groups))])
+
+
+def _shares(proc: Path, groups: Path) -> Iterator[float]:
+    """Cores whose whole time the control groups of this process leave it; none where they do not limit it."""
+    for version, group in _own_groups("cpu", proc, groups):
+        with suppress(OSError, ValueError):  # of "max", too
+            names = ("cpu.max",) if version == 2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            quota, period = map(int, " ".join((group / name).read_text() for name in names).split())
+            if quota > 0:
+                yield quota / period
 
 
 def apart(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of a module of ours in a process of its own, which imports what this one would."""
+    """Command and environment of a module of ours in a process of its own, which imports what this one would.
+
+    Raises:
+        FinescaleError: this program is no Python that could be started once more: it holds one, or was made of one.
+    """
+    if hasattr(sys, "frozen") or "python" not in Path(sys.executable or "").name.lower():
+        program = sys.executable or "this program"
+        raise FinescaleError(f"this work needs a Python of its own, and {program} is none that can be started")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return [sys.executable, "-P", "-m", module, *arguments], environment
 
 
-def meminfo(proc: Path = Path("/proc")) -> dict[str, int]:
+def meminfo(proc: Path = _PROC) -> dict[str, int]:
     """Linux's figures of the main memory ("MemTotal", "MemAvailable", ...) in bytes; none elsewhere."""
     try:
         entries = [line.partition(":") for line in (proc / "meminfo").read_text().splitlines()]
@@ -66,32 +92,37 @@ def tile_budget(device: "torch.device | None" = None) -> float:
     return max(MIN_BUDGET, min([MAX_BUDGET, *(free / 2 for free in available())]))
 
 
-def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
+def available(proc: Path = _PROC, groups: Path = _GROUPS) -> Iterator[float]:
     """Bytes that the machine and the control groups of this process have left; nothing outside Linux."""
     if (free := meminfo(proc).get("MemAvailable")) is not None:
         yield free
-    try:
-        own = [line.split(":", 2) for line in (proc / "self" / "cgroup").read_text().splitlines()]
-    except OSError:
-        return
-    for _, controllers, path in own:
-        if not controllers:  # version 2
-            yield from _left(groups, path, "max", "current", "")
-        elif "memory" in controllers.split(","):  # version 1
-            yield from _left(groups / "memory", path, "limit_in_bytes", "usage_in_bytes", "total_")
-
-
-def _left(root: Path, path: str, limit: str, usage: str, prefix: str) -> Iterator[float]:
-    """Bytes that a control group and those above it have left; in a container only `root` is there, and is its own."""
-    place = root / path.strip("/")
-    for group in (place, *place.parents):
-        try:
+    for version, group in _own_groups("memory", proc, groups):
+        limit, usage, prefix = (
+            ("max", "current", "") if version == 2 else ("limit_in_bytes", "usage_in_bytes", "total_")
+        )
+        with suppress(OSError, KeyError):
             most, used = ((group / f"memory.{name}").read_text().strip() for name in (limit, usage))
             parts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             if most != "max":
                 caches = int(parts[f"{prefix}active_file"]) + int(parts[f"{prefix}inactive_file"])  # can be let go
                 yield max(0, int(most) - int(used) + caches)
-        except (OSError, KeyError):
-            pass
-        if group == root:
-            return
+
+
+def _own_groups(controller: str, proc: Path, groups: Path) -> Iterator[tuple[int, Path]]:
+    """The control groups of this process and those above them, with their version.
+
+    In a container only the uppermost is there, and is its own.
+    """
+    try:
+        own = [line.split(":", 2) for line in (proc / "self" / "cgroup").read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in own:
+        if controllers and controller not in controllers.split(","):
+            continue
+        version, root = (1, groups / controller) if controllers else (2, groups)
+        place = root / path.strip("/")
+        for group in (place, *place.parents):
+            yield version, group
+            if group == root:
+                break

@@ -84,9 +84,9 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     With a window it pads pictures at the right and the bottom to whole cells of the statistics (a few pixels, mirrored,
     and cut away again): partly filled cells are copies of whole feature maps, and cost up to as much as the network.
 
-    The gates of channel attention are limited to what photographs need. Patterns of single pixels, such as the
-    dithering of old pictures, open those of a trained network many times as far, block after block, and the
-    result is noise wherever a window meets such a pattern.
+    With a window the gates of channel attention are limited to what photographs need, too. Patterns of single pixels,
+    such as the dithering of old pictures, open those of a trained network many times as far, block after block, and the
+    result is noise wherever a window meets such a pattern. Without one the network is as it was trained.
 
     Args:
         network: left as it is.
@@ -108,10 +108,10 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
         clone.multiple = math.lcm(clone.multiple, alignment(clone))
         if window > WINDOW:  # it looks so much further
             clone.context = -(-clone.context * window // (WINDOW * GRID)) * GRID
-    limits = gates or gate_limits(clone)
-    device = next(clone.parameters(), torch.empty(0, device="cpu")).device
-    for layer, values in zip(_channel_attention(clone), limits, strict=True):
-        layer.most = torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
+        limits = gates or gate_limits(clone)
+        device = next(clone.parameters(), torch.empty(0, device="cpu")).device
+        for layer, values in zip(_channel_attention(clone), limits, strict=True):
+            layer.most = torch.tensor(values, dtype=torch.float32, device=device).reshape(1, -1, 1, 1)
     return clone
 
 

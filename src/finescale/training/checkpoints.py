@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from finescale.atomic import check_folder, locked, writing
+from finescale.atomic import check_folder, locked, replace, writing
 from finescale.errors import FinescaleError, FinescaleWarning, is_out_of_memory, system_reason
 
 _MAGIC = "finescale-checkpoint-1"
@@ -50,7 +50,7 @@ def save(folder: Path, state: dict[str, Any], *, best: bool = False) -> Path:
             os.fsync(file.fileno())
         if _is_whole(last):  # or what is damaged would take the place of the one that is not
             _also(last, folder / PREVIOUS)
-        os.replace(part, last)
+        replace(part, last)
         if best:
             _also(last, folder / BEST)
         _flush_folder(folder)
@@ -175,14 +175,15 @@ def _also(source: Path, target: Path) -> None:
         os.link(source, part)
     except OSError:
         shutil.copyfile(source, part)
-    os.replace(part, target)
+    replace(part, target)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Makes renamed names last through a loss of power, where the system can."""
+    """Makes renamed names last through a loss of power, where the system can; some file systems of networks cannot."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)

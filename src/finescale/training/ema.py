@@ -5,7 +5,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 
 class EMA:
@@ -61,4 +60,6 @@ class EMA:
 
 def _local(tensor: Tensor) -> Tensor:
     """The tensor itself, or this process's shard of it; shares its memory."""
-    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor.detach()
+    local = getattr(tensor, "to_local", None)  # of a DTensor, which not every build of torch has
+    whole: Tensor = local() if local else tensor
+    return whole.detach()

@@ -7,23 +7,17 @@ process with the whole batch. The first process alone writes files and keeps the
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from finescale.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
 
 Kind = Literal["ddp", "fsdp"]
 T = TypeVar("T")
@@ -115,6 +109,8 @@ def join(device: str) -> World:
             raise UsageError(f"--device {device}: PyTorch finds {count} CUDA devices on this machine")
         torch.cuda.set_device(chosen)
     if size > 1:
+        if not dist.is_available():
+            raise UsageError(f"WORLD_SIZE is {size}, and this build of torch is for one process alone")
         # After an elastic restart the store still holds the addresses of the processes that died.
         try:
             store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
@@ -155,6 +151,8 @@ class Distributed:
         self.network, self.world = network, world
         self.sharded = kind == "fsdp" and world.size > 1
         if self.sharded:
+            from torch.distributed.fsdp import fully_shard  # some builds of torch have no other processes
+
             for block in repeated_blocks(network):
                 fully_shard(block)
             fully_shard(network)
@@ -172,11 +170,15 @@ class Distributed:
         """All weights and buffers, whole, on the CPU where sharded; a collective call."""
         if not self.sharded:
             return self.network.state_dict()
-        return get_model_state_dict(self.network, options=_WHOLE)
+        from torch.distributed.checkpoint.state_dict import get_model_state_dict
+
+        return get_model_state_dict(self.network, options=_whole_on_cpu())
 
     def load_network(self, state: dict[str, Any]) -> None:
         """Takes what `network_state` gave."""
         if self.sharded:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
             set_model_state_dict(self.network, state, options=StateDictOptions(full_state_dict=True))
         else:
             self.network.load_state_dict(state)
@@ -185,23 +187,31 @@ class Distributed:
         """All of the optimiser's state, whole; a collective call."""
         if not self.sharded:
             return optimiser.state_dict()
-        return dict(get_optimizer_state_dict(self.network, optimiser, options=_WHOLE))
+        from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+        return dict(get_optimizer_state_dict(self.network, optimiser, options=_whole_on_cpu()))
 
     def load_optimiser(self, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Takes what `optimiser_state` gave."""
         if self.sharded:
+            from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
             options = StateDictOptions(full_state_dict=True)
             set_optimizer_state_dict(self.network, optimiser, state, options=options)
         else:
             optimiser.load_state_dict(state)
 
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+def _whole_on_cpu() -> "StateDictOptions":
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    return StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def whole(value: Tensor) -> Tensor:
     """A tensor of one process from a sharded one; others as they are."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    full = getattr(value, "full_tensor", None)  # of a DTensor
+    return full() if full else value
 
 
 def repeated_blocks(network: nn.Module, least: int = 4) -> list[nn.Module]:

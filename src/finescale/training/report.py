@@ -16,6 +16,9 @@ from finescale.training.recipe import Recipe
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+_EVERY = 30.0  # seconds between two lines
+_WIDE = 140  # columns from which there is room for everything
+
 
 class Speed:
     """Pictures per second, TFLOP/s and the share of the device's peak, from steps per second.
@@ -55,12 +58,12 @@ def clock(seconds: float) -> str:
 class Screen:
     """A bar with the figures of the moment on a terminal; a line every half minute elsewhere."""
 
-    def __init__(self, name: str, speed: Speed, *, every: float = 30.0) -> None:
+    def __init__(self, name: str, speed: Speed) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        self.speed, self.every, self._last = speed, every, time.monotonic()
+        self.speed, self._last = speed, time.monotonic()
         self.bar: Bar | None = None
         if sys.stderr.isatty():
             columns = (
@@ -77,7 +80,7 @@ class Screen:
         """Redraws the bar, or prints a line if it is time."""
         if self.bar:
             self.bar.update(self.task, completed=progress.spent, text=self._text(progress))
-        elif time.monotonic() - self._last >= self.every or progress.spent >= 1:
+        elif time.monotonic() - self._last >= _EVERY or progress.spent >= 1:
             self._last = time.monotonic()
             self.said(self._text(progress))
 
@@ -99,10 +102,13 @@ class Screen:
             self.bar.stop()
 
     def _text(self, progress: Progress) -> str:
+        """What a narrow terminal cuts off comes last."""
         psnr = f", {progress.psnr:.3f} dB" if math.isfinite(progress.psnr) else ""
+        wide = self.bar is None or self.bar.console.width >= _WIDE
+        speed = self.speed.text(progress) if wide else f"{self.speed.crops(progress):.0f} crops/s"
         return (
-            f"{progress.spent:.1%}, step {progress.step}, loss {progress.loss:.5f}{psnr}, "
-            f"{self.speed.text(progress)}, {clock(progress.left)} left"
+            f"{clock(progress.left)} left, {progress.spent:.1%}, step {progress.step}, loss {progress.loss:.5f}{psnr}, "
+            f"{speed}"
         )
 
 

@@ -4,6 +4,7 @@ import math
 import platform
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -405,7 +406,8 @@ def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: boo
             observers.append(Board(out / "board", speed))
         except ImportError:
             missing = True
-    if screen:  # last: a folder that cannot be written must not leave the bar on the terminal
+    # last: a folder that cannot be written must not leave the bar on the terminal; programs with windows may have none
+    if screen and sys.stderr is not None:
         observers.append(Screen(recipe.name, speed))
         if missing:
             observers[-1].said(f"tensorboard is not installed, so no curves are written ({install('train')})")
@@ -424,8 +426,10 @@ def _stopped_by_signals(training: Training) -> Iterator[None]:
             raise KeyboardInterrupt
         training.request_stop()
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    # None: of a program that is not in Python, to which it could not be given back
+    heard = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import webbrowser
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
@@ -63,6 +63,9 @@ def serve(
     if token is None and not loopback:
         token = secrets.token_urlsafe(24)
     with ExitStack() as stack:
+        signals = _signals()
+        for number, handler in signals.items():
+            stack.callback(signal.signal, number, handler)
         listener = stack.enter_context(_listen(host, port))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="finescale-", ignore_cleanup_errors=True))
 
@@ -71,10 +74,24 @@ def serve(
         limits = limits or Limits()
         jobs = Jobs(Studio(limits, settings or {}), limits, Path(folder))
         stack.callback(jobs.close)
-        _run(jobs, listener, host, token, browser=browser and loopback and _has_screen())
+        _run(jobs, listener, host, token, signals, browser=browser and loopback and _has_screen())
 
 
-def _run(jobs: Jobs, listener: socket.socket, host: str, token: str | None, *, browser: bool) -> None:
+def _signals() -> dict[int, Any]:
+    """The signals that end the server, with what they do so far; none outside the main thread, where Python takes none.
+
+    Those that are ignored are left alone, and those of a program that is not in Python.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+
+
+def _run(
+    jobs: Jobs, listener: socket.socket, host: str, token: str | None, signals: Iterable[int], *, browser: bool
+) -> None:
     """Says where the page is, and serves it until a signal comes."""
     import uvicorn
 
@@ -101,9 +118,8 @@ def _run(jobs: Jobs, listener: socket.socket, host: str, token: str | None, *, b
         )
     )
     # uvicorn stops in good order and then raises the signal again: that must not skip what is left to do here
-    for name in ("SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
-            signal.signal(getattr(signal, name), lambda *_: server.handle_exit(signal.SIGTERM, None))
+    for number in signals:
+        signal.signal(number, lambda *_: server.handle_exit(signal.SIGTERM, None))
     address = f"http://{_shown(host)}:{port}/"
     link = f"{address}?token={token}" if token else address
     print(f"Finescale is at {link}\nStop it with Ctrl+C.", flush=True)

@@ -23,7 +23,7 @@ def candidates() -> list[Path]:
 
 def folders() -> list[Path]:
     """Folders that are searched for weights, first match wins; those that exist."""
-    return [folder for folder in candidates() if folder.is_dir()]
+    return [folder for folder in candidates() if os.path.isdir(folder)]  # noqa: PTH112 (as a home may not be entered)
 
 
 def file_name(name: str, scale: int) -> str:

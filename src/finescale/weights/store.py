@@ -66,20 +66,25 @@ def available() -> Iterator[Found]:
 
 
 def scales(network: str | os.PathLike[str] | None = None) -> list[int]:
-    """The scales at which a network (as `load` takes it) can be had on this machine, in rising order.
+    """The scales at which a network (as `load` takes it) can be had, in rising order.
+
+    Those on this machine, or where there are none those at the download address.
 
     Raises:
         UsageError: there is no network or file of that name.
-        FinescaleError: there are no trained weights, or the file is damaged.
+        FinescaleError: there are no trained weights, the file is damaged, or the address cannot be read.
     """
     text = _text(network)
     if text in NETWORKS or text in ALIASES:
         if not NETWORKS[resolve(text)].trained:
             return [2, 3, 4]
         here = [scale for scale in (2, 3, 4) if find(text, scale)]
-        if not here and not os.environ.get("FINESCALE_WEIGHTS_URL"):
+        if not here and (address := _address()):
+            index = _published(address)
+            here = [scale for scale in (2, 3, 4) if file_name(resolve(text), scale) in index]
+        if not here:
             raise _missing(text)
-        return here or [4]  # `load` downloads it, or says it is missing
+        return here
     if not os.path.isfile(text) and (here := [scale for scale in (2, 3, 4) if find(text, scale)]):  # noqa: PTH113
         return here
     return [read_header(_weight_file(text)).scale]
@@ -142,27 +147,37 @@ def _weight_file(text: str, scale: int | None = None) -> Path:
     return Path(text)
 
 
-def _download(name: str, scale: int) -> Path | None:
-    """Downloads a weight file from the configured address into the cache; None where none is configured."""
+def _address() -> str | None:
+    """Where weights are downloaded from."""
     address = os.environ.get("FINESCALE_WEIGHTS_URL")
-    if not address:
-        return None
-    base, file = address.rstrip("/"), file_name(name, scale)
+    return address.rstrip("/") if address else None
+
+
+def _published(base: str) -> dict[str, str]:
+    """The weight files at an address, and their SHA-256.
+
+    Raises:
+        FinescaleError: it cannot be read, or there is no index of weights.
+    """
     try:
-        if "://" not in address:
+        if "://" not in base:
             raise ValueError("it does not begin with https://")
         with urlopen(f"{base}/{INDEX}", timeout=30) as reply:
             index = reply.read()
     except (ValueError, InvalidURL) as error:
-        raise FinescaleError(f"$FINESCALE_WEIGHTS_URL: '{address}' is not an address ({error})") from error
+        raise FinescaleError(f"$FINESCALE_WEIGHTS_URL: '{base}' is not an address ({error})") from error
     except (OSError, HTTPException) as error:
         raise FinescaleError(f"{base}/{INDEX}: could not be read ({error})") from error
     try:
-        entry = json.loads(index).get(file)
-        digest = None if entry is None else str(entry["sha256"])
+        return {str(file): str(entry["sha256"]) for file, entry in json.loads(index).items()}
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise FinescaleError(f"{base}/{INDEX}: not an index of weights") from error
-    if digest is None:
+
+
+def _download(name: str, scale: int) -> Path | None:
+    """Downloads a weight file into the cache; None where no address is configured, or it has no such file."""
+    base, file = _address(), file_name(name, scale)
+    if base is None or (digest := _published(base).get(file)) is None:
         return None
     target = cache_folder("weights") / file
     fetch(f"{base}/{file}", target, sha256=digest, attempts=2, pause=0.5)

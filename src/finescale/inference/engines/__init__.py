@@ -57,9 +57,30 @@ def choose(
                 raise
             except FinescaleError:
                 pass  # it cannot take this network so
-    from finescale.inference.engines.pytorch import TorchEngine, pick_device
+    return _torch(source, device, precision)
 
-    return TorchEngine(source.prepared(), pick_device(device), precision)
+
+def _torch(source: Source, device: str, precision: str) -> Engine:
+    """PyTorch; for "auto" in bfloat16 where that loses little, which is looked at once for a network and device."""
+    import torch
+
+    from finescale.inference.engines.agreement import BFLOAT16, closeness
+    from finescale.inference.engines.pytorch import TorchEngine, device_name, pick_device
+    from finescale.inference.photograph import photograph
+
+    chosen = pick_device(device)
+    engine = TorchEngine(source.prepared(), chosen, precision)
+    if precision != "auto" or engine.precision == "float32":
+        return engine
+    exact = engine.make_exact()
+    what = f"torch {torch.__version__} {device_name(chosen)}"
+    name = compiled.key(weights=source.fingerprint, engine=what, precision=engine.precision)
+    stored = compiled.read(name)
+    if stored is None:
+        x = photograph(engine.network.multiple)
+        stored = {"agreement": closeness(exact.run(x), engine.run(x), limits=(0, 1))}, b""
+        compiled.write(name, *stored)
+    return engine if stored[0]["agreement"] >= BFLOAT16 else exact
 
 
 def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -> None:
@@ -116,7 +137,7 @@ def _fastest(precision: str) -> list[tuple[str, str]]:
     """The installed engines that are faster than PyTorch on this CPU, and in which precision, fastest first."""
     exact, low = precision != "bfloat16", _bfloat16()
     found = []
-    if exact and not low and find_spec("MNN") and find_spec("onnx") and _fits_mnn():
+    if exact and not low and find_spec("MNN") and find_spec("onnx") and _measured_for_mnn():
         found.append(("mnn", "float32"))
     if find_spec("openvino"):
         return found + [("openvino", p) for p in (("auto", "float32") if precision == "auto" else (precision,))]
@@ -126,10 +147,9 @@ def _fastest(precision: str) -> list[tuple[str, str]]:
     return found
 
 
-def _fits_mnn() -> bool:
-    """Whether MNN was measured on processors of this kind, and its converter, a Python of its own, can be run."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return x86 and not hasattr(sys, "frozen") and bool(sys.executable)
+def _measured_for_mnn() -> bool:
+    """Whether MNN was measured on processors of this kind."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def _bfloat16() -> bool:

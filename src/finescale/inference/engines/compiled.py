@@ -12,19 +12,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from finescale.atomic import replace
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
 
-VERSION = 14  # of what is stored and of how networks are translated; another one leaves old entries unread
+VERSION = 15  # of what is stored and of how networks are translated; another one leaves old entries unread
 
 LIMIT = 1 << 30  # bytes of all that is stored
 _MINUTE, _DAY = 60, 24 * 60 * 60  # seconds: what was just used is left alone
 
 _MAKING = threading.Lock()
 T = TypeVar("T")
+
+
+def _renew_lock() -> None:
+    """In a forked process, in which no thread will give the lock back that another one of its parent held."""
+    global _MAKING
+    _MAKING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def accept(
@@ -120,7 +131,7 @@ def write(name: str, notes: Mapping[str, Any], data: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             part.write_bytes(hashlib.sha256(body).digest() + body)
-            os.replace(part, folder / name)
+            replace(part, folder / name)
         finally:
             part.unlink(missing_ok=True)
         _tidy(folder)

@@ -26,16 +26,25 @@ from finescale.inference.machine import apart, cores
 from finescale.inference.tiling import Array
 
 _LOADING = threading.Lock()
-_NOT_ITS_FAULT = 3  # what the converter's process ends with where it is not the network that is in the way
-# what it ends with where it is interrupted with its parent, or killed for memory; the last two on Windows
-_STOPPED = {-1, -2, -9, -15, 0xC000013A, 0x40010004}
+_REFUSED = 4  # what the converter's process ends with where MNN cannot take the network
+# what it ends with where it is interrupted with its parent, or killed for memory; the last on Windows
+_STOPPED = {-1, -2, -9, -15, 0xC000013A}
+_CRASHED = 1 << 31  # on Windows numbers from here on, elsewhere negative ones
 _NOT_RESIZED = 3  # the number by which MNN tells a session's state: 0 where it can compute
 MEMORY = 1.4  # as much as PyTorch's features need: the default network by benchmarks/memory.py, and a little more
 
-# the threads of MNN that a forked process's parent had are not there, and it would wait for them for ever
 _forked_with: set[str] = set()
+
+
+def _after_fork() -> None:
+    """In a forked process: the threads of MNN and of its parent are not there, and it would wait for them for ever."""
+    global _LOADING
+    _LOADING = threading.Lock()
+    _forked_with.update({"MNN"} & set(sys.modules))
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _forked_with.update({"MNN"} & set(sys.modules)))
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class MNNEngine(Engine):
@@ -177,12 +186,12 @@ def _flush() -> None:
 
 def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
     """Translates, compares with PyTorch, and stores."""
-
+    converter = apart(__name__)
     network = source.prepared().cpu()
     pictures = noises(network.multiple)
     data = onnx.translated(network, name, pictures[0].shape[2:])
     try:
-        file, enlarged = _converted(data, pictures, network.multiple, name)
+        file, enlarged = _converted(converter, data, pictures, network.multiple, name)
     except OSError as error:  # as of a full disk
         raise FinescaleError(f"the mnn engine could not use its temporary files ({system_reason(error)})") from error
     found = iter(enlarged)
@@ -190,38 +199,40 @@ def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
     return compiled.accept(name, "MNN", network, file, decibels=decibels, limit=FLOAT32, memory=MEMORY), file
 
 
-def _converted(data: bytes, pictures: list[Array], multiple: int, name: str) -> tuple[bytes, list[Array]]:
+def _converted(
+    converter: tuple[list[str], dict[str, str]], data: bytes, pictures: list[Array], multiple: int, name: str
+) -> tuple[bytes, list[Array]]:
     """An ONNX file in the form of MNN's, by a process of its own, and what that makes of pictures; see `_translate`."""
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
         (there / "network.onnx").write_bytes(data)
         for i, x in enumerate(pictures):
             np.save(there / f"picture-{i}.npy", x)
-        command, environment = apart(__name__, folder, str(multiple))
+        command, environment = [*converter[0], folder, str(multiple)], converter[1]
         try:
             code = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=1800).returncode
         except (OSError, subprocess.SubprocessError) as error:
             raise FinescaleError(f"the mnn engine could not start its converter ({error})") from error
-        if code in {_NOT_ITS_FAULT, *_STOPPED}:  # so it is not remembered
-            raise FinescaleError(f"the mnn engine's converter did not get on (it ended with {code})")
-        if code:
+        if code == _REFUSED or (not 0 <= code < _CRASHED and code not in _STOPPED):
             raise compiled.refuse(name, f"MNN cannot take this network (its converter ended with {code})")
+        if code:  # which says nothing of the network, so it is not remembered
+            raise FinescaleError(f"the mnn engine's converter did not get on (it ended with {code})")
         enlarged = [np.load(there / f"enlarged-{i}.npy") for i in range(len(pictures))]
         return (there / "network.mnn").read_bytes(), enlarged
 
 
 def _convert(folder: Path, multiple: int) -> None:
     """From network.onnx there to network.mnn, and from the pictures there to enlarged ones."""
-    try:
-        load_library()
-        import _tools  # its wrapper in Python reports its use to its makers, and installs a package for that
-    except (FinescaleError, ImportError):
-        sys.exit(_NOT_ITS_FAULT)
+    load_library()
+    import _tools  # its wrapper in Python reports its use to its makers, and installs a package for that
+
     file = folder / "network.mnn"
     _tools.mnnconvert(
         ["MNNConvert", "-f", "ONNX", "--modelFile", str(folder / "network.onnx"), "--MNNModel", str(file)]
         + ["--bizCode", "finescale"]
     )
+    if not file.exists():
+        sys.exit(_REFUSED)
     session = _Session(file.read_bytes(), multiple)
     for i in range(len(list(folder.glob("picture-*.npy")))):
         np.save(folder / f"enlarged-{i}.npy", session.run(np.load(folder / f"picture-{i}.npy")))
@@ -230,5 +241,7 @@ def _convert(folder: Path, multiple: int) -> None:
 if __name__ == "__main__":
     try:
         _convert(Path(sys.argv[1]), int(sys.argv[2]))
-    except (OSError, MemoryError, KeyboardInterrupt):
-        sys.exit(_NOT_ITS_FAULT)
+    except (OSError, MemoryError, ImportError, FinescaleError):  # it is not the network that is in the way
+        raise
+    except Exception:
+        sys.exit(_REFUSED)

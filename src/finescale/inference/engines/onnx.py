@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,14 @@ def translated(network: "Network", name: str, size: tuple[int, ...] = (53, 67)) 
 
 def translator() -> str:
     """What makes ONNX files here: other versions may take what these refuse."""
-    return f"{OPSET} {' '.join(version(package) for package in ('torch', 'onnx') if find_spec(package))}"
+    return f"{OPSET} {' '.join(_version(package) for package in ('torch', 'onnx') if find_spec(package))}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a frozen program may leave out what says it
+        return "unknown"
 
 
 def _load_package() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from finescale.errors import FinescaleError, UsageError, is_out_of_memory, missing
 from finescale.inference.engines import compiled
-from finescale.inference.engines.agreement import FLOAT32, SIZES, agreement, least_agreement
+from finescale.inference.engines.agreement import BFLOAT16, FLOAT32, SIZES, agreement, least_agreement
 from finescale.inference.engines.interface import Engine, grown
 from finescale.inference.engines.source import Source
 from finescale.inference.engines.unreported import unreported
@@ -18,9 +18,7 @@ from finescale.inference.tiling import Array
 if TYPE_CHECKING:
     from finescale.networks.base import Network
 
-# dB to PyTorch's float32 below which a translation is refused: of noise in float32, else of a photograph; 60 dB cost an
-# enlargement of 33 dB less than 0.01
-TOLERANCE = {"float32": FLOAT32, "bfloat16": 60.0, "int8": 40.0}
+TOLERANCE = {"float32": FLOAT32, "bfloat16": BFLOAT16, "int8": 40.0}  # dB, see `finescale.inference.engines.agreement`
 # as much as PyTorch's features need in float32: the most of three networks, by benchmarks/memory.py
 MEMORY = {"float32": 1.8, "bfloat16": 1.1}
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}

@@ -37,6 +37,11 @@ def _devices() -> list[str]:
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
 
 
+def device_name(device: torch.device) -> str:
+    """What kind of device it is; of a CPU `finescale.inference.engines.compiled.abilities` tells more."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 faster than float32."""
     if device.type == "cuda":

@@ -58,6 +58,8 @@ class Source:
             from finescale.weights.files import load
 
             network = load(network)
+        if self.window is None:
+            return for_inference(network, None)
         name = compiled.key(weights=self.fingerprint, engine="gates")
         stored = compiled.read(name)
         prepared = for_inference(network, self.window, stored and stored[0]["gates"])
@@ -106,8 +108,11 @@ def _load_if_own(path: Path) -> "Network | None":
 
 @cache
 def _code() -> str:
-    """A digest of the code that networks are made of: somebody may be working on it."""
-    digest = hashlib.sha256()
+    """A digest of the code that networks are made of: somebody may be working on it.
+
+    Where there is no text of it, as in a frozen program, its version tells.
+    """
+    digest = hashlib.sha256(finescale.__version__.encode())
     for room in ("layers", "backbones", "networks"):
         for file in sorted((Path(finescale.__file__).parent / room).glob("*.py")):
             digest.update(file.read_bytes())
