@@ -317,9 +317,9 @@ def block(weights: Sequence[Shipped]) -> str:
         "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "
         'Urban20 is every fifth picture of Urban100; "drawn" are 24 pictures by `finescale data draw`, none of them '
         "trained on. "
-        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}, without the 40 of x2 that x3 and x4 of "
-        "sa-rcan-light started from ([all runs](docs/results/training.md)). Files that are not in the package lie in "
-        "[weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
+        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}. The 40 of x2 that x3 and x4 of "
+        "sa-rcan-light started from are not counted ([all runs](docs/results/training.md)). Files that are not in the "
+        "package lie in [weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
         "networks trained on DIV2K. All that was measured, with plots, time, memory, perceptual figures and sources: "
         "[docs/results](docs/results/README.md)."
     )

@@ -46,6 +46,7 @@ def test_who_has_a_file_open_for_a_moment_is_waited_for_on_windows(
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", scanned)
+    monkeypatch.setattr(atomic, "_PATIENCE", 0)
     with pytest.raises(FinescaleError, match="b: cannot be written"), new_file(tmp_path / "b", overwrite=True):
         pass
     monkeypatch.setattr(atomic, "_PATIENCE", 9)

@@ -84,7 +84,8 @@ def check_folder(folder: Path) -> None:
     Raises:
         FinescaleError: it does not.
     """
-    if not os.access(folder, os.W_OK | os.X_OK):
+    own = os.access in os.supports_effective_ids  # else those of who started the process
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=own):
         raise FinescaleError(f"{folder}: no file can be written there (permission denied, or the disk is read-only)")
 
 

@@ -68,7 +68,7 @@ def test_classifiers_by_name(
         monkeypatch.setitem(catalogue.BACKBONES, "vgg16", entry)
         assert main(["data", "get", "vgg16"]) == 0
     place = tmp_path / "finescale" / "backbones" / file
-    assert capsys.readouterr().out == f"{place}: the published weights of vgg16\n"
+    assert capsys.readouterr().out == f"{place}: weights of vgg16\n"
     assert place.read_bytes() == CONTENT
 
 

@@ -159,9 +159,10 @@ def test_auto_takes_the_fastest_that_is_exact_enough(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("machine", "frozen"), [("arm64", False), ("x86_64", True)])
 def test_auto_takes_mnn_only_where_it_was_measured_and_can_convert(
-    machine: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+    machine: str, frozen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needs("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without what other tests converted
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(sys, "frozen", True, raising=False) if frozen else None
     assert choose(tiny_network(2), device="cpu").name == "openvino"

@@ -70,6 +70,7 @@ def test_a_narrow_terminal_keeps_the_time_left(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(width))
     values = {"network": "sa-rcan-light", "scale": 4, "data": {"batch": 4, "patch": 12}}
     screen = Screen("sa-rcan-light-jpeg-x4", Speed(parse_recipe(values, "a test"), crop_flops=1e9, peak=4e11))

@@ -46,6 +46,7 @@ def test_rows_tell_cost_weights_and_figures() -> None:
 def test_shipped_networks_for_other_pictures_show_their_figures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.delenv("FINESCALE_WEIGHTS", raising=False)
     assert cli.main(["networks"]) == 0
@@ -59,6 +60,7 @@ def test_shipped_networks_for_other_pictures_show_their_figures(
 
 @pytest.mark.usefixtures("few")
 def test_the_verb_prints_a_table_and_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
     assert cli.main(["networks"]) == 0
     table = capsys.readouterr().out
@@ -76,6 +78,7 @@ def test_the_verb_prints_a_table_and_json(capsys: pytest.CaptureFixture[str], mo
 def test_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
     assert cli.main(["networks"]) == 0

@@ -7,7 +7,9 @@ from pathlib import Path
 
 def started_as() -> list[str]:
     """The words that start this command again; a program of somebody's own may run it, with networks of its own."""
-    return ["finescale", *sys.argv[1:]] if Path(sys.argv[0]).stem in ("finescale", "__main__") else sys.orig_argv
+    program = Path(sys.argv[0])
+    ours = "finescale" in (program.stem, program.parent.name if program.stem == "__main__" else "")
+    return ["finescale", *sys.argv[1:]] if ours else sys.orig_argv
 
 
 def positive(text: str) -> int:

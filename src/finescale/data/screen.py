@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finescale.data import download, store
+from finescale.data import download
 from finescale.errors import UsageError, install, nearest
 from finescale.images.folders import find_pictures
 
@@ -23,6 +23,8 @@ def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, worke
     """
     from rich.console import Console
     from rich.progress import Progress
+
+    from finescale.data import store
 
     try:
         wanted = [int(word) for word in scales.split(",")]
@@ -121,7 +123,7 @@ def get(names: Sequence[str], out: Path | None) -> int:
     for name in classifiers:
         from finescale.backbones.catalogue import find
 
-        print(f"{find(name, download=True)}: the published weights of {name}")
+        print(f"{find(name, download=True)}: weights of {name}")
     return 0
 
 

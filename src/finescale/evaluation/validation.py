@@ -100,7 +100,7 @@ def _original(file: Path, scale: int) -> Pixels:
     if min(height, width) // scale <= 2:  # nothing would be left within the border
         raise FinescaleError(f"{file}: a picture of {width} x {height} is too small to validate on at x{scale}")
     top, left = (max(0, side - _SIDE * scale) // 2 for side in (height, width))
-    return mod_crop(pixels[top : top + _SIDE * scale, left : left + _SIDE * scale], scale)
+    return mod_crop(pixels[top : top + _SIDE * scale, left : left + _SIDE * scale], scale).copy()  # the rest can go
 
 
 def _degraded(low: Tensor, degradation: Degradation, chance: Tensor) -> Tensor:

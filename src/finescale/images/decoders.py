@@ -4,12 +4,9 @@ import io
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.PpmImagePlugin import PpmImageFile
 
 from finescale.errors import FinescaleError, install
 from finescale.images import exif as exif_blocks
@@ -55,7 +52,13 @@ def with_pillow(data: bytes | str) -> Decoder:
         OSError and others of `ERRORS`: it cannot be opened.
     """
     data = data if isinstance(data, bytes) else Path(data).read_bytes()
-    kind = BmpImageFile if data[:2] == b"BM" else PpmImageFile if data[:1] == b"P" else AvifImageFile
+    kind: Any
+    if data[:2] == b"BM":
+        from PIL.BmpImagePlugin import BmpImageFile as kind
+    elif data[:1] == b"P":
+        from PIL.PpmImagePlugin import PpmImageFile as kind
+    else:
+        from PIL.AvifImagePlugin import AvifImageFile as kind  # with a library of megabytes
     image = kind(io.BytesIO(data))  # `Image.open` has a limit of pixels of its own, below that of `files.read`
     turned = image.getexif().get(exif_blocks.ORIENTATION, 1) >= 5
     width, height = image.size[::-1] if turned else image.size

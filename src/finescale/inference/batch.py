@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,7 +191,8 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     Returns:
         0, or 1 if any picture failed; what failed and why is printed at the end.
     """
-    todo, left = jobs(pictures, options)
+    with _silent(quiet):
+        todo, left = jobs(pictures, options)
     files.check_choice(options.quality, [job.target for job in todo], options.format)
     alone = _single(pictures)
     networks = Networks(options.network, **options.settings)
@@ -209,9 +210,13 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     try:
         with _silent(quiet), _bar(len(todo), quiet) as bar:
             flow.run(todo, bar)
-    finally:  # also by Ctrl-C, or where the system ends it
+    except BaseException:  # also Ctrl-C, or where the system ends it
         if as_json:
-            print(json.dumps(_report(flow), indent=1), flush=True)
+            with suppress(OSError):  # its reader may have gone for the same reason
+                print(json.dumps(_report(flow), indent=1), flush=True)
+        raise
+    if as_json:
+        print(json.dumps(_report(flow), indent=1))
     for error in flow.failures.values():
         if alone and isinstance(error, UsageError):
             raise error

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 from finescale.cache import cache_folder
@@ -153,8 +154,8 @@ def _address() -> str | None:
     return address.rstrip("/") if address else None
 
 
-def _published(base: str) -> dict[str, str]:
-    """The weight files at an address, and their SHA-256.
+def _published(base: str) -> dict[str, Any]:
+    """The weight files at an address, and what its index says of each.
 
     Raises:
         FinescaleError: it cannot be read, or there is no index of weights.
@@ -169,16 +170,20 @@ def _published(base: str) -> dict[str, str]:
     except (OSError, HTTPException) as error:
         raise FinescaleError(f"{base}/{INDEX}: could not be read ({error})") from error
     try:
-        return {str(file): str(entry["sha256"]) for file, entry in json.loads(index).items()}
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        return dict(json.loads(index).items())
+    except (ValueError, AttributeError) as error:
         raise FinescaleError(f"{base}/{INDEX}: not an index of weights") from error
 
 
 def _download(name: str, scale: int) -> Path | None:
     """Downloads a weight file into the cache; None where no address is configured, or it has no such file."""
     base, file = _address(), file_name(name, scale)
-    if base is None or (digest := _published(base).get(file)) is None:
+    if base is None or (entry := _published(base).get(file)) is None:
         return None
+    try:
+        digest = str(entry["sha256"])
+    except (TypeError, KeyError) as error:
+        raise FinescaleError(f"{base}/{INDEX}: says no SHA-256 of {file}") from error
     target = cache_folder("weights") / file
     fetch(f"{base}/{file}", target, sha256=digest, attempts=2, pause=0.5)
     with alone(target.with_name(f"{INDEX}.lock")):  # or two that bring two files forget one of them
