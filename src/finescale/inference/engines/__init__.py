@@ -32,8 +32,8 @@ def choose(
 
     "auto" takes the fastest that is installed, runs here and loses less than 0.01 dB: on a GPU PyTorch, in bfloat16; on
     a CPU with bfloat16 OpenVINO, in that, and on others of the kind x86-64 MNN; without them OpenVINO or ONNX Runtime
-    for float32, else PyTorch. Torch is not imported if it is not needed. "int8" is for those who ask: it loses more, and
-    OpenVINO alone computes it.
+    for float32, else PyTorch. Torch is not imported if it is not needed. "int8" is for those who ask: it loses more,
+    and OpenVINO alone computes it.
 
     Args:
         network: a network or a weight file.
