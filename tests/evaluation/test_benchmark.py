@@ -174,8 +174,10 @@ def test_too_small_pictures_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("perceptual", [False, True])
-def test_what_cannot_be_scored_is_told_before_the_work(folder: Path, perceptual: bool) -> None:
+def test_what_cannot_be_scored_is_told_before_the_work(tmp_path: Path, perceptual: bool) -> None:
     done: list[str] = []
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
 
     class Perceptual:
         key, label = "lpips", "a measure"
@@ -184,14 +186,14 @@ def test_what_cannot_be_scored_is_told_before_the_work(folder: Path, perceptual:
             return 0.0
 
     if perceptual:
-        Image.new("RGB", (31, 40)).save(folder / "z.png")
+        Image.new("RGB", (31, 40)).save(tmp_path / "z.png")
     else:
-        whole = (folder / "2.png").read_bytes()
-        (folder / "z.png").write_bytes(whole[: len(whole) // 2])
+        whole = (tmp_path / "a.png").read_bytes()
+        (tmp_path / "z.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FinescaleError, match=r"z\.png: (a picture of 31 x 40 is too small|.*damaged|.*ends)"):
         run(
             ["nearest"],
-            [sets.find(str(folder))],
+            [sets.find(str(tmp_path))],
             2,
             metrics=[Perceptual()] if perceptual else [],
             timed_size=None,

@@ -1,5 +1,6 @@
 """Files: every kind is read and written with all it holds; what cannot be is one sentence and no half file."""
 
+import gc
 import io
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +28,7 @@ from PIL.TiffImagePlugin import IFDRational
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.images.exif import Tags, directories
-from finescale.images.files import READABLE, check_size, probe, read, warnings_to, write
+from finescale.images.files import READABLE, Opened, check_size, probe, read, warnings_to, write
 from finescale.images.folders import NOT_READ, apart
 from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
 from finescale.images.strips import StripReader, StripWriter
@@ -827,6 +829,21 @@ def test_any_damaged_byte_of_an_avif_is_one_sentence() -> None:
         except FinescaleError:
             refused += 1
     assert 100 < refused < 700
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_what_is_read_from_memory_is_kept_as_long_as_the_picture(kind: str) -> None:
+    """Else libvips reads what was freed, and the program ends without a word."""
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 800, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=90)
+    opened = Opened(buffer.getvalue())
+    source = weakref.ref(next(one for one in opened.image._references if isinstance(one, pyvips.Source)))
+    image = opened.image.copy()
+    del opened
+    gc.collect()
+    assert source() is not None
+    assert image.height == 600
 
 
 def test_no_permission(tmp_path: Path) -> None:

@@ -381,7 +381,7 @@ def test_by_touch(page: webdriver.Chrome, pictures: list[Path]) -> None:
 def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
     choose(page, [pictures[2]])
     enlarge(page)
-    assert states(page) == ["not a picture in a format that is read here."]
+    assert states(page) == ["damaged or cut off (no reason given)."]
     assert one(page, "stage-note").text == one(page, "live").text == f"broken.png: {states(page)[0]}"
     assert one(page, "live").get_attribute("role") == "status"
     assert one(page, "notice").get_attribute("role") == "alert"

@@ -168,6 +168,7 @@ class Opened:
         options = {"access": access, "fail_on": "error", "revalidate": True}
         if head[:3] == b"\xff\xd8\xff":  # libvips would open Ultra HDR as such, and this is about the picture in it
             self.image = pyvips.Image.jpegload_source(source, **options)
+            self.image._references.append(source)  # as `new_from_source` does, or what is read is freed
         else:
             self.image = pyvips.Image.new_from_source(source, "", **options)
         if self.field("vips-loader", "").startswith("tiff"):
