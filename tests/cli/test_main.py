@@ -93,6 +93,12 @@ def test_a_worker_of_a_frozen_program_is_one(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX systems have them")
 def test_a_console_of_windows_that_is_closed_ends_the_work_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGURG, raising=False)
+
+    def work() -> None:
+        handler = signal.getsignal(signal.SIGURG)
+        assert callable(handler)
+        handler(signal.SIGURG, None)
+
     with pytest.raises(SystemExit, match=str(128 + signal.SIGURG)):
-        told(lambda: os.kill(os.getpid(), signal.SIGURG))
+        told(work)
     assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
