@@ -168,6 +168,7 @@ def test_boxes_outside_are_refused(tmp_path: Path, box: Box) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_figure_too_large_for_webp_is_one_sentence(tmp_path: Path) -> None:
     made = Scene("s", 2, picture(40, 60), {"net": picture(40, 60, 1)})
     with pytest.raises(FinescaleError, match=r"f\.webp: WEBP holds at most 16383 pixels per side, not \d+"):
