@@ -1,5 +1,7 @@
 """U-Nets: what they are made of and how they behave."""
 
+from typing import TypeVar
+
 import pytest
 import torch
 from torch import nn
@@ -10,13 +12,14 @@ from finescale.errors import UsageError
 from finescale.layers.activation import ACTIVATIONS
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import INITIALISATIONS
-from finescale.layers.norm import NORMS, InstanceNorm
+from finescale.layers.norm import NORMS, InstanceNorm, Norm
 from finescale.layers.statistics import StatisticsLayer, localise
 from finescale.layers.upsampling import UPSAMPLINGS
 from finescale.networks.catalogue import NETWORKS, build
 from finescale.networks.complexity import count
 from finescale.networks.unet import AttentionOptions, DenseBlock, ResidualBlock, UNet
 
+Block = TypeVar("Block", ResidualBlock, DenseBlock)
 TINY = {"widths": (32, 16, 16, 8, 8), "blocks": (1, 2, 1, 1), "head": 8, "input_skip": 4}
 
 
@@ -145,31 +148,31 @@ def test_any_decoder_has_attention_at_the_end_of_its_blocks(
         assert layer.gamma.grad.abs() > 0  # its output reaches the picture
 
 
-def test_attention_ends_a_residual_block_before_its_skip() -> None:
+def attentive(kind: type[Block], norm: Norm) -> tuple[Block, ChannelAttention, SelfAttention, torch.Tensor]:
+    """A block with both kinds of attention switched on, these two, and an input for it."""
     torch.manual_seed(0)
-    block = ResidualBlock(8, norm="none", activation="relu", attention=AttentionOptions("both", 4, 1)).eval()
+    block = kind(8, norm=norm, activation="relu", attention=AttentionOptions("both", 4, 1)).eval()
     assert block.channel is not None
     assert block.spatial is not None
     block.spatial.gamma.data.fill_(0.5)
-    x = torch.randn(1, 8, 6, 6)
+    return block, block.channel, block.spatial, torch.randn(1, 8, 6, 6)
+
+
+def test_attention_ends_a_residual_block_before_its_skip() -> None:
+    block, channel, spatial, x = attentive(ResidualBlock, "none")
     y = block.body(x)
-    y = y + block.channel(y)
-    torch.testing.assert_close(block(x), torch.relu(x + block.spatial(y)))
+    y = y + channel(y)
+    torch.testing.assert_close(block(x), torch.relu(x + spatial(y)))
 
 
 def test_a_dense_block_adds_all_earlier_outputs() -> None:
-    torch.manual_seed(0)
-    block = DenseBlock(8, norm="instance", activation="relu", attention=AttentionOptions("both", 4, 1)).eval()
-    assert block.channel is not None
-    assert block.spatial is not None
-    block.spatial.gamma.data.fill_(0.5)
-    x = torch.randn(1, 8, 6, 6)
+    block, channel, spatial, x = attentive(DenseBlock, "instance")
     first, second, third = block.units
     a = first(x)
     b = second(x + a)
     c = third(x + a + b)
-    c = c + block.channel(c)
-    torch.testing.assert_close(block(x), block.spatial(c) + x)
+    c = c + channel(c)
+    torch.testing.assert_close(block(x), spatial(c) + x)
 
 
 def test_how_encoder_decoder_and_head_are_joined() -> None:

@@ -591,7 +591,7 @@ def test_a_small_server_full_expiring_and_ended_by_a_signal(weights: Path, tmp_p
         assert submit(client).status_code == 202
 
         last: list[dict[str, Any]] = []
-        follower = threading.Thread(target=lambda: [last.append(event) for event in events(client, first["id"])])
+        follower = threading.Thread(target=lambda: last.extend(events(client, first["id"])))
         follower.start()
         until(lambda: last)
         assert server.stop() == 0  # while a job runs, one waits and somebody listens

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import lzma
-import os
 import shutil
 import tarfile
 import tomllib
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from finescale.atomic import replace
 from finescale.cache import xdg
 from finescale.errors import FinescaleError
 from finescale.fetch import Report, alone, fetch
@@ -150,7 +150,7 @@ def _unpack(archive: Path, source: Source, target: Path) -> None:
         if not count:
             archive.unlink()
             raise FinescaleError(f"{source.address}: what arrived holds no pictures in {source.inside}/")
-        os.replace(part, target)
+        replace(part, target)
     except _NO_ARCHIVE as error:
         archive.unlink()
         raise FinescaleError(f"{source.address}: what arrived is no readable archive ({error})") from error

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finescale import atomic
 from finescale.errors import FinescaleError, UsageError, is_out_of_memory, system_reason
 from finescale.images.files import read
 from finescale.images.picture import on_white
@@ -188,12 +189,12 @@ def _pack(
         index: dict[str, Any] = {"scales": list(scales), "licence": licence, "items": [asdict(item) for item in items]}
         (part / INDEX).write_text(json.dumps(index))
         if folder.exists():
-            os.replace(folder, old)
+            atomic.replace(folder, old)
         try:
-            os.replace(part, folder)
+            atomic.replace(part, folder)
         except OSError:
             if old.exists():
-                os.replace(old, folder)
+                atomic.replace(old, folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
     except BrokenProcessPool as error:

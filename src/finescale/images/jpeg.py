@@ -64,10 +64,8 @@ def views(file: BinaryIO, *, named: bool) -> int:
                 entries = struct.iter_unpack(order + "I12x", tags[_ENTRIES][2])
             except (ValueError, LookupError, struct.error):
                 return 1
-            kinds = [
-                attribute >> 16 & 0xFF for (attribute,) in entries
-            ]  # 0: none, 1: preview, 2: view, 3: the main one
-            return max(1, sum(kind in ((0, 2, 3) if named else (2, 3)) for kind in kinds))
+            counted = (0, 2, 3) if named else (2, 3)  # 0: of no kind, 1: preview, 2: view, 3: the main one
+            return max(1, sum(attribute >> 16 & 0xFF in counted for (attribute,) in entries))
     return 1
 
 

@@ -1,13 +1,15 @@
-"""What this machine has: its processor, its memory, and how much of that a tile may take; needs no torch."""
+"""What this machine has and sends: its processor, its memory and how much of it a tile may take, its signals."""
 
 import math
 import os
 import platform
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finescale.errors import FinescaleError
 
@@ -67,6 +69,19 @@ def apart(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
         raise FinescaleError(f"this work needs a Python of its own, and {program} is none that can be started")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return [sys.executable, "-P", "-m", module, *arguments], environment
+
+
+def signals(*names: str) -> dict[int, Any]:
+    """Those of some signals that this program may take over, with what they do so far.
+
+    None outside the main thread, where Python takes none; and not those that are ignored, nor those of a program that
+    is not in Python, to which they could not be given back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
 
 
 def meminfo(proc: Path = _PROC) -> dict[str, int]:

@@ -5,7 +5,6 @@ import platform
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from finescale.data.crops import Crops
 from finescale.data.degradations import Degradation
 from finescale.data.store import Store
 from finescale.errors import FinescaleError, UsageError, install, is_out_of_memory
+from finescale.inference.machine import signals
 from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.networks.unet import UNet
@@ -417,20 +417,15 @@ def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: boo
 @contextmanager
 def _stopped_by_signals(training: Training) -> Iterator[None]:
     """Ctrl-C, `kill` and a closed terminal make the run save and end, if they are not ignored; Ctrl-C then, at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def handle(number: int, frame: FrameType | None) -> None:
         if training.stop_requested and number == signal.SIGINT:  # the others come in pairs, from shell and system
             raise KeyboardInterrupt
         training.request_stop()
 
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    # None: of a program that is not in Python, to which it could not be given back
-    heard = [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    before = {number: signal.signal(number, handle) for number in heard}
+    before = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    for number in before:
+        signal.signal(number, handle)
     try:
         yield
     finally:

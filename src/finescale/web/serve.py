@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from finescale.errors import FinescaleError, UsageError, install
+from finescale.inference.machine import signals
 from finescale.web.jobs import Jobs, Limits
 
 
@@ -63,8 +64,8 @@ def serve(
     if token is None and not loopback:
         token = secrets.token_urlsafe(24)
     with ExitStack() as stack:
-        signals = _signals()
-        for number, handler in signals.items():
+        ending = signals("SIGTERM", "SIGHUP", "SIGBREAK")
+        for number, handler in ending.items():
             stack.callback(signal.signal, number, handler)
         listener = stack.enter_context(_listen(host, port))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="finescale-", ignore_cleanup_errors=True))
@@ -74,23 +75,11 @@ def serve(
         limits = limits or Limits()
         jobs = Jobs(Studio(limits, settings or {}), limits, Path(folder))
         stack.callback(jobs.close)
-        _run(jobs, listener, host, token, signals, browser=browser and loopback and _has_screen())
-
-
-def _signals() -> dict[int, Any]:
-    """The signals that end the server, with what they do so far; none outside the main thread, where Python takes none.
-
-    Those that are ignored are left alone, and those of a program that is not in Python.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
-    found = {number: signal.getsignal(number) for number in numbers}
-    return {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
+        _run(jobs, listener, host, token, ending, browser=browser and loopback and _has_screen())
 
 
 def _run(
-    jobs: Jobs, listener: socket.socket, host: str, token: str | None, signals: Iterable[int], *, browser: bool
+    jobs: Jobs, listener: socket.socket, host: str, token: str | None, ending: Iterable[int], *, browser: bool
 ) -> None:
     """Says where the page is, and serves it until a signal comes."""
     import uvicorn
@@ -118,7 +107,7 @@ def _run(
         )
     )
     # uvicorn stops in good order and then raises the signal again: that must not skip what is left to do here
-    for number in signals:
+    for number in ending:
         signal.signal(number, lambda *_: server.handle_exit(signal.SIGTERM, None))
     address = f"http://{_shown(host)}:{port}/"
     link = f"{address}?token={token}" if token else address

@@ -75,17 +75,21 @@ def _torch(source: Source, device: str, precision: str) -> Engine:
     what = f"torch {torch.__version__} {device_name(chosen)}"
     name = compiled.key(weights=source.fingerprint, engine=what, precision=engine.precision)
     stored = compiled.read(name)
+    if stored and stored[0]["agreement"] >= BFLOAT16:
+        return engine
     exact: Engine = engine.exact() or engine
     if stored is None:
         x = photograph(engine.network.multiple)
         try:
-            stored = {"agreement": closeness(exact.run(x), engine.run(x), limits=(0, 1))}, b""
+            decibels = closeness(exact.run(x), engine.run(x), limits=(0, 1))
         except Exception as error:
             if is_out_of_memory(error):  # for all of the photograph: tiles may be smaller
                 return exact
             raise
-        compiled.write(name, *stored)
-    return engine if stored[0]["agreement"] >= BFLOAT16 else exact
+        compiled.write(name, {"agreement": decibels}, b"")
+        if decibels >= BFLOAT16:
+            return engine
+    return exact
 
 
 def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -> None:
