@@ -183,7 +183,8 @@ def main() -> None:
             )
         print(
             '\n"dB to float32" and "largest" (grey levels) compare with PyTorch in float32 with local statistics, '
-            "as Finescale computes; the usual way differs because its statistics are of the whole picture."
+            "as Finescale computes; the usual way (PyTorch float32, eager, the whole picture at once) differs because "
+            "its statistics are of the whole picture. The aims: 3.5 times, by int8 6 times, and 55% of the peak."
         )
         for remark in remarks:
             print(f"\n{remark}")

@@ -2,6 +2,7 @@
 
     python benchmarks/training_step.py [rcan unet-9] [--batch 16] [--scale 2] [--device cuda] [--compile blocks]
     python benchmarks/training_step.py sa-rcan --device cuda --batch 64 --profile profile.txt
+    python benchmarks/training_step.py sa-rcan --device cuda --batch 64 --compile blocks --ways ours --no-memory
 
 "plain" is the structure of published training code: float32, NCHW, unfused Adam, no average, the loss read at every
 step. Both take the same crops; no time is spent on data.
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from finescale.cli.main import told
 from finescale.evaluation import speed
+from finescale.inference.machine import keep_memory
 from finescale.networks import catalogue
 from finescale.training import measure
 from finescale.training.loop import Training
@@ -85,6 +87,7 @@ def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device)
         out=Path("unused"),
         capture=args.capture,
     )
+    training.prepare()
     return training.step
 
 
@@ -146,18 +149,23 @@ def main() -> None:
     parser.add_argument(
         "--capture", action=argparse.BooleanOptionalAction, default=True, help="record ours as a CUDA graph (on a GPU)"
     )
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS, help="which steps to take")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="measure the time alone")
     parser.add_argument(
         "--profile", type=Path, metavar="FILE", help="write a profile of our step (of the last network)"
     )
     args = parser.parse_args()
+    if args.profile and "ours" not in args.ways:
+        parser.error("--profile is of our step, which --ways leaves out")
     device = torch.device(args.device)
+    keep_memory()  # as `finescale train` does
     torch.backends.cudnn.benchmark = True
     peak = measure.measured_peak(device, args.precision)
     print(f"{device}: {peak / 1e12:.3g} TFLOP/s in {args.precision} matrix products")
     for name in args.networks:
         crops = Same(args.batch, args.patch, args.scale, device)
-        memories = {way: memory(way, name, args) for way in WAYS}
-        steps = {way: make(name, crops, args, device) for way, make in WAYS.items()}
+        memories = {way: memory(way, name, args) for way in args.ways if args.memory}
+        steps = {way: WAYS[way](name, crops, args, device) for way in args.ways}
         for step in steps.values():
             seconds(step, 2, device)
         times: dict[str, list[float]] = {way: [] for way in steps}
@@ -166,12 +174,15 @@ def main() -> None:
                 times[way].append(seconds(step, args.steps, device))
         flops = args.batch * measure.step_flops(catalogue.build(name, scale=args.scale), args.patch)
         result = {way: statistics.median(values) for way, values in times.items()}
-        print(
-            f"{name} x{args.scale}, batch {args.batch} of {args.patch} x {args.patch}: plain {result['plain']:.4f} s, "
-            f"ours {result['ours']:.4f} s, {result['plain'] / result['ours']:.2f} times as fast, "
-            f"{memories['plain'] or 0:.0f} and {memories['ours'] or 0:.0f} MiB, "
-            f"{flops / result['ours'] / 1e12:.3g} TFLOP/s ({flops / result['ours'] / peak:.0%} of peak)"
-        )
+        words = [", ".join(f"{way} {value:.4f} s" for way, value in result.items())]
+        if len(result) > 1:
+            words.append(f"{result['plain'] / result['ours']:.2f} times as fast")
+        if memories:
+            words.append(" and ".join(f"{value or 0:.0f}" for value in memories.values()) + " MiB")
+        if "ours" in result:
+            rate = flops / result["ours"]
+            words.append(f"{rate / 1e12:.3g} TFLOP/s ({rate / peak:.0%} of peak)")
+        print(f"{name} x{args.scale}, batch {args.batch} of {args.patch} x {args.patch}: {', '.join(words)}")
         print(
             json.dumps({"network": name, "seconds": result, "memory_mib": memories, "peak_flops": peak, "flops": flops})
         )

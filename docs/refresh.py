@@ -44,8 +44,8 @@ DRAWN = ("drawn",)
 # what shipped networks are for: sets, what their names end in, what to say of them
 KINDS = (
     (SETS, "", ""),
-    (SETS, JPEG, "small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md))"),
-    (DRAWN, "", "text, drawings, charts and pixel art ([beside others](docs/results/graphics.md))"),
+    (SETS, JPEG, "Small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md)):"),
+    (DRAWN, "", "Text, drawings, charts and pixel art ([beside others](docs/results/graphics.md)):"),
 )
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
@@ -148,7 +148,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
     parts = [
         "# Results",
         "Made by `python docs/refresh.py` and the scripts in `benchmarks`; every page says by which command, and with "
-        "timings on which machine; PSNR and SSIM are of weights whose SHA-256 stands there. "
+        "timings on which machine; PSNR and SSIM are of weights whose SHA-256 stands there (but for "
+        "`local-statistics.md`, `ladder.md` and `training.md`). "
         "How the figures are computed: [protocol.md](../protocol.md).",
     ]
     lines = []
@@ -173,7 +174,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
     parts.append(
         "Each folder holds the same run as `.md`, `.csv` and `.json`, the figures of every picture (`pictures-*.md`), "
         "and plots of PSNR against parameters and, where it was timed, seconds, with published networks beside ours. "
-        "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098). The pages' commands find the sets in the "
+        "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098); published networks were scored on all of "
+        "it, so there is no figure of theirs. The pages' commands find the sets in the "
         "folder that FINESCALE_DATA names, or where `finescale data get Set5 Set14 B100 Urban100` puts them; "
         "`../shared/data` stands for a folder of pictures of yours. Seconds of single pictures (in `.csv` and `.json`) "
         "are of a machine that did other things too."
@@ -293,32 +295,37 @@ def block(weights: Sequence[Shipped]) -> str:
     """The README's tables: shipped networks by the notes in their weight files, published ones beside them."""
     parts = []
     scales = sorted({file.header.scale for file in weights})
-    for (of, suffix, what), scale in itertools.product(KINDS, scales):
-        ours = [file for file in weights if file.header.scale == scale and _sets(file, of, suffix)]
+    tables = [(kind, some) for kind in KINDS for some in ([scales] if kind[2] else [[scale] for scale in scales])]
+    for (of, suffix, what), some in tables:
+        ours = [file for file in weights if file.header.scale in some and _sets(file, of, suffix)]
         if not ours:
             continue
         sets = [name for name in of if any(name in _sets(file, of, suffix) for file in ours)]
         rows = [["network", "parameters", "GMAC", *sets, "weights, SHA-256"]]
-        for row in () if what else published.rows(scale, measured=False):
+        for row in () if what else published.rows(some[0], measured=False):
             if row.network in BESIDE:
                 figures = [published.pair(row, name) or "-" for name in sets]
                 rows.append([f"{row.network} (published)", count(row.parameters), "-", *figures, "-"])
         for file in ours:
             figures = [_pair(_figures(file).get(f"{name}{suffix}")) for name in sets]
             price = [count(file.parameters), f"{file.macs / 1e9:.2f}"]
-            rows.append([f"**{file.header.name}**", *price, *figures, f"`{file.sha256[:16]}`"])
-        parts += [f"**x{scale}**{what and ', '}{what}", _table(rows)]
+            called = f"**{file.header.name}**{f' x{file.header.scale}' if what else ''}"
+            rows.append([called, *price, *figures, f"`{file.sha256[:16]}`"])
+        parts += [what or f"**x{some[0]}**", _table(rows)]
     by_device: dict[str, dict[str, str]] = {}
     for file in weights:
         name = file.header.name
         by_device.setdefault(str(file.header.notes["device"]), {})[name] = _training(weights, name)
     times = "; ".join(f"on {device} {', '.join(those.values())}" for device, those in by_device.items())
     text = (
-        "PSNR (dB) / SSIM on luma by the [published protocol](docs/protocol.md); GMAC for 48 x 48 pixels. "
+        "PSNR (dB) and SSIM say how near the result is to the original, higher is better: on luma, by the [published "
+        "protocol](docs/protocol.md). GMAC, billions of multiply-accumulates, are what 48 x 48 pixels cost. "
+        "Set5, Set14 and B100 are the field's test pictures. "
         'Urban20 is every fifth picture of Urban100; "drawn" are 24 pictures by `finescale data draw`, none of them '
         "trained on. "
-        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}. The 40 of x2 that x3 and x4 of "
-        "sa-rcan-light started from are not counted ([all runs](docs/results/training.md)). Files that are not in the "
+        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}. Those of sa-rcan x4 and "
+        "sa-rcan-light-jpeg x3 include their x2's; the 40 of x2 that x3 and x4 of sa-rcan-light started from are not "
+        "counted ([all runs](docs/results/training.md)). Files that are not in the "
         "package lie in [weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
         "networks trained on DIV2K. All that was measured, with plots, time, memory, perceptual figures and sources: "
         "[docs/results](docs/results/README.md)."

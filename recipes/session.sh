@@ -17,7 +17,8 @@
 # -d  device (default cuda)
 #
 # A recipe is the name of a file here, and the options are those of `finescale train`. A run that fails is tried once
-# more, uncompiled, from its last checkpoint, if it has one. 1: one of them failed for good; 2: nothing was begun.
+# more, uncompiled, from its last checkpoint, if it has one; one that diverges is started anew, at half the rate, in
+# runs/RECIPE-half, with which later sessions go on. 1: one of them failed for good; 2: nothing was begun.
 set -u
 
 minutes=15 home=home keep=60 scales=2,3,4 device=cuda pictures='' validation='' wheels=''
@@ -70,24 +71,45 @@ if [ ! -e stores/session ]; then
     OMP_NUM_THREADS=1 "$python" -m finescale data prepare "$pictures" -o stores/session --scales "$scales" || exit 1
 fi
 
-train() { # NAME OPTION...: trains, and again uncompiled if that failed
+attempt() { # SECONDS FOLDER OPTION...: trains the recipe $name if there is so much time; sets $status
+    status=1 budget=$(($(left) - spare)) least=$1 out=$2
+    shift 2
+    [ $budget -gt "$least" ] || return
+    # a late start of the process eats into the budget of time, not into what comes after: it is then told to stop
+    timeout --preserve-status -k 15 $((budget + starting)) "$python" -m finescale train "$recipes/$name.toml" --resume \
+        --data stores/session ${validation:+--validation "$validation"} --device "$device" --out "runs/$out" \
+        --no-board --budget "${budget}s" "$@" >>"$home/$name.log" 2>&1
+    status=$?
+    [ $status -eq 0 ] || echo "ended with status $status" >>"$home/$name.log"
+}
+
+half() { # OPTION...: half the rate of the recipe $name with these options
+    "$python" -c 'import sys
+from finescale.cli.main import parser
+from finescale.training.recipe import load
+args = parser().parse_args(sys.argv[1:])
+print(load(args.recipe, args.overrides, schedule=args.schedule).optimiser.rate / 2)' train "$recipes/$name.toml" "$@"
+}
+
+train() { # NAME OPTION...: trains, and again uncompiled if that failed, or at half the rate if it diverged
     name=$1
     shift
     : >"$home/$name.log" # of an earlier session
     for compile in '' --set=compile=off; do
-        budget=$(($(left) - spare))
-        [ $budget -gt 10 ] || break
-        # a late start of the process eats into the budget of time, not into what comes after: it is then told to stop
-        timeout --preserve-status -k 15 $((budget + starting)) "$python" -m finescale train "$recipes/$name.toml" --resume \
-            --data stores/session ${validation:+--validation "$validation"} --device "$device" --out "runs/$name" \
-            --no-board --budget "${budget}s" "$@" $compile >>"$home/$name.log" 2>&1
-        status=$?
-        [ $status -eq 0 ] && return
-        echo "ended with status $status" >>"$home/$name.log"
-        [ $status -eq 2 ] && break # the recipe or an option is wrong
-        grep -q 'a lower optimiser.rate may help' "$home/$name.log" && break # it diverged
+        if [ -e "runs/$name-half/last.ckpt" ]; then # it diverged in an earlier session
+            rate=$(half "$@" 2>>"$home/$name.log") && attempt 10 "$name-half" "$@" $compile "--set=optimiser.rate=$rate"
+            case $status in 0 | 2) break ;; esac
+            continue
+        fi
+        attempt 10 "$name" "$@" $compile
+        case $status in 0 | 2) break ;; esac # 2: the recipe or an option is wrong
+        if grep -q 'a lower optimiser.rate may help' "$home/$name.log"; then # it diverged
+            rate=$(half "$@" 2>>"$home/$name.log") &&
+                attempt 90 "$name-half" "$@" $compile "--set=optimiser.rate=$rate"
+            break
+        fi
     done
-    echo "$name" >>"$home/failed"
+    [ $status -eq 0 ] || echo "$name" >>"$home/failed"
 }
 
 starting=25 packing=20 # seconds that it takes to start Python and load the pictures, and to pack the results
@@ -111,7 +133,9 @@ wait $runs
 say 'packing results'
 rm -f "$home"/results.tar.*
 # the smallest first: of what is too much, that which would push out the most stays behind
-files=$(for run in "$@"; do ls -d "runs/${run%% *}"/*.safetensors "runs/${run%% *}"/last.ckpt 2>/dev/null; done)
+files=$(for run in "$@"; do
+    for folder in "runs/${run%% *}" "runs/${run%% *}-half"; do ls -d "$folder"/*.safetensors "$folder"/last.ckpt; done
+done 2>/dev/null)
 files=$(for file in $files; do echo "$(wc -c <"$file") $file"; done | sort -n)
 size=0
 chosen=$(echo "$files" | while read -r bytes file; do

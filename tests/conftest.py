@@ -105,6 +105,31 @@ def hearing_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """Permissions bind everybody but root, who is somebody else meanwhile."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes in the meantime: what a full disk does, without one."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def needs(engine: str) -> None:
     """Skips a test where the packages of an engine are missing."""
     for package in {"onnx": ("onnx", "onnxruntime"), "mnn": ("onnx", "MNN")}.get(engine, (engine,)):

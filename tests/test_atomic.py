@@ -8,7 +8,7 @@ import pytest
 
 from finescale import atomic
 from finescale.atomic import check_target, new_file
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, TakenError
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
@@ -18,6 +18,20 @@ def test_pipes_and_devices_are_not_replaced_by_files(tmp_path: Path) -> None:
     with pytest.raises(FinescaleError, match="pipe: is a pipe or a device"), new_file(pipe, overwrite=True):
         pass
     assert pipe.is_fifo()
+
+
+def test_on_disks_without_links_nothing_is_replaced_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "operation not permitted")  # as Linux says of FAT
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "a"
+    with new_file(path) as file:
+        file.write(b"first")
+    with pytest.raises(TakenError, match="b: already exists"), new_file(tmp_path / "b") as file:  # noqa: PT012
+        file.write(b"second")
+        path.rename(tmp_path / "b")  # it appears meanwhile
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("b", b"first")]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from finescale.backbones import catalogue
+from finescale.backbones.alexnet import AlexNet
 from finescale.backbones.resnest import SplitAttention
 from finescale.backbones.resnet import ResNet, ResNetEncoder
+from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG, Depth, PictureVGG
 from finescale.errors import FinescaleError, UsageError
 from finescale.layers.statistics import StatisticsLayer
@@ -113,16 +115,34 @@ def test_split_attention_step_by_step() -> None:
         torch.testing.assert_close(layer(x), share * first + (1 - share) * second, atol=1e-5, rtol=1e-5)
 
 
-def test_a_resnest_bottleneck_pools_after_its_attention() -> None:
+@pytest.mark.parametrize("size", [(10, 10), (9, 7)])
+def test_a_resnest_bottleneck_pools_after_its_attention(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     block = catalogue.build("resnest50", classifier=False).eval().get_submodule("layer2.0")
-    x = torch.randn(1, 256, 10, 10)
+    x = torch.randn(1, 256, *size)
     part = block.get_submodule
+    assert not [key for key in block.state_dict() if key.startswith("downsample.0.")]
     with torch.no_grad():
         y = part("conv2")(torch.relu(part("bn1")(part("conv1")(x))))
         y = part("bn3")(part("conv3")(torch.nn.functional.avg_pool2d(y, 3, 2, 1)))
-        shortcut = part("downsample.2")(part("downsample.1")(torch.nn.functional.avg_pool2d(x, 2)))
+        shortcut = part("downsample.2")(part("downsample.1")(_means_of_squares(x)))
         torch.testing.assert_close(block(x), torch.relu(y + shortcut), atol=1e-5, rtol=1e-5)
+
+
+def _means_of_squares(x: Tensor) -> Tensor:
+    """Of 2 x 2, and of what is there at the ends of odd sides."""
+    rows = [part.mean(2, keepdim=True) for part in x.split(2, 2)]
+    return torch.cat([part.mean(3, keepdim=True) for part in torch.cat(rows, 2).split(2, 3)], 3)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnest50", "vgg16", "squeezenet1_1", "alexnet"])
+def test_without_its_classifier_a_backbone_gives_features_alone(name: str) -> None:
+    network = meta(name, classifier=False).eval()
+    x = torch.empty(1, 3, 64, 64, device="meta")
+    with pytest.raises(UsageError, match=r"was built without its classifier; maps\(x\) gives features"):
+        network(x)
+    assert isinstance(network, ResNet | VGG | SqueezeNet | AlexNet)
+    assert len(network.maps(x)) == (7 if name == "squeezenet1_1" else 5)
 
 
 def test_maps_of_a_resnet_are_stem_and_layers_without_the_max_pool() -> None:
@@ -163,6 +183,9 @@ def test_vgg_maps_by_name() -> None:
     torch.testing.assert_close(maps, [layers[: index + 1](normal) for index in (3, 8, 15, 22)])
     assert [(m.shape[1], m.shape[2]) for m in maps] == [(64, 32), (128, 16), (256, 8), (512, 4)]
     assert all(m.detach().min() >= 0 for m in maps)
+    stages = vgg.maps(x)
+    assert torch.equal(stages[2], maps[2])
+    assert [(m.shape[1], m.shape[2]) for m in stages] == [(64, 32), (128, 16), (256, 8), (512, 4), (512, 2)]
     with pytest.raises(UsageError, match="relu3_4'; did you mean"):
         vgg.maps(x, ["relu3_4"])
 
@@ -205,3 +228,34 @@ def test_bad_weight_files_are_one_sentence(tmp_path: Path) -> None:
         catalogue.load("alexnet", tmp_path / "c.pth")
     with pytest.raises(UsageError, match="did you mean 'resnet34'"):
         catalogue.build("resnet43")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("key", [None, "params_ema", "params", "state_dict", "model"])
+def test_state_dicts_are_taken_out_of_what_training_programs_save(tmp_path: Path, key: str | None, prefix: str) -> None:
+    state = {"head.weight": torch.rand(2, 3), "head.bias": torch.rand(2)}
+    saved = {prefix + name: value for name, value in state.items()}
+    torch.save({key: saved, "epoch": 3, "optimizer": {"lr": 0.1}} if key else saved, tmp_path / "w.pth")
+    found = catalogue.read_state(tmp_path / "w.pth")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], value) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            {"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}},
+            r"holds several state dicts \(params_ema, params\); save",
+        ),
+        (
+            {"net": {"a": torch.zeros(1)}, "model": {}, "epoch": 3},
+            r"not a state dict .*its keys are: net, model, epoch$",
+        ),
+        ([torch.zeros(1)], r"not a state dict \(a mapping from names to tensors\)$"),
+    ],
+)
+def test_what_holds_several_state_dicts_or_none_is_refused(tmp_path: Path, content: object, reason: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(FinescaleError, match=rf"w\.pth: {reason}"):
+        catalogue.read_state(tmp_path / "w.pth")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from finescale.cli.main import main
+from finescale.images import jpeg
 from finescale.images.files import read, write
 from finescale.images.picture import Picture, mod_crop
 from finescale.images.scaling import resize_picture
@@ -67,6 +68,15 @@ def test_a_folder_loses_nothing_to_compression(tmp_path: Path) -> None:
         photo(tmp_path / "in" / name)
     assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2"]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.tif", "d.bmp", "e.png"]
+
+
+@pytest.mark.parametrize(("options", "wanted"), [([], 95), (["--quality", "30"], 30)])
+def test_quality(tmp_path: Path, options: list[str], wanted: int) -> None:
+    photo(tmp_path / "in" / "a.png")
+    one, folder = tmp_path / "b.jpg", tmp_path / "out"
+    assert main(["resize", str(tmp_path / "in" / "a.png"), str(one), "--scale", "2", *options]) == 0
+    assert main(["resize", str(tmp_path / "in"), str(folder), "--scale", "2", "--format", "jpeg", *options]) == 0
+    assert jpeg.quality(one) == jpeg.quality(folder / "a.jpeg") == wanted
 
 
 def test_no_two_pictures_with_one_result(tmp_path: Path) -> None:

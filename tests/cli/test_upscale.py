@@ -128,6 +128,25 @@ def test_names_and_sizes(options: list[str], name: str, size: tuple[int, int]) -
     assert len(listing()) == 2
 
 
+def test_without_a_size_a_network_enlarges_once(tiny_weights: Path) -> None:
+    photo("in/a.png")
+    assert upscale("in", "--network", str(tiny_weights / f"{DEFAULT}-x2.safetensors")) == 0
+    assert read("in/a_x2.png").size == (60, 40)
+    assert len(listing()) == 2
+
+
+def test_small_pictures_are_made_smaller_or_stay_as_large() -> None:
+    photo("in/a.png")
+    photo("in/b.png")
+    for options, name, size in (
+        (["--scale", "0.5"], "a_x0.5.png", (15, 10)),
+        (["--scale", "1"], "a_x1.png", (30, 20)),
+        (["--width", "10"], "a_10w.png", (10, 7)),
+    ):
+        assert upscale("in", *options, "-o", "out/") == 0
+        assert read(f"out/{name}").size == size
+
+
 def test_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
     photo("a.png")
     Path("a_x4.png").write_bytes(b"precious")
@@ -412,6 +431,21 @@ def test_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
     photo("a.png")
     assert upscale("a.png", "--network", "rcan", "--scale", "2") == 1
     assert "no trained weights for rcan on this machine" in capsys.readouterr().err  # x4 was not asked for
+
+
+@pytest.mark.parametrize("by", ["name", "file"])
+def test_a_changed_weight_file_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tiny_weights: Path, capsys: pytest.CaptureFixture[str], by: str
+) -> None:
+    photo("a.png")
+    file = Path(shutil.copytree(tiny_weights, "weights")) / f"{DEFAULT}-x2.safetensors"
+    file.with_name("index.json").write_text(json.dumps({file.name: {"sha256": "0" * 64}}))
+    monkeypatch.setenv("FINESCALE_WEIGHTS", "weights")
+    assert upscale("a.png", "--scale", "2", *(["--network", str(file)] if by == "file" else [])) == 1
+    said = capsys.readouterr().err
+    assert f"{file}: its SHA-256 is not the one listed" in said
+    assert said.count("\n") == 1
+    assert not Path("a_x2.png").exists()
 
 
 def awkward() -> dict[str, bytes]:

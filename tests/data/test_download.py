@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -137,7 +138,7 @@ def test_gives_up_without_progress_and_keeps_what_came(tmp_path: Path) -> None:
 
 def test_two_at_once_bring_it_once(tmp_path: Path) -> None:
     with serving(CONTENT) as (server, address), ThreadPoolExecutor(2) as both:
-        server.slow = 1
+        server.slow = 0.2
         for one in [both.submit(bring, address, tmp_path / "f", sha256=DIGEST) for _ in range(2)]:
             one.result()
         assert server.asked == [None]
@@ -260,6 +261,33 @@ def test_a_set_is_unpacked_into_its_folder(tmp_path: Path, kind: str) -> None:
     (place / "other.png").write_bytes(picture_bytes(9))
     said = download.remarks(Source("Set2", "", "", "", 3, content=content), place)
     assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"), [({"sha256": "0" * 64}, "not what was published"), ({"size": 7}, "and 7 were published")]
+)
+def test_a_set_that_is_not_what_was_published_is_refused(tmp_path: Path, known: dict[str, Any], reason: str) -> None:
+    with serving(archive("zip")) as (_, address), pytest.raises(FinescaleError, match=reason):
+        download.get(Source("Set2", "", address, "set/HR", 2, **known), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_at_once_unpack_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpack, unpacked = download._unpack, list[Path]()
+
+    def noted(archive: Path, source: Source, target: Path) -> None:
+        unpacked.append(target)
+        unpack(archive, source, target)
+
+    monkeypatch.setattr(download, "_unpack", noted)
+    with serving(archive("zip")) as (server, address), ThreadPoolExecutor(2) as both:
+        server.slow = 0.2
+        source = Source("Set2", "", address, "set/HR", 2)
+        places = {one.result() for one in [both.submit(download.get, source, tmp_path) for _ in range(2)]}
+        assert server.asked == [None]
+    assert places == {tmp_path / "Set2"}
+    assert unpacked == [tmp_path / "Set2"]
+    assert [path.name for path in tmp_path.iterdir()] == ["Set2"]
 
 
 def damaged(kind: str) -> bytes:

@@ -1,5 +1,7 @@
 """The verbs as people type them: exit code, what they print and leave behind; one in a process of its own."""
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ import torch
 from PIL import Image
 
 from finescale.cli.main import main
+from finescale.layers.attention import ChannelAttention
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
 
@@ -31,9 +34,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         near = np.clip(high[:48, :64].astype(int) + generator.integers(-9, 10, (48, 64, 3)), 0, 255)
         Image.fromarray(near.astype(np.uint8)).save(folder / "sr" / f"{name}_x4.png")
     torch.manual_seed(0)
-    save(
-        build("rcan", scale=4, channels=4, groups=1, blocks=1, reduction=2, tail="direct"), folder / "tiny.safetensors"
-    )
+    network = build("rcan", scale=4, channels=4, groups=1, blocks=1, reduction=2, tail="direct")
+    body = network.get_submodule("body")
+    (attention,) = (layer for layer in body.modules() if isinstance(layer, ChannelAttention))
+    with torch.no_grad():  # so that it matters how much of the picture is looked at
+        attention.conv_du.get_parameter("2.weight").normal_(std=10)
+        attention.conv_du.get_parameter("2.bias").zero_()
+        body.get_parameter("1.weight").mul_(20)
+    save(network, folder / "tiny.safetensors")
     return folder
 
 
@@ -174,12 +182,52 @@ def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert found["networks"][2]["macs"] > 0
     assert (tmp_path / "r" / "results-x4.md").is_file()
     figures = []
-    for setting in ((), ("--ensemble",), ("--window", "8")):
+    for setting in ((), ("--ensemble",), ("--window", "8"), ("--border", "mirror"), ("--jpeg", "40")):
         one = ("bench", "--networks", "tiny.safetensors", "--sets", "hr", "--no-timing", "--csv", "-", *setting)
-        figures.append(finescale(*one).stdout)
-    assert len(set(figures)) == 3
+        table = csv.DictReader(io.StringIO(finescale(*one).stdout))
+        figures.append(tuple(line["psnr"] for line in table))  # the commands differ anyway
+    assert len(set(figures)) == 5
     lines = finescale("bench", "--networks", "bicubic", "--sets", "hr", "--no-timing", "--csv", "-").stdout.splitlines()
     assert {line.split(",")[0] for line in lines} == {"network", "bicubic"}
+
+
+def test_one_network_of_a_report_is_measured_again(finescale: Callable[..., Done], tmp_path: Path) -> None:
+    options = ("--sets", "hr", "--no-timing", "--report", str(tmp_path))
+    assert finescale("bench", "--networks", "bicubic,tiny.safetensors", *options).returncode == 0
+    file = tmp_path / "results-x4.json"
+    before = json.loads(file.read_text())
+    before["date"] = "2026-01-01 00:00 UTC"
+    before["networks"][1]["sets"]["hr"]["pictures"][0]["psnr"] = "Infinity"  # which no new run would give
+    file.write_text(json.dumps(before))
+    again = ("bench", "--networks", "bicubic,nearest", *options)
+    assert finescale(*again).returncode == 1, "nothing is overwritten unasked"
+    assert finescale(*again, "--keep").returncode == 0
+    old, kept, new = json.loads(file.read_text())["networks"]
+    assert [row["name"] for row in (old, kept, new)] == ["bicubic", "tiny", "nearest"]
+    assert [row.get("date") for row in (old, kept, new)] == [None, before["date"], None]
+    assert kept["sets"]["hr"]["pictures"] == before["networks"][1]["sets"]["hr"]["pictures"]
+    assert kept["sha256"] == before["networks"][1]["sha256"]
+    assert (
+        "The row of tiny is of an earlier run of this kind, 2026-01-01 00:00 UTC."
+        in (tmp_path / "results-x4.md").read_text()
+    )
+    written = file.read_bytes()
+    for more in (("--border", "mirror"), ("--jpeg", "40"), ("--ensemble",)):
+        refused = finescale(*again, "--keep", *more)
+        assert refused.returncode == 1
+        assert f"{file}: has other rows than these would be: settings {{'border': 'replicate'}}, now" in refused.stderr
+    assert file.read_bytes() == written
+    before["networks"][1]["sets"]["hr"]["pictures"][0]["name"] = "three"
+    file.write_text(json.dumps(before))
+    assert "was made with other pictures" in finescale(*again, "--keep").stderr
+    file.write_text(json.dumps({**before, "networks": [{"name": "tiny", "sets": []}]}))
+    assert "no report of which rows can be kept" in finescale(*again, "--keep").stderr
+    before["networks"][1:] = [{"name": "rcan", "missing": "there are no trained weights for it", "sets": {}}]
+    file.write_text(json.dumps(before))
+    assert finescale(*again, "--keep").returncode == 0, "what failed before did not fail now"
+    file.unlink()
+    assert "there is no report to keep rows of" in finescale(*again, "--keep").stderr
+    assert finescale(*again[:-2], "--keep").returncode == 2
 
 
 @pytest.mark.parametrize(

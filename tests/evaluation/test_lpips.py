@@ -1,3 +1,5 @@
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +100,44 @@ def test_other_variants_add_up_their_levels(variant: str, levels: int) -> None:
         weight.fill_(1)
     assert torch.allclose(network(a, b), total, rtol=1e-5)
     assert network(a, a).abs().max() == 0
+
+
+@pytest.mark.parametrize(("variant", "name"), [("squeeze", "squeezenet1_1"), ("vgg", "vgg16")])
+def test_copies_have_a_backbone_of_their_own(variant: str, name: str) -> None:
+    from finescale.backbones.catalogue import build
+
+    torch.manual_seed(0)
+    network = lpips.LPIPS(variant, build(name, classifier=False)).eval().requires_grad_(False)
+    for weight in network.linear:
+        weight.fill_(1)
+    a, b = torch.rand(2, 1, 3, 32, 32) * 2 - 1
+    distance = network(a, b)
+    assert torch.equal(pickle.loads(pickle.dumps(network))(a, b), distance)  # noqa: S301
+    other = copy.deepcopy(network)
+    assert torch.equal(other(a, b), distance)
+    for parameter in other.backbone.parameters():
+        parameter.zero_()
+    assert float(other(a, b)) == 0
+    assert torch.equal(network(a, b), distance)
+
+
+def test_pictures_go_where_the_network_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from finescale.backbones.catalogue import build
+
+    with torch.device("meta"):
+        network = lpips.LPIPS("squeeze", build("squeezenet1_1", classifier=False))
+    seen: list[torch.Tensor] = []
+
+    def forward(*pictures: torch.Tensor) -> torch.Tensor:
+        seen.extend(pictures)
+        return torch.zeros(1)
+
+    monkeypatch.setattr(network, "forward", forward)
+    picture = np.zeros((32, 32, 3), np.uint8)
+    assert lpips.PictureDistance(network)(picture, picture) == 0
+    assert [x.device.type for x in seen] == ["meta", "meta"]
+
+
+def test_another_variant_is_named() -> None:
+    with pytest.raises(UsageError, match="there is no LPIPS variant 'vgg16'; did you mean 'vgg'"):
+        lpips.LPIPS("vgg16", torch.nn.Identity())

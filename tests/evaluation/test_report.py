@@ -3,6 +3,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,23 @@ def test_the_whole_report(run: Run, tmp_path: Path) -> None:
     before = (folder / "psnr-parameters-x4-Set5.svg").read_bytes()
     report.write(run, folder, overwrite=True)
     assert (folder / "psnr-parameters-x4-Set5.svg").read_bytes() == before, "the same plot is the same file"
+
+
+@pytest.mark.parametrize("memory", [612.4, None])  # which is not known on every system
+def test_what_is_kept_is_what_was_written(run: Run, tmp_path: Path, memory: float | None) -> None:
+    pytest.importorskip("matplotlib")
+    known = replace(LIGHT, speed=Speed(0.51, memory))
+    report.write(replace(run, rows=[known, MISSING]), tmp_path)
+    found = report.kept(replace(run, rows=()), tmp_path, {"Set5": ["baby", "bird"]})
+    assert found == [replace(row, date=run.date) for row in (known, MISSING)]
+
+
+def test_a_plot_of_one_point_is_left_out(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    ours = {"Drawn": LIGHT.scores["Set5"]}
+    one, two = replace(LIGHT, scores=ours), replace(LIGHT, name="another", scores=ours)
+    assert plots.draw(replace(run, sets=["Drawn"], rows=[one]), "Drawn", tmp_path) == []
+    assert len(plots.draw(replace(run, sets=["Drawn"], rows=[one, two]), "Drawn", tmp_path)) == 2
 
 
 def test_markdown_has_everything(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,9 @@ def test_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
     """Replaces the clock, not the arithmetic: each precision takes the seconds that are given."""
 
-    def apart(name: str, scale: int, settings: dict[str, str], size: tuple[int, int], *, repeats: int) -> Speed:
+    def apart(name: str, scale: int, settings: dict[str, Any], size: tuple[int, int], *, repeats: int) -> Speed:
+        assert (settings["engine"], settings["precision"]) in WAYS
+        assert settings["tile"] == max(size)  # as a whole
         if settings["precision"] not in seconds:
             raise FinescaleError(f"{name}: could not be timed (killed)")
         return Speed(seconds[settings["precision"]], 100.0)
@@ -88,6 +91,16 @@ def test_figures_follow_from_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = by["openvino", "int8"].missing
     assert missing is not None
     assert "could not be timed" in missing or "pip install" in missing
+
+
+def test_where_nothing_can_be_measured_that_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick(monkeypatch, {})
+    assert main(["benchmark", "--scale", "2", "--engines", "torch", "--device", "cpu", "--json", "-"]) == 1
+    lines = json.loads(capsys.readouterr().out)["lines"]
+    assert lines
+    assert all("could not be timed" in line["missing"] for line in lines)
 
 
 def test_share_of_peak_counts_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

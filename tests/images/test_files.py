@@ -13,8 +13,7 @@ import threading
 import warnings
 import weakref
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import pyvips
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
+from tests.conftest import bound_by_permissions, disk_of
 
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
@@ -480,10 +480,22 @@ def test_other_formats_of_floats_are_named_too(tmp_path: Path) -> None:
         read(tmp_path / "a.pfm")
 
 
-def test_too_many_channels(tmp_path: Path) -> None:
-    pyvips.Image.new_from_array(np.zeros((4, 4, 6), np.uint8)).tiffsave(str(tmp_path / "a.tif"))
-    with pytest.raises(FinescaleError, match=r"a\.tif: holds 6 channels"):
-        read(tmp_path / "a.tif")
+@pytest.mark.parametrize("open_it", [read, StripReader])
+@pytest.mark.parametrize(
+    ("bands", "kind", "orientation"), [(5, "srgb", 1), (6, "multiband", 6), (6, "cmyk", 1), (100, "b-w", 1)]
+)
+def test_too_many_channels_are_refused_before_they_are_decoded(
+    tmp_path: Path, open_it: Callable[[Path], object], bands: int, kind: str, orientation: int
+) -> None:
+    image = pyvips.Image.new_from_array(np.zeros((64, 64, bands), np.uint16), interpretation=kind).copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    image.tiffsave(str(tmp_path / "a.tif"), compression="deflate")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[8:40] = bytes(32)  # of the first samples, over which decoding fails
+    (tmp_path / "a.tif").write_bytes(data)
+    sentence = rf"a\.tif: holds {bands - (kind == 'cmyk')} channels, and only grey, RGB and CMYK with alpha are read$"
+    with pytest.raises(FinescaleError, match=sentence):
+        open_it(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("extension", ["gif", "webp", "png", "avif", "tif"])
@@ -802,6 +814,22 @@ def test_any_resolution_can_be_written(tmp_path: Path, dpi: float) -> None:
         assert extension not in ("png", "tif") or dpi > 1e6 or dpi < 1 or found == pytest.approx((dpi, dpi), rel=1e-3)
 
 
+@pytest.mark.parametrize("length", [65_533, 65_534, 200_000])
+def test_exif_is_left_out_of_jpeg_where_it_is_too_large(
+    tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, own = tmp_path / "a.jpg", exif()
+    write(picture(3, icc=PROFILE, exif=own + bytes(length - len(own))), path)
+    found = read(path)
+    assert found.icc == PROFILE
+    if length == 65_533:
+        assert tags(found.exif) == tags(own)
+        assert not caplog.records
+    else:
+        assert found.exif is None
+        assert caplog.messages == [f"{path}: its EXIF block is too large for JPEG and is left out"]
+
+
 def test_noise_as_jpeg(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), np.uint8)
     for quality in (95, 100):
@@ -853,18 +881,12 @@ def test_no_permission(tmp_path: Path) -> None:
     folder.mkdir()
     path.chmod(0)
     folder.chmod(0o500)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
+    with bound_by_permissions():
         with pytest.raises(FinescaleError, match=r"a\.png: permission denied"):
             read(path)
         with pytest.raises(FinescaleError, match=r"b\.png: cannot be written \(permission denied\)"):
             write(picture(1), folder / "b.png")
-    finally:
-        if root:
-            os.seteuid(0)
-        folder.chmod(0o700)
+    folder.chmod(0o700)
 
 
 def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
@@ -924,18 +946,6 @@ def test_links_are_followed_and_permissions_usual(tmp_path: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     assert link.stat().st_mode & 0o777 == 0o666 & ~mask
-
-
-@contextmanager
-def disk_of(size: int) -> Iterator[None]:
-    """No file can grow beyond `size` bytes in the meantime: what a full disk does, without one."""
-    resource = pytest.importorskip("resource")  # not on Windows
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)

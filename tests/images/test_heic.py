@@ -130,22 +130,16 @@ def test_multiplied_colours_are_divided_again(top: int) -> None:
 def test_without_the_extra(tmp_path: Path) -> None:
     """In a process that cannot find pillow-heif."""
     hide = "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if 'heif' in n else f(n, *a)"
-    run = "import sys; from finescale.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    run = "import sys; from finescale.cli.main import main"
+    run += "; print(*[main(['upscale', one, '-o', sys.argv[1]]) for one in sys.argv[2:]])"
     file = FILES / "turned.heic"
-
-    def upscale(source: Path) -> tuple[int, str]:
-        found = subprocess.run(
-            [sys.executable, "-c", f"{hide}; {run}", "upscale", str(source), "-o", str(tmp_path / "out.png")],
-            capture_output=True,
-            text=True,
-        )
-        return found.returncode, found.stderr
-
+    words = [sys.executable, "-c", f"{hide}; {run}", str(tmp_path / "out.png"), str(file), str(FILES)]
+    found = subprocess.run(words, capture_output=True, text=True)
     needs = 'pip install "finescale[heic]"'
-    assert upscale(file) == (1, f"finescale: {file}: HEIC pictures need another package: {needs}\n")
-    code, said = upscale(FILES)
-    assert code == 2
-    assert said.endswith(f"of a kind that is read (but 5 .heic; HEIC needs: {needs})\n")
+    assert found.stdout == "1 2\n", found.stderr
+    of_file, of_folder = found.stderr.splitlines()
+    assert of_file == f"finescale: {file}: HEIC pictures need another package: {needs}"
+    assert of_folder.endswith(f"of a kind that is read (but 5 .heic; HEIC needs: {needs})")
 
 
 def test_it_is_not_written(tmp_path: Path) -> None:

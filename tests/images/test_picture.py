@@ -1,6 +1,8 @@
 """Pictures as data, and to and from Pillow."""
 
 import io
+import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from finescale.errors import FinescaleError
 from finescale.images.files import read
-from finescale.images.picture import Picture, from_pil, oriented, to_8_bit, to_pil
+from finescale.images.picture import Picture, from_pil, on_white, oriented, to_8_bit, to_pil
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)
@@ -43,6 +45,30 @@ def test_two_resolutions_turn_with_the_picture(format: str, orientation: int, wa
 def test_16_bits_to_8_are_rounded_to_the_nearest() -> None:
     every = np.arange(65536, dtype=np.uint16)
     np.testing.assert_array_equal(to_8_bit(every), np.floor(every / 257 + 0.5).astype(np.uint8))
+
+
+def test_16_bits_to_8_need_little_memory_beside_the_result() -> None:
+    large = RNG.integers(0, 65536, (700, 500, 3)).astype(np.uint16)
+    for samples in (large, large.swapaxes(0, 1), large[:1], large[..., 0]):
+        np.testing.assert_array_equal(to_8_bit(samples), np.floor(samples / 257 + 0.5).astype(np.uint8))
+    tracemalloc.start()
+    to_8_bit(large)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < large.nbytes  # twice the result
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_what_is_half_transparent_is_mixed_with_white(kind: type[np.uint8 | np.uint16]) -> None:
+    top = int(np.iinfo(kind).max)
+    pixels = RNG.integers(0, top + 1, (9, 7, 3)).astype(kind)
+    pixels[0, :3] = [[0], [top // 2], [top]]
+    for alpha in (np.full((9, 7), top // 2, kind), RNG.integers(0, top + 1, (9, 7)).astype(kind)):
+        found = on_white(pixels, alpha)
+        assert found.dtype == kind
+        for place in np.ndindex(pixels.shape):
+            share = Fraction(int(alpha[place[:2]]), top)
+            assert found[place] == round(int(pixels[place]) * share + top * (1 - share))
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])

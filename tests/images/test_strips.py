@@ -1,10 +1,12 @@
 """Work from top to bottom: the same pixels as the whole picture, valid or absent files, and resuming."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from tests.conftest import disk_of
 
+from finescale import __version__
 from finescale.atomic import locked
-from finescale.errors import FinescaleError, TakenError, UsageError
+from finescale.errors import FinescaleError, ShortOfMemoryError, TakenError, UsageError
 from finescale.images import encoders, strips
 from finescale.images.encoders import Layout
 from finescale.images.files import read, write
@@ -24,11 +28,14 @@ from finescale.images.strips import StripReader, StripWriter
 SIZE = (700, 611)
 
 
+@cache
 def samples(channels: int, bits: int) -> NDArray[Any]:
     y, x = np.mgrid[: SIZE[1], : SIZE[0]]
     waves = np.stack([np.sin(x / (15 + c)) + np.cos(y / (17 - c)) for c in range(channels)], 2)
     noise = np.random.default_rng(0).normal(0, 0.02, waves.shape)
-    return ((waves + noise).clip(-2, 2) / 4 * (2**bits - 1) + 2 ** (bits - 1) - 0.5).astype(f"uint{bits}")
+    made = ((waves + noise).clip(-2, 2) / 4 * (2**bits - 1) + 2 ** (bits - 1) - 0.5).astype(f"uint{bits}")
+    made.setflags(write=False)
+    return made
 
 
 def layout_of(pixels: NDArray[Any], **metadata: Any) -> Layout:
@@ -203,13 +210,14 @@ def test_an_unfinished_file_that_has_another_name_is_not_written_to(tmp_path: Pa
 
 
 def test_large_tiffs_are_bigtiff_and_tiled() -> None:
-    def encoder(width: int, height: int) -> encoders.TiffEncoder:
-        return encoders.TiffEncoder(None, Layout(width, height, 3))  # type: ignore[arg-type]
+    def encoder(width: int, height: int, bits: int = 8) -> encoders.TiffEncoder:
+        return encoders.TiffEncoder(None, Layout(width, height, 3, bits))  # type: ignore[arg-type]
 
     assert not encoder(1000, 1000).tiled
     assert encoder(20_000, 20_000).tiled
-    assert not encoder(20_000, 20_000).big
-    assert encoder(40_000, 40_000).big
+    assert not encoder(28_000, 28_000).big
+    assert encoder(28_000, 28_000, 16).big
+    assert encoder(37_700, 37_700).big  # the samples would find room, what stands beside them might not
 
 
 def test_a_failed_block_leaves_nothing(tmp_path: Path) -> None:
@@ -240,15 +248,9 @@ def test_wrong_rows_are_refused(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_nothing(tmp_path: Path, extension: str, room: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     path = tmp_path / f"a.{extension}"
-    resource = pytest.importorskip("resource")  # not on Windows
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        with pytest.raises(FinescaleError) as caught, StripWriter(path, layout_of(noise)) as out:  # noqa: PT012
-            for y in range(64):
-                out.write(y, noise[y : y + 1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with disk_of(room), pytest.raises(FinescaleError) as caught, StripWriter(path, layout_of(noise)) as out:  # noqa: PT012
+        for y in range(64):
+            out.write(y, noise[y : y + 1])
     assert str(caught.value).startswith(f"{path}: cannot be written (")
     assert names(tmp_path) == []
 
@@ -290,10 +292,70 @@ def test_resumed_after_a_kill_equals_uninterrupted(tmp_path: Path, extension: st
     assert names(tmp_path) == [f"a.{extension}", "pixels.npy", f"whole.{extension}"]
 
 
-def interrupted(path: Path, pixels: NDArray[Any], key: str) -> None:
+def interrupted(path: Path, pixels: NDArray[Any], key: str, end: int = 400) -> None:
     with pytest.raises(KeyboardInterrupt), StripWriter(path, layout_of(pixels), resume=key) as out:  # noqa: PT012
-        out.write(0, pixels[:400])
+        out.write(0, pixels[:end])
         raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_the_journal_notes_what_is_safe_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str
+) -> None:
+    pixels = np.zeros((*SIZE[::-1], 3), np.uint8)  # blocks so small that they wait in the buffer of the file
+    path = tmp_path / f"a.{extension}"
+    part, journal = tmp_path / f".{path.name}.part", tmp_path / f".{path.name}.part.journal"
+    seen, fsync = list[tuple[str, int, int]](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        lines = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
+        kind = "file" if os.path.samestat(os.fstat(descriptor), part.stat()) else "journal"
+        seen.append((kind, part.stat().st_size, sum(sum(line["sizes"]) for line in lines)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with StripWriter(path, layout_of(pixels), resume="job") as out:
+        head, safe = len(out._encoder._head()), 0
+        for y in range(0, SIZE[1], 128):
+            out.write(y, pixels[y : y + 128])
+            new = sum(sum(block.sizes) for block in out._encoder.blocks)
+            assert seen == [("file", head + new, safe), ("journal", head + new, new)]
+            seen.clear()
+            safe = new
+    assert seen == [("file", path.stat().st_size, safe)]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("extension", ["png", "tif"])
+def test_a_full_disk_keeps_the_finished_rows(tmp_path: Path, extension: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, SIZE[::-1], np.uint8)[..., None]
+    path = tmp_path / f"a.{extension}"
+
+    def make() -> int:
+        with StripWriter(path, layout_of(noise), resume="job") as out:
+            start = out.rows
+            for y in range(start, SIZE[1], 50):
+                out.write(y, noise[y : y + 50])
+        return start
+
+    with disk_of(200_000), pytest.raises(FinescaleError, match=r": cannot be written \("):
+        make()
+    assert names(tmp_path) == [f".{path.name}.part", f".{path.name}.part.journal"]
+    assert 150 <= make() <= 300
+    np.testing.assert_array_equal(read(path).samples, noise)
+    assert names(tmp_path) == [path.name]
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(("error", "kept"), [(FinescaleError, False), (ShortOfMemoryError, True), (KeyError, True)])
+def test_a_damaged_input_keeps_nothing(tmp_path: Path, error: type[Exception], kept: bool) -> None:
+    pixels = samples(3, 8)
+    writer = StripWriter(tmp_path / "a.png", layout_of(pixels), resume="job")
+    with pytest.raises(error), writer as out:  # noqa: PT012
+        out.write(0, pixels[:400])
+        raise error("of the reading")
+    assert names(tmp_path) == ([".a.png.part", ".a.png.part.journal"] if kept else [])
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -312,11 +374,19 @@ def test_rows_that_are_kept_are_told_once(tmp_path: Path, caplog: pytest.LogCapt
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_another_job_starts_anew(tmp_path: Path) -> None:
+def test_another_job_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels, path = samples(3, 8), tmp_path / "a.png"
-    for key, layout in (("other", layout_of(pixels)), ("job", replace(layout_of(pixels), icc=None, resolution=(1, 1)))):
+    layout = layout_of(pixels)
+    for key, wanted, format, version in (
+        ("other", layout, "png", __version__),
+        ("job", replace(layout, icc=None, resolution=(1, 1)), "png", __version__),
+        ("job", layout, "tiff", __version__),
+        ("job", layout, "png", "another"),
+    ):
+        monkeypatch.setattr(strips, "__version__", __version__)
         interrupted(path, pixels, "job")
-        with StripWriter(path, layout, resume=key, overwrite=True) as out:
+        monkeypatch.setattr(strips, "__version__", version)
+        with StripWriter(path, wanted, format=format, resume=key, overwrite=True) as out:
             assert out.rows == 0
             out.write(0, pixels)
         np.testing.assert_array_equal(read(path).pixels, pixels)
@@ -350,8 +420,9 @@ def test_a_torn_journal_costs_only_its_last_line(tmp_path: Path) -> None:
     interrupted(path, pixels, "job")
     journal = tmp_path / ".a.tif.part.journal"
     journal.write_bytes(journal.read_bytes()[:-5])
+    interrupted(path, pixels, "job", end=600)  # what it notes does not go behind the torn half
     with StripWriter(path, layout_of(pixels), resume="job") as out:
-        assert 0 < out.rows < 400
+        assert 400 < out.rows < 600
         out.write(0, pixels)
     np.testing.assert_array_equal(read(path).pixels, pixels)
 

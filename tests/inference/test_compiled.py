@@ -43,8 +43,10 @@ def test_keys_differ_in_everything_they_name(monkeypatch: pytest.MonkeyPatch) ->
     assert one == compiled.key(engine="x 1", weights="a")
     assert one != compiled.key(weights="b", engine="x 1")
     assert one != compiled.key(weights="a", engine="x 2")
-    monkeypatch.setattr(compiled, "abilities", lambda: "another")
-    assert one != compiled.key(weights="a", engine="x 1")
+    for what, value in (("VERSION", compiled.VERSION + 1), ("abilities", lambda: "another")):
+        with monkeypatch.context() as place:
+            place.setattr(compiled, what, value)
+            assert one != compiled.key(weights="a", engine="x 1")
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(folder: Path) -> None:

@@ -542,6 +542,13 @@ def test_sixteen_bits_are_computed_in_float32() -> None:
     assert np.abs(asked.pixels(x) - wanted).max() > 10  # who asks for bfloat16 gets it
 
 
+def test_the_self_ensemble_is_computed_in_float32() -> None:
+    for ensemble, precision in ((True, "float32"), (False, "bfloat16")):
+        up = Upscaler(tiny_network(2), engine="torch", ensemble=ensemble)
+        up.engine = TorchEngine(for_inference(tiny_network(2)), torch.device("cpu"), "bfloat16")  # as on a fast CPU
+        assert up.engine_for(np.uint8).precision == precision
+
+
 class Limits(TorchEngine):
     """An engine that notes what it was given."""
 
@@ -599,6 +606,13 @@ class Own(Network):
 
     def enlarge(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.strength * self.layer(x), self.scale)
+
+
+def test_windows_are_told_apart(tmp_path: Path) -> None:
+    network = tiny_network(2)
+    files.save(network, tmp_path / "a.safetensors")
+    for given in (network, Own(scale=2), tmp_path / "a.safetensors"):
+        assert len({Source(given, window).fingerprint for window in (48, 96, None)}) == 3
 
 
 def test_a_network_of_other_code_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

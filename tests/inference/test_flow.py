@@ -64,8 +64,8 @@ def test_stops_when_it_is_left() -> None:
 class Noting(Upscaler):
     """Notes the shapes that the engine is given."""
 
-    def __init__(self) -> None:
-        super().__init__(tiny_network(2), engine="torch", precision="float32")
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(tiny_network(2), engine="torch", precision="float32", **settings)
         self.shapes: list[tuple[int, ...]] = []
         run = self.engine.run
 
@@ -84,13 +84,21 @@ def networks(monkeypatch: pytest.MonkeyPatch, tiny_weights: Path) -> Networks:
     return found
 
 
-def work(folder: Path, pictures: list[Picture], networks: Networks, **options: Any) -> Flow:
+def work(
+    folder: Path,
+    pictures: list[Picture],
+    networks: Networks,
+    *,
+    scale: float = 2,
+    kind: str = "png",
+    **options: Any,
+) -> Flow:
     todo = []
     for i, one in enumerate(pictures):
         source = folder / f"{i}.png"
         files.write(one, source)
-        todo.append(Job(source, folder / "out" / f"{i}.png"))
-    done = Flow(Target(scale=2), networks, **options)
+        todo.append(Job(source, folder / "out" / f"{i}.{kind}"))
+    done = Flow(Target(scale=scale), networks, **options)
     done.run(todo, lambda name, count: None)
     return done
 
@@ -116,6 +124,44 @@ def test_small_pictures_of_one_size_are_computed_together(tmp_path: Path, networ
         assert np.abs(large.samples.astype(int) - whole.samples.astype(int)).max() <= 1
         if i < 5:
             assert large.resolution == pytest.approx(one.resolution, abs=0.1)  # each keeps its own
+
+
+@pytest.mark.parametrize("scale", [0.5, 1, 1.5, 8])
+def test_pictures_of_one_size_become_any_size(tmp_path: Path, networks: Networks, scale: float) -> None:
+    done = work(tmp_path, [Picture(picture(20, 30)) for _ in range(3)], networks, scale=scale)
+    assert not done.failures
+    for i in range(3):
+        assert files.read(tmp_path / "out" / f"{i}.png").size == (30 * scale, 20 * scale)
+
+
+@pytest.mark.parametrize("settings", [{"ensemble": True}, {"tile": 48}])
+def test_the_self_ensemble_and_tiles_are_for_one_picture_at_a_time(
+    tmp_path: Path, networks: Networks, settings: dict[str, Any]
+) -> None:
+    networks._ready[2] = Noting(**settings)
+    for i in range(3):
+        files.write(Picture(picture(20, 30)), tmp_path / f"{i}.png")
+    seen: list[float] = []
+    todo = [Job(tmp_path / f"{i}.png", tmp_path / "out" / f"{i}.png") for i in range(3)]
+    Flow(Target(scale=2), networks).run(todo, lambda name, count: seen.append(count))
+    assert {shape[0] for shape in shapes(networks)} == {1}
+    assert {1, 2, 3} <= set(seen)  # told after each
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind"), [(1.5, "png"), (8, "png"), (2, "jpg")], ids=["to a size between", "by two passes", "to JPEG"]
+)
+def test_large_results_that_cannot_go_by_strips_are_made_as_a_whole(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, scale: float, kind: str
+) -> None:
+    monkeypatch.setattr(strips, "FROM_PIXELS", 0)
+    small = Picture(picture(20, 30))
+    done = work(tmp_path, [small], networks, scale=scale, kind=kind)
+    assert not done.failures
+    large, size = files.read(tmp_path / "out" / f"0.{kind}"), (int(30 * scale), int(20 * scale))
+    assert large.size == size
+    wanted = networks.picture(small, size).pixels.astype(int)
+    assert np.abs(large.pixels - wanted).mean() < (5 if kind == "jpg" else 0.01)
 
 
 @pytest.mark.parametrize("by", ["pixels", "memory"])
@@ -180,6 +226,32 @@ def test_reading_computing_and_writing_overlap(
     done = work(tmp_path, pictures, networks)
     assert not done.failures
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+@pytest.mark.parametrize(("behind", "ahead"), [(0, False), (1 << 20, True)])
+def test_results_that_wait_to_be_written_have_a_limit(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, behind: int, ahead: bool
+) -> None:
+    """While the first is written the second is computed, and the third if both together are not too much."""
+    computed = [threading.Event() for _ in range(3)]
+    plain_write, plain_picture, count = files.write, networks.picture, iter(computed)
+
+    def write(result: Picture, path: Path, **options: Any) -> None:
+        if path == tmp_path / "out" / "0.png":
+            assert computed[1].wait(20)
+            assert computed[2].wait(20 if ahead else 0.3) is ahead
+        plain_write(result, path, **options)
+
+    def compute(*arguments: Any) -> Picture:
+        found = plain_picture(*arguments)
+        next(count).set()
+        return found
+
+    monkeypatch.setattr(flow, "_BEHIND", behind)
+    monkeypatch.setattr(networks, "picture", compute)
+    monkeypatch.setattr(files, "write", write)
+    done = work(tmp_path, [Picture(picture(20 + i, 30)) for i in range(3)], networks)
+    assert len(done.written) == 3
 
 
 def test_failures_of_every_stage_are_kept_and_the_rest_is_made(tmp_path: Path, networks: Networks) -> None:
@@ -320,23 +392,6 @@ def test_a_result_too_large_for_its_format_is_refused_before_the_work(tmp_path: 
     assert not shapes(networks)
 
 
-def test_what_is_wrong_with_the_items_themselves_is_not_their_end() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise ValueError("no more names")
-
-    with Prefetcher(items(), bytes, weight=len, limit=5) as made:
-        assert made.pop() == (1, b"\0")
-        with pytest.raises(ValueError, match="no more names"):
-            made.peek()
-
-    def weight(made: bytes) -> int:
-        raise OverflowError
-
-    with Prefetcher([1, 2], bytes, weight=weight, limit=5) as made, pytest.raises(OverflowError):
-        made.pop()
-
-
 def test_from_file_to_file(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`finescale.upscale_file` keeps what a Pillow image or an array would lose."""
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
@@ -361,3 +416,20 @@ def test_from_file_to_file(tmp_path: Path, tiny_weights: Path, monkeypatch: pyte
     finescale.upscale_file(tmp_path / "a.png", tmp_path / "b.png", 2, engine="torch", overwrite=True)
     assert np.abs(files.read(tmp_path / "b.png").samples.astype(int) - large.samples).max() <= 257
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
+
+
+def test_what_is_wrong_with_the_items_themselves_is_not_their_end() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more names")
+
+    with Prefetcher(items(), bytes, weight=len, limit=5) as made:
+        assert made.pop() == (1, b"\0")
+        with pytest.raises(ValueError, match="no more names"):
+            made.peek()
+
+    def weight(made: bytes) -> int:
+        raise OverflowError
+
+    with Prefetcher([1, 2], bytes, weight=weight, limit=5) as made, pytest.raises(OverflowError):
+        made.pop()

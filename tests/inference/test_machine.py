@@ -1,6 +1,8 @@
 """How much memory tiles take: what Linux and its control groups say is left."""
 
 import math
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,3 +120,30 @@ def test_nor_are_frozen_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with pytest.raises(FinescaleError, match="needs a Python of its own"):
         machine.apart("finescale.evaluation.speed")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is kept is glibc's")
+def test_memory_is_kept_where_that_is_asked_for() -> None:
+    code = """
+import sys, numpy
+from finescale.inference.machine import keep_memory
+if "keep" in sys.argv:
+    keep_memory()
+big = numpy.ones(200 << 20, numpy.uint8)
+del big
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS")))
+"""
+    kept, freed = (
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("keep", "free")
+    )
+    assert kept - freed > 190 << 10  # KiB
+
+
+@pytest.mark.parametrize("problem", [OSError, TypeError, AttributeError])  # Windows, musl and others
+def test_where_nothing_can_be_kept_nothing_happens(monkeypatch: pytest.MonkeyPatch, problem: type[Exception]) -> None:
+    def library(name: None) -> None:
+        raise problem
+
+    monkeypatch.setattr("ctypes.CDLL", library)
+    machine.keep_memory()

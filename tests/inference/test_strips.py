@@ -41,6 +41,21 @@ def test_strips_equal_the_whole(tmp_path: Path, upscaler: Upscaler, kind: str, n
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", name}
 
 
+@pytest.mark.parametrize(
+    ("kind", "parts"), [("colour", [240]), ("grey", [240]), ("16 bits", [96, 192, 288])], ids=lambda kind: str(kind)
+)
+def test_strips_are_as_high_as_their_bytes_allow(
+    tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, kind: str, parts: list[int]
+) -> None:
+    """At x2, 300 kB are 250 rows of 100 pixels with 8 bits, on the grid of 48; grey is computed as colour."""
+    monkeypatch.setattr(strips, "STRIP_BYTES", 300_000)
+    pixels = picture(300, 100, np.uint16 if kind == "16 bits" else np.uint8)
+    write(Picture(pixels[..., :1] if kind == "grey" else pixels), tmp_path / "a.png")
+    seen: list[float] = []
+    upscale_strips(tmp_path / "a.png", tmp_path / "b.png", upscaler, progress=seen.append)
+    assert [round(300 * share) for share in seen] == [*parts, 300]  # each of one tile
+
+
 @pytest.mark.usefixtures("windows_files")
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg"])
 def test_a_picture_may_be_replaced_by_its_own_enlargement(tmp_path: Path, upscaler: Upscaler, name: str) -> None:
@@ -91,7 +106,8 @@ def test_goes_on_where_it_stopped(tmp_path: Path, upscaler: Upscaler, monkeypatc
     assert fresh[0] < 0.2  # strips of another network are not used
 
 
-@pytest.mark.parametrize("change", ["picture", "self-ensemble"])
+@pytest.mark.filterwarnings("ignore:bfloat16 is much slower")
+@pytest.mark.parametrize("change", ["picture", "self-ensemble", "precision"])
 def test_strips_of_another_picture_or_way_are_not_used(
     tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
@@ -106,6 +122,8 @@ def test_strips_of_another_picture_or_way_are_not_used(
         upscale_strips(tmp_path / "a.png", tmp_path / "b.tif", upscaler, progress=stop)
     if change == "picture":
         write(Picture(picture(300, 60)[::-1]), tmp_path / "a.png", overwrite=True)
+    elif change == "precision":
+        upscaler = Upscaler(upscaler.network, engine="torch", precision="bfloat16")
     else:
         upscaler = Upscaler(upscaler.network, engine="torch", precision="float32", ensemble=True)
     fresh: list[float] = []

@@ -158,6 +158,16 @@ def test_out_of_memory_halves_the_tile(error: Exception) -> None:
     assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 1
 
 
+def test_pictures_of_a_group_are_without_seams_where_memory_runs_out() -> None:
+    both = np.stack([picture(40, 300), picture(40, 300)[::-1]])
+    both[:, :, :100] //= 5  # other statistics on the left
+    up = Upscaler(tiny_network(2), engine="torch", precision="float32")
+    wanted = np.stack([up.pixels(one) for one in both]).astype(int)
+    scarce = up.engine = up._fine = Scarce(tiny_network(2), 96 * 96, MemoryError())
+    assert np.abs(up.group(both) - wanted).max() <= 1
+    assert scarce.refused >= 2  # all of them, and one
+
+
 def test_no_memory_at_all_is_said() -> None:
     with pytest.raises(FinescaleError, match="out of memory"):
         enlarge(picture(60, 60), Scarce(tiny_network(2), 100, MemoryError()), tile=64, margin=48)

@@ -1,5 +1,7 @@
 """Pictures of every kind enlarged: sizes, transparency, 16 bits, grey, metadata, self-ensemble."""
 
+import io
+import json
 import re
 import subprocess
 import sys
@@ -23,9 +25,10 @@ from finescale.images.files import write
 from finescale.images.picture import Picture
 from finescale.images.resize import resize
 from finescale.inference.size import Target, passes
-from finescale.inference.tiling import Cancelled
+from finescale.inference.tiling import Array, Cancelled
 from finescale.inference.transparency import bleed, within_neighbours
-from finescale.inference.upscale import Upscaler
+from finescale.inference.upscale import Upscaler, kept_networks
+from finescale.networks import DEFAULT
 from finescale.weights.files import save
 
 
@@ -44,6 +47,30 @@ def test_enlarge_equals_the_network() -> None:
     with torch.no_grad():
         wanted = network(x.mul(255).byte()[None] / 255)[0]
     assert (levels.float() - wanted.clamp(0, 1) * 255).abs().max() <= 0.501
+
+
+def test_tensors_of_several_pictures() -> None:
+    x, up, seen = torch.rand(3, 3, 20, 24), upscaler(), list[float]()
+    y = up.enlarge(x, seen.append)
+    assert y.shape == (3, 3, 40, 48)
+    torch.testing.assert_close(y, torch.stack([up.enlarge(one) for one in x]), rtol=0, atol=0)
+    assert seen == pytest.approx([1 / 3, 2 / 3, 1])
+    assert up.enlarge(x[:1].mul(255).byte()).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("settings", [{"ensemble": True}, {"tile": 48}])
+def test_a_group_is_enlarged_as_each_of_it(settings: dict[str, Any]) -> None:
+    up, shapes = upscaler(**settings), list[tuple[int, ...]]()
+    run = up.engine.run
+
+    def noting(x: Array) -> Array:
+        shapes.append(x.shape)
+        return run(x)
+
+    up.engine.run = noting  # type: ignore[method-assign]
+    both = np.stack([picture(160, 50), picture(160, 50)[::-1]])
+    np.testing.assert_array_equal(up.group(both), np.stack([up.pixels(one) for one in both]))
+    assert shapes[: len(shapes) // 2] == shapes[len(shapes) // 2 :]  # and by the same tiles
 
 
 def test_ensemble_is_equivariant() -> None:
@@ -217,6 +244,45 @@ def test_the_face(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("face")
+def test_without_a_size_a_network_enlarges_once(tmp_path: Path) -> None:
+    """Four times where there are weights for it, else as far as those go."""
+    x, weights = picture(20, 30), tiny_file(tmp_path)
+    assert finescale.upscale(x, engine="torch").shape == (80, 120, 3)
+    for network in (weights, tiny_network(2), Upscaler(weights, engine="torch")):
+        engine = "auto" if isinstance(network, Upscaler) else "torch"
+        assert finescale.upscale(x, network=network, engine=engine).shape == (40, 60, 3)
+    Image.fromarray(x).save(tmp_path / "a.png")
+    assert finescale.upscale_file(tmp_path / "a.png", tmp_path / "b.png", network=weights, engine="torch") == (60, 40)
+
+
+def test_an_upscaler_takes_the_place_of_a_network(tmp_path: Path) -> None:
+    weights, grey = tiny_file(tmp_path), picture(20, 30)[..., 0]
+    up = Upscaler(weights, engine="torch", precision="float32", ensemble=True)
+    settings: dict[str, Any] = {"engine": "torch", "precision": "float32", "ensemble": True}
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    wanted = finescale.upscale(grey, network=weights, width=45, **settings)
+    assert wanted.shape == (30, 45)
+    for image in (grey, Image.fromarray(grey), tmp_path / "a.png", (tmp_path / "a.png").read_bytes()):
+        np.testing.assert_array_equal(finescale.upscale(image, network=up, width=45), wanted)
+    finescale.upscale_file(tmp_path / "a.png", tmp_path / "b.png", network=up, width=45)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.png")), wanted)
+    assert finescale.upscale(grey, 4, up).shape == (80, 120)  # twice
+    with pytest.raises(UsageError, match="its own settings: engine and ensemble are given when it is made"):
+        finescale.upscale(grey, 2, up, engine="torch", ensemble=True)
+
+
+@pytest.mark.usefixtures("face")
+def test_what_is_kept_rests_when_the_last_that_uses_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    rested: list[int] = []
+    with kept_networks(None, {"engine": "torch"}) as one:
+        monkeypatch.setattr(one, "rest", lambda: rested.append(1))
+        with kept_networks(None, {"engine": "torch"}) as other:
+            assert other is one
+        assert not rested
+    assert rested == [1]
+
+
+@pytest.mark.usefixtures("face")
 def test_the_network_of_the_last_call_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[object] = []
     real = Upscaler.__init__
@@ -287,6 +353,8 @@ def tiny_file(folder: Path) -> Path:
         ({"scale": Fraction(17)}, "at most 16, not 17"),
         ({"scale": Fraction(10**400)}, "at most 16, not 1000"),
         ({"device": None}, "a device is named, such as 'cpu', and not None"),
+        ({"device": 0}, "a device is named, such as 'cpu', and not 0"),
+        ({"device": torch.device("meta")}, "there is no device 'meta' here"),
         ({"tile": "a"}, "a whole number of pixels, not 'a'"),
         ({"tile": 2.5}, "a whole number of pixels, not 2.5"),
         ({"tile": True}, "a whole number of pixels, not True"),
@@ -298,6 +366,15 @@ def tiny_file(folder: Path) -> Path:
 def test_what_is_no_size_or_setting(size: dict[str, Any], reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         finescale.upscale(np.zeros((4, 4, 3), np.uint8), network="bicubic", **size)
+
+
+def test_devices_of_torch_are_devices(tmp_path: Path) -> None:
+    cpu, x, weights = torch.device("cpu"), picture(6, 8), tiny_file(tmp_path)
+    wanted = Upscaler(weights, device="cpu").pixels(x)
+    np.testing.assert_array_equal(Upscaler(weights, device=cpu).pixels(x), wanted)
+    np.testing.assert_array_equal(finescale.upscale(x, 2, weights, device=cpu), wanted)
+    Image.fromarray(x).save(tmp_path / "a.png")
+    assert finescale.upscale_file(tmp_path / "a.png", tmp_path / "b.png", 2, weights, device=cpu) == (16, 12)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
@@ -320,17 +397,45 @@ def test_networks_and_pictures_of_other_floats(kind: torch.dtype, near: float) -
 
 
 @pytest.mark.parametrize(
-    "x", [torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4), torch.zeros(3, 0, 4), torch.zeros(3, 4, 4).int()]
+    "x",
+    [
+        *(torch.zeros(shape) for shape in ((1, 1, 3, 4, 4), (3, 4, 4, 4), (0, 3, 4, 4), (1, 4, 4), (3, 0, 4), (4, 4))),
+        torch.zeros(3, 4, 4).int(),
+    ],
 )
 def test_what_is_no_tensor_to_enlarge(x: torch.Tensor) -> None:
     with pytest.raises(UsageError, match=r"a picture is \(3, H, W\)"):
         Upscaler(tiny_network(2), engine="torch").enlarge(x)
 
 
-def test_a_weight_file_as_text(tmp_path: Path) -> None:
-    assert Upscaler(str(tiny_file(tmp_path)), engine="torch").scale == 2
-    with pytest.raises(UsageError, match="no such weight file"):
-        Upscaler("sa-rcan-light")
+@pytest.mark.usefixtures("face")
+def test_a_network_by_its_name_or_file(tmp_path: Path) -> None:
+    file = tiny_file(tmp_path)
+    assert Upscaler(str(file), engine="torch").scale == 2
+    for name, scale, found in ((DEFAULT, None, 4), (DEFAULT, 2, 2), ("bicubic", 3, 3), (file, 2, 2)):
+        assert Upscaler(name, scale=scale, engine="torch").scale == found
+    np.testing.assert_array_equal(  # the weights of that name
+        Upscaler(DEFAULT, engine="torch").pixels(picture(6, 8)), upscaler(4, precision="auto").pixels(picture(6, 8))
+    )
+    assert Upscaler(tiny_network(2), scale=2, engine="torch").scale == 2
+    for network, said in ((file, r"mine\.safetensors: enlarges"), (tiny_network(2), "this network enlarges")):
+        with pytest.raises(UsageError, match=f"{said} x2, not x3"):
+            Upscaler(network, scale=3)
+    with pytest.raises(UsageError, match="scale is 2, 3 or 4, not 7"):
+        Upscaler(DEFAULT, scale=7)
+    with pytest.raises(UsageError, match=r"'none\.safetensors' is neither a network nor a weight file"):
+        Upscaler("none.safetensors")
+
+
+@pytest.mark.parametrize("by", ["file", "name"])
+def test_an_upscaler_refuses_weights_that_were_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    file = tiny_file(tmp_path).rename(tmp_path / f"{DEFAULT}-x2.safetensors")
+    (tmp_path / "index.json").write_text(json.dumps({file.name: {"sha256": "0" * 64}}))
+    with pytest.raises(FinescaleError, match="its SHA-256 is not the one listed"):
+        Upscaler(file if by == "file" else DEFAULT, scale=2)
 
 
 @pytest.mark.parametrize(
@@ -341,9 +446,12 @@ def test_a_weight_file_as_text(tmp_path: Path) -> None:
         (np.zeros((0, 4, 3), np.uint8), "at least 1 x 1"),
         (np.zeros((1, 4, 4, 3), np.uint8), "at least 1 x 1"),
         (np.zeros((4, 4, 5), np.uint8), "1 to 4"),
-        (np.full((4, 4), np.nan, np.float32), "from nan to nan"),
-        (np.full((4, 4), 255.0), "from 255 to 255"),
-        (Image.new("RGB", (0, 3)), "no pixels"),
+        (np.full((4, 4), np.nan, np.float32), "the array holds values that are not finite"),
+        (np.full((4, 4), 255.0), r"the array holds floats from 255 to 255, and only \[0, 1\] is .* 8 bits by 255"),
+        (np.linspace(-1, 1, 48).reshape(4, 4, 3), r"the array holds floats from -1 to 1, .* take \(x \+ 1\) / 2"),
+        (Image.new("RGB", (0, 3)), "the image holds no pixels"),
+        (Image.new("F", (4, 4), 255), "the image holds floating-point samples from 255 to 255.* 8 bits by 255"),
+        (Image.new("I", (4, 4), -1), "the image holds samples from -1 to -1, and only 8 and 16 bits are read$"),
         (torch.zeros(3, 4, 4), "not Tensor"),
         (b"no picture", "not a picture"),
     ],
@@ -351,6 +459,21 @@ def test_a_weight_file_as_text(tmp_path: Path) -> None:
 def test_what_is_no_picture(image: object, reason: str) -> None:
     with pytest.raises(FinescaleError, match=reason):
         finescale.upscale(image, network="bicubic")  # type: ignore[call-overload]
+
+
+def test_a_damaged_image_is_told_as_such() -> None:
+    whole = io.BytesIO()
+    Image.fromarray(picture(60, 80)).save(whole, "PNG")
+    with pytest.raises(FinescaleError, match=r"^the image is damaged or cut off") as caught:
+        finescale.upscale(Image.open(io.BytesIO(whole.getvalue()[:2000])), network="bicubic")
+    assert not isinstance(caught.value, UsageError)
+
+
+def test_what_overshoots_a_little_is_cut_off() -> None:
+    """As the floats do that networks give."""
+    x = np.array([[-0.003, 0.5], [1.003, 0.25]])
+    np.testing.assert_array_equal(finescale.upscale(x, 2, "bicubic"), finescale.upscale(x.clip(0, 1), 2, "bicubic"))
+    assert x.max() == 1.003
 
 
 def test_a_result_shares_no_memory_with_its_picture() -> None:
@@ -444,7 +567,10 @@ def test_an_array_becomes_an_array_of_its_kind(shape: tuple[int, ...], kind: typ
         (np.zeros((0, 8, 3), np.uint8), r"not \(0, 8, 3\)"),
         (np.zeros((6, 8, 3), np.int32), "uint8, uint16 or float"),
         (np.zeros((6, 8, 3), bool), "uint8, uint16 or float"),
-        (np.full((6, 8, 3), 200.0), r"floats are in \[0, 1\], not from 200 to 200"),
+        (np.full((6, 8, 3), 200.0), r"floats from 200 to 200, and only \[0, 1\] is read; divide samples of 8 bits"),
+        (np.linspace(-1, 1, 144).reshape(6, 8, 3), r"from -1 to 1, .* of samples x in \[-1, 1\] take \(x \+ 1\) / 2"),
+        (np.full((6, 8, 3), np.nan), "values that are not finite"),
+        (np.full((6, 8, 3), -np.inf), "values that are not finite"),
         ("a.png", "an array"),
     ],
 )
@@ -452,7 +578,7 @@ def test_pixels_that_an_engine_would_misread_are_refused(wrong: Any, words: str)
     up = Upscaler(tiny_network(2), device="cpu", engine="torch")
     with pytest.raises(UsageError, match=words):
         up.pixels(wrong)
-    with pytest.raises(UsageError, match=r"an array \(B, H, W, 3\)|float"):
+    with pytest.raises(UsageError, match=r"an array \(B, H, W, 3\)|float|finite"):
         up.group(wrong[None] if isinstance(wrong, np.ndarray) else wrong)
 
 

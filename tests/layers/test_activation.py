@@ -183,3 +183,10 @@ def test_options_reach_the_function() -> None:
 def test_unknown_names_and_options(name: str, options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         activation(name, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_misspelt_option_is_named(name: str) -> None:
+    hint = "; did you mean 'slope'" if name in ("leaky-relu", "prelu") else ""
+    with pytest.raises(UsageError, match=rf"^activation '{name}': there is no option 'slop'{hint}"):
+        activation(name, channels=4, slop=0.1)

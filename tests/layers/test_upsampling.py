@@ -124,5 +124,7 @@ def test_initialisation_of_a_spectrally_normalised_layer_keeps_its_bound() -> No
 def test_unknown_names() -> None:
     with pytest.raises(UsageError, match="did you mean 'sub-pixel'"):
         upsampling("subpixel", 4, 4, 2)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="there is no sub-pixel upsampling by '8'"):
+        SubPixelUpsampler(64, 8)
     with pytest.raises(UsageError, match="did you mean 'kaiming-normal'"):
         initialise(nn.Conv2d(1, 1, 1), "kaiming_normal")  # type: ignore[arg-type]

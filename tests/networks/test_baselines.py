@@ -24,19 +24,6 @@ def test_bicubic_is_the_exact_resize(scale: int) -> None:
     torch.testing.assert_close(network(x), resize(x, scale=scale), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["bicubic", "srcnn", "edsr-baseline"])
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("size", [(1, 1), (3, 50)])
-def test_any_size(name: str, scale: int, size: tuple[int, int]) -> None:
-    network = build(name, scale=scale).eval()
-    x = torch.rand(2, 3, *size)
-    before = x.clone()
-    with torch.no_grad():
-        assert network(x).shape == (2, 3, scale * size[0], scale * size[1])
-        assert network.to(torch.bfloat16)(x.bfloat16()).dtype == torch.bfloat16
-    assert torch.equal(x, before)
-
-
 def test_srcnn_changes_luma_only_and_has_the_papers_size() -> None:
     torch.manual_seed(0)
     network = SRCNN(scale=2)

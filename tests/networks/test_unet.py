@@ -1,5 +1,6 @@
 """U-Nets: what they are made of and how they behave."""
 
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from finescale.backbones import catalogue as backbones
-from finescale.errors import UsageError
+from finescale.errors import FinescaleError, UsageError
 from finescale.layers.activation import ACTIVATIONS
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import INITIALISATIONS
@@ -71,25 +72,6 @@ def test_every_unet_has_a_line_in_the_catalogue() -> None:
     assert {name for name in NETWORKS if name.startswith("unet-")} == set(ARCHITECTURES)
     assert build("sr-resunet", scale=2, encoder="plain", **TINY).config.name == "unet-2"  # type: ignore[union-attr]
     assert build("attentive-sr-resunet", scale=2, encoder="plain", **TINY).config.name == "unet-9"  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("name", ["unet", "unet-1", "unet-9"])
-@pytest.mark.parametrize("size", [(1, 1), (3, 50), (17, 33)])
-def test_any_size(name: str, scale: int, size: tuple[int, int]) -> None:
-    network = tiny(name, scale=scale, upsampling="sub-pixel").eval()
-    x = torch.rand(2, 3, *size)
-    before = x.clone()
-    with torch.no_grad():
-        for window in (None, 48):
-            localise(network, window)
-            y = network(x)
-            assert y.shape == (2, 3, scale * size[0], scale * size[1])
-            assert y.isfinite().all()
-        low = network.to(torch.bfloat16)(x.bfloat16())
-    assert low.dtype == torch.bfloat16
-    assert low.isfinite().all()
-    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "resnest50"])
@@ -302,20 +284,33 @@ def test_encoder_takes_the_weights_of_its_classifier() -> None:
         tiny().load_encoder({})
 
 
-def test_learns_one_picture_by_heart() -> None:
-    network = tiny("unet-9")
-    rows, columns = torch.meshgrid(torch.linspace(0, 6, 32), torch.linspace(0, 6, 32), indexing="ij")
-    high = torch.stack([rows.sin(), columns.cos(), (rows * columns).sin()])[None] * 0.4 + 0.5
-    low = nn.functional.avg_pool2d(high, 2)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(60):
-        loss = (network(low) - high).abs().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0] / 4
+def test_encoder_takes_a_file_or_the_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "FINESCALE_WEIGHTS"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    network, classifier = tiny(encoder="resnet18"), backbones.build("resnet18")
+    with pytest.raises(FinescaleError, match=r"no resnet18 weights on this machine: put resnet18-f37072fd\.pth"):
+        network.load_encoder()
+    file = tmp_path / "resnet18.pth"
+    torch.save(classifier.state_dict(), file)
+    for source in (None, str(file), file):
+        again = tiny(encoder="resnet18")
+        assert again.load_encoder(source) == file
+        found = again.encoder.get_parameter("network.conv1.weight")
+        assert torch.equal(found, classifier.get_parameter("conv1.weight"))
+    with pytest.raises(UsageError, match=r"resnet18\.pth: these weights do not fit the encoder resnet50"):
+        tiny(encoder="resnet50").load_encoder(file)
+    asked: list[str] = []
+
+    def fetch(address: str, target: Path, sha256: str) -> None:
+        asked.append(address)
+        target.parent.mkdir(parents=True)
+        target.touch()
+
+    monkeypatch.setattr(backbones, "fetch", fetch)
+    file.unlink()
+    with pytest.raises(FinescaleError, match="not a readable weight file"):  # empty, as nothing was downloaded
+        network.load_encoder(download=True)
+    assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
 
 
 @pytest.mark.parametrize(

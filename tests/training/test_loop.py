@@ -19,6 +19,7 @@ from finescale.training.loop import Progress, Training
 from finescale.training.parallel import World, synchronise_norms
 from finescale.training.recipe import parse_recipe
 from finescale.training.schedule import Moment
+from finescale.training.weights import StepWeights
 
 MakeTraining = Callable[..., Training]
 
@@ -357,7 +358,7 @@ def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -
         seen.append(not network.training and not torch.equal(mean, network.get_parameter("head.0.weight")))
         return next(scores), 0.75 if last else math.nan, [torch.zeros(3, 4, 4)]
 
-    training = make_training(budget=8, validate=validate, validate_every=2, observers=[record])
+    training = make_training(budget=8, validate=validate, validate_every=2, save_every=4, observers=[record])
     training._tick_length = 1
     training.on_best = lambda progress, state: kept.append((progress.psnr, state))
     training.run()
@@ -370,6 +371,31 @@ def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -
     assert (last["psnr"], last["ssim"]) == (record.scores[-1], 0.75)
     assert last["best"] == 30.0
     assert training.network.training
+
+
+@pytest.mark.parametrize(("kept", "saved"), [(True, [6, 12, 18, 20]), (False, [3, 6, 9, 12, 15, 18, 20])])
+def test_best_weights_that_are_kept_wait_for_their_checkpoint(
+    make_training: MakeTraining, kept: bool, saved: list[int]
+) -> None:
+    """Half of `save_every`; those that nobody keeps are in a checkpoint at once."""
+    scores = iter(range(10, 99))
+    training = make_training(
+        budget=20, validate=lambda network, last: (next(scores), math.nan, []), validate_every=3, save_every=10
+    )
+    training._tick_length = 1
+    training._tick = one_at_a_time(training)  # type: ignore[method-assign]
+    training.on_best = (lambda progress, state: None) if kept else None
+    at: list[int] = []
+    save = training.save
+
+    def saving(*, best: bool = False) -> None:
+        assert best
+        at.append(training.progress.step)
+        save(best=best)
+
+    training.save = saving  # type: ignore[method-assign]
+    assert training.run()
+    assert at == saved
 
 
 def test_validation_does_not_try_out_algorithms_for_its_many_sizes(
@@ -525,8 +551,11 @@ def test_a_compiler_that_fails_is_told_and_training_goes_on_without(make_trainin
     plain.run()
     record = Record()
     training = make_training(budget=3, arguments=arguments, compile="blocks", observers=[record])
+    weights = training._weights = StepWeights(training.network, torch.bfloat16)  # as on a GPU
     with torch.compiler.set_stance(force_backend=compiler):
         assert training.run()
+    assert training._weights is weights
+    assert not any("layer by layer" in text for text in record.lines)
     assert any("no compiler here" in text and "uncompiled" in text and "much more" not in text for text in record.lines)
     for name, value in plain.network.state_dict().items():
         assert torch.equal(training.network.state_dict()[name], value), name

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -15,18 +16,22 @@ from finescale.training.recipe import load
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = """#!/bin/sh
+case "$*" in "-c "*finescale*) exec "$REAL" "$@" ;; esac
 echo "$@" >>calls
 case "$*" in
 *"data prepare"*) mkdir -p stores/session ;;
 *" train "*broken*compile=off*) ;;
 *" train "*broken*) exit 1 ;;
 *" train "*wrong*) exit 2 ;;
+*" train "*diverges*rate=0.00025*) ;;
+*" train "*diverges*) echo 'stopped at step 9; a lower optimiser.rate may help'; exit 1 ;;
 esac
 case "$*" in *" train "*)
     name=$(basename "$(echo "$*" | sed "s/.* train //; s/ .*//")" .toml)
-    mkdir -p runs/$name
-    echo weights >runs/$name/$name.safetensors
-    head -c 3000000 /dev/zero >runs/$name/last.ckpt
+    out=$(echo "$*" | sed "s/.* --out //; s/ .*//")
+    mkdir -p $out
+    echo weights >$out/$name.safetensors
+    head -c 3000000 /dev/zero >$out/last.ckpt
 esac
 """
 
@@ -38,12 +43,15 @@ def session(folder: Path, script: str, code: int = 0) -> tuple[str, list[list[st
         (folder / "recipes" / path.name).symlink_to(path)
     for name in ("broken", "wrong", "fine", "a-x2", "b-x2"):
         (folder / "recipes" / f"{name}.toml").touch()
+    for name, rate in (("diverges", "5e-4"), ("diverges-often", "1e-3")):
+        text = f'network = "rcan"\nscale = 2\noptimiser = {{ rate = {rate} }}\n'
+        (folder / "recipes" / f"{name}.toml").write_text(text)
     (folder / "python").write_text(STAND_IN)
     (folder / "python").chmod(0o755)
     done = subprocess.run(
         ["sh", "-c", script],
         cwd=folder,
-        env={**os.environ, "PYTHON": str(folder / "python")},
+        env={**os.environ, "PYTHON": str(folder / "python"), "REAL": sys.executable, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         check=False,
@@ -77,7 +85,7 @@ def test_the_pages_sessions_train_what_they_say(example: str, tmp_path: Path) ->
         args = parser().parse_args(call[call.index("finescale") + 1 :])
         recipe = load(ROOT / "recipes" / Path(args.recipe).name, args.overrides)
         assert args.device == "cuda"
-        assert args.budget == "4000" or int(args.budget.rstrip("s")) > 400
+        assert int(args.budget.rstrip("s")) > 400
         assert args.resume
         assert recipe.name == args.recipe.stem
         if args.warm_start:
@@ -93,6 +101,34 @@ def test_a_failed_run_is_tried_uncompiled_and_a_wrong_one_is_not(tmp_path: Path)
     assert sum("wrong.toml" in " ".join(call) for call in tried) == 1
     assert sum("--set=compile=off" in call for call in tried) == 1
     assert "ended with status 2" in (tmp_path / "home" / "wrong.log").read_text()
+
+
+@needs_tools
+def test_a_run_that_diverges_starts_again_at_half_the_rate(tmp_path: Path) -> None:
+    said, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu 'diverges --warm-start w' diverges-often", 1)
+    assert "failed: diverges-often \n" in said
+    tried = {
+        name: [" ".join(c) for c in calls if f"/{name}.toml" in " ".join(c)] for name in ("diverges", "diverges-often")
+    }
+    for (name, first), rate in zip(tried.items(), ("0.00025", "0.0005"), strict=True):
+        assert len(first) == 2
+        assert f"--out runs/{name} " in first[0]
+        assert f"--out runs/{name}-half " in first[1]
+        assert f"--set=optimiser.rate={rate}" in first[1]
+    assert "--warm-start w" in tried["diverges"][1]
+    with tarfile.open(tmp_path / "home" / "results.tar.00") as file:
+        assert "runs/diverges-half/diverges.safetensors" in file.getnames()
+    # a later session goes on with that
+    (tmp_path / "after").mkdir()
+    there = "mkdir -p runs/diverges-half; touch runs/diverges-half/last.ckpt;"
+    _, calls = session(tmp_path / "after", f"{there} recipes/session.sh -p p -m 5 -d cpu diverges")
+    (only,) = (" ".join(call) for call in calls if "train" in call)
+    assert "--out runs/diverges-half " in only
+    assert "--set=optimiser.rate=0.00025" in only
+    # when little is left, that is no use
+    (tmp_path / "later").mkdir()
+    _, calls = session(tmp_path / "later", "recipes/session.sh -p p -m 1 -d cpu diverges", 1)
+    assert sum("train" in call for call in calls) == 1
 
 
 @needs_tools

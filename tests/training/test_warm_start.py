@@ -1,5 +1,6 @@
 """Starting from other weights: what fits is taken, and it is said what."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from finescale.errors import FinescaleError
 from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.training import checkpoints, warm_start
+from finescale.training.recipe import parse_recipe
+from finescale.training.run import train
 from finescale.weights import files
+from finescale.weights.header import read_header, sha256
 
 SMALL: dict[str, Any] = {"channels": 8, "groups": 2, "blocks": 1, "reduction": 4}
 
@@ -119,3 +123,28 @@ def test_nothing_in_common_is_an_error() -> None:
             warm_start.apply(target, state, "other.safetensors")
     with pytest.raises(FinescaleError):
         warm_start.read(Path("none.safetensors"))
+
+
+def test_weights_tell_what_they_were_started_from_also_after_a_continuation(tiny_store: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "source.safetensors", tmp_path / "run"
+    files.save(network(0), source, notes={"licence": "for research", "minutes": 5})
+    told = {"file": "source.safetensors", "sha256": sha256(source), "licence": "for research"}
+    data = {"train": str(tiny_store), "batch": 2, "patch": 12}
+    keys = {"network": "rcan", "scale": 2, "arguments": SMALL, "warm_start": str(source), "data": data}
+    for budget in (2, 4):
+        recipe = parse_recipe({**keys, "budget": budget}, "a test")
+        train(recipe, out, resume=budget == 4, device=torch.device("cpu"), screen=False, board=False)
+        notes = read_header(out / "rcan-x2.safetensors").notes
+        assert notes["steps"] == budget
+        assert notes["licence"] == "CC0-1.0"  # of the pictures
+        assert notes["started_from"] == told
+        assert str(tmp_path) not in json.dumps(notes)
+        source.unlink(missing_ok=True)
+    for file in ("rcan-x2.safetensors", "last.ckpt"):
+        again = {"file": file, "sha256": sha256(out / file), "licence": "CC0-1.0", "started_from": told}
+        assert warm_start.origin(str(out / file)) == again
+
+
+def test_a_foreign_file_tells_nothing_of_its_licence(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    assert warm_start.origin(tmp_path / "w.pth") == {"file": "w.pth", "sha256": sha256(tmp_path / "w.pth")}

@@ -45,6 +45,7 @@ class Server:
     token: str | None
     process: "subprocess.Popen[str]"
     temporary: Path
+    log: Path  # what it writes to stderr
 
     def client(self, **options: Any) -> httpx.Client:
         """An HTTP client for it."""
@@ -72,25 +73,29 @@ def running(weights: Path, temporary: Path, *options: str) -> Iterator[Server]:
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     settings = [f"--{name}={value}" for name, value in SETTINGS.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "finescale", "serve", "--no-browser", *settings, *options],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    log = temporary / "stderr"
+    with open(log, "w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "finescale", "serve", "--no-browser", *settings, *options],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment,
+        )
     try:
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], 60)
         line = process.stdout.readline() if ready else ""
         found = re.search(r"(http://\S+:(\d+)/)(?:\?token=(\S+))?", line)
         assert found, f"the server did not say where it is: {line!r}"
-        yield Server(f"http://127.0.0.1:{found[2]}", found[3], process, temporary)
+        yield Server(f"http://127.0.0.1:{found[2]}", found[3], process, temporary, log)
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
         if process.stdout:
             process.stdout.close()
+        sys.stderr.write(log.read_text())  # for whoever looks why a test failed
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.types import ASGIApp
 from tests.web.conftest import SETTINGS, Server, running, until
 
 from finescale.cli.main import main
@@ -36,7 +37,7 @@ from finescale.images import files
 from finescale.inference.upscale import Networks
 from finescale.web import app
 from finescale.web.assets import OPENAPI
-from finescale.web.jobs import Jobs, Limits, Order, State
+from finescale.web.jobs import Job, Jobs, Limits, Order, State
 from finescale.web.serve import serve
 
 
@@ -321,10 +322,36 @@ def test_what_is_no_picture_can_be_removed_at_once(tmp_path: Path, data: bytes) 
     assert (refused.value.status_code, list(tmp_path.iterdir())) == (415, [])
 
 
+async def _ask(page: ASGIApp, *paths: str, base: str = "http://test", **headers: str) -> list[httpx.Response]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(page), base_url=base, headers=headers) as client:
+        return [await client.get(path) for path in paths]
+
+
+TOKEN = "a-token-of-20-letters"
+
+
+def with_token() -> ASGIApp:
+    return app.application(SimpleNamespace(), token=TOKEN, hosts=None, port=8425)  # type: ignore[arg-type]
+
+
+def test_the_token_is_found_among_the_cookies_of_others() -> None:
+    """Of other programs of this host: browsers share cookies between its ports."""
+    for others in ("", 'a={"b":1}; c; ', "a=[b,c]; =; "):
+        for token, status in ((TOKEN, 200), (TOKEN[:-1], 401), ("", 401)):
+            cookie = f"{others}finescale-8425={token}"
+            (reply,) = asyncio.run(_ask(with_token(), "/api/openapi.json", cookie=cookie))
+            assert reply.status_code == status, cookie
+
+
+def test_the_cookie_of_an_encrypted_page_is_never_sent_unencrypted() -> None:
+    for scheme in ("http", "https"):
+        (reply,) = asyncio.run(_ask(with_token(), f"/?token={TOKEN}", base=f"{scheme}://test"))
+        assert ("; secure" in reply.headers["set-cookie"].lower()) == (scheme == "https")
+
+
 async def _types(names: list[str]) -> list[str]:
     page = app.application(SimpleNamespace(), token=None, hosts=None, port=1)  # type: ignore[arg-type]
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(page), base_url="http://test") as client:
-        return [(await client.get(name)).headers["content-type"].partition(";")[0] for name in names]
+    return [reply.headers["content-type"].partition(";")[0] for reply in await _ask(page, *names)]
 
 
 def test_the_page_is_served_by_its_own_media_types(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,22 +392,21 @@ def test_a_damaged_picture_fails_without_naming_the_servers_paths(client: httpx.
     assert client.get(f"/api/jobs/{job['id']}/result").json()["error"] == job["error"]
 
 
-def test_warnings_come_with_the_job_and_the_log_names_no_paths(
-    weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_come_with_the_job_and_the_log_names_no_paths(client: httpx.Client, server: Server) -> None:
+    before = len(server.log.read_text())
     buffer = io.BytesIO()
     frames = [Image.new("RGB", (12, 10), colour) for colour in ("red", "blue")]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
-    with running(weights, tmp_path) as server, server.client() as client:
-        moving = finished(client, submit(client, buffer.getvalue(), "cat.gif", {"scale": "2"}))
-        clear = finished(client, submit(client, png(mode="RGBA"), "cat.png", {"scale": "2", "format": "jpeg"}))
-        plain = finished(client, submit(client, fields={"scale": "2"}))
-        assert client.get(f"/api/jobs/{moving['id']}/preview/source").status_code == 200
-        server.stop()
+    moving = finished(client, submit(client, buffer.getvalue(), "cat.gif", {"scale": "2"}))
+    clear = finished(client, submit(client, png(mode="RGBA"), "cat.png", {"scale": "2", "format": "jpeg"}))
+    plain = finished(client, submit(client, fields={"scale": "2"}))
+    assert client.get(f"/api/jobs/{moving['id']}/preview/source").status_code == 200
     assert moving["warnings"] == ["cat.gif: has several frames or pages; only the first is read"]
     assert clear["warnings"] == ["cat_x2.jpg: JPEG holds no transparency; the picture is laid on white"]
     assert plain["warnings"] == []
-    assert str(tmp_path) not in capfd.readouterr().err
+    assert str(server.temporary) not in server.log.read_text()[before:]
+    for job in (moving, clear, plain):
+        client.delete(f"/api/jobs/{job['id']}")
 
 
 @pytest.mark.parametrize(
@@ -475,8 +501,25 @@ def test_the_description_makes_clients_that_can_send_a_picture() -> None:
     assert {"width", "height", "bytes"} <= schemas["Result"]["properties"].keys()
 
 
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    """A queue in which nothing is done, and kept for a minute."""
+    (tmp_path / "jobs").mkdir()
+    found = Jobs(lambda *_: None, Limits(keep=60), tmp_path / "jobs")
+    yield found
+    found.close()
+
+
+def done(jobs: Jobs) -> Job:
+    upload = jobs.folder / "upload"
+    upload.touch()
+    job = jobs.submit(Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png"), upload)
+    until(lambda: job.state is State.DONE)
+    return job
+
+
 @pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EIO, 500)])
-def test_a_full_disk_is_told(number: int, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_full_disk_is_told(number: int, status: int, monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
     def fail(*_: object) -> None:
         raise OSError(number, "no")
 
@@ -486,17 +529,12 @@ def test_a_full_disk_is_told(number: int, status: int, monkeypatch: pytest.Monke
             return await client.post("/api/jobs", files={"picture": ("cat.png", png())})
 
     monkeypatch.setattr("shutil.copyfileobj", fail)
-    (tmp_path / "jobs").mkdir()
-    jobs = Jobs(lambda *_: None, Limits(), tmp_path / "jobs")
-    try:
-        reply = asyncio.run(ask())
-    finally:
-        jobs.close()
+    reply = asyncio.run(ask())
     assert reply.status_code == status
     assert ("no room" in reply.json()["error"]) == (status == 507)
 
 
-def test_a_preview_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_preview_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
     def fail(*_: object) -> None:
         raise FinescaleError("preview-result.png: cannot be written (no space left on device)")
 
@@ -513,20 +551,40 @@ def test_a_preview_that_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch, 
             return [first, await client.get(path)]
 
     monkeypatch.setattr("finescale.web.studio.preview", fail)
-    (tmp_path / "jobs").mkdir()
-    jobs = Jobs(lambda *_: None, Limits(), tmp_path / "jobs")
-    try:
-        (tmp_path / "upload").touch()
-        job = jobs.submit(Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png"), tmp_path / "upload")
-        until(lambda: job.state is State.DONE)
-        failed, removed = asyncio.run(ask())
-    finally:
-        jobs.close()
+    job = done(jobs)
+    failed, removed = asyncio.run(ask())
     assert (failed.status_code, removed.status_code) == (500, 404)
     assert failed.json()["error"] == "The preview could not be made; the server's log says why."
 
 
-def test_previews_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_result_that_is_removed_in_this_moment_is_missed(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finescale.web.studio.preview", lambda *_: None)
+    path = f"/api/jobs/{done(jobs).id}"
+    page = app.application(jobs, token=None, hosts=None, port=80)
+    described, *missed = asyncio.run(_ask(page, path, f"{path}/result", f"{path}/preview/result"))
+    assert described.json()["result"]["bytes"] is None
+    assert [reply.status_code for reply in missed] == [404, 404]
+    assert "no such job" in missed[0].json()["error"]
+
+
+def test_asking_keeps_a_result(jobs: Jobs) -> None:
+    job = done(jobs)
+    page = app.application(jobs, token=None, hosts=None, port=80)
+
+    def ask() -> httpx.Response:
+        return asyncio.run(_ask(page, f"/api/jobs/{job.id}"))[0]
+
+    assert job.ended is not None
+    job.ended -= 40
+    assert round(jobs.expires(job) or 0) == 20
+    assert ask().json()["expires"] == 60
+    job.ended -= 40
+    assert ask().json()["expires"] == 60
+    job.seen -= 80
+    assert ask().status_code == 404
+
+
+def test_previews_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch, jobs: Jobs) -> None:
     at_work, most = 0, 0
 
     def make(_: Path, target: Path, *__: object) -> None:
@@ -540,22 +598,12 @@ def test_previews_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_pa
     async def ask() -> list[httpx.Response]:
         transport = httpx.ASGITransport(app.application(jobs, token=None, hosts=None, port=80))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            paths = [f"/api/jobs/{job.id}/preview/{which}" for job in done for which in ("source", "result")]
+            paths = [f"/api/jobs/{job.id}/preview/{which}" for job in kept for which in ("source", "result")]
             return await asyncio.gather(*map(client.get, paths))
 
     monkeypatch.setattr("finescale.web.studio.preview", make)
-    (tmp_path / "jobs").mkdir()
-    jobs = Jobs(lambda *_: None, Limits(), tmp_path / "jobs")
-    try:
-        done = []
-        for _ in range(3):
-            (tmp_path / "upload").touch()
-            order = Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png")
-            done.append(jobs.submit(order, tmp_path / "upload"))
-        until(lambda: all(job.state is State.DONE for job in done))
-        replies = asyncio.run(ask())
-    finally:
-        jobs.close()
+    kept = [done(jobs) for _ in range(3)]
+    replies = asyncio.run(ask())
     assert ([reply.status_code for reply in replies], most) == ([200] * 6, 1)
 
 
@@ -620,6 +668,8 @@ def test_beyond_loopback_a_token_is_required(weights: Path, tmp_path: Path) -> N
         assert [" hidden>" in reply.text for reply in (asked, refused)] == [True, False]  # what is said of a wrong one
         assert client.get(f"/api/health?token={token}").status_code == 401  # only the page's own link
         assert client.get("/api/health", headers={"authorization": f"bearer {token}"}).status_code == 200
+        proxied = httpx.get(f"{server.address}/?token={token}", headers={"x-forwarded-proto": "https"})
+        assert "; secure" in proxied.headers["set-cookie"].lower()  # a proxy on this machine is believed
         link = client.get(f"/?token={token}")
         assert (link.status_code, link.headers["location"]) == (303, "/")
         cookie = link.headers["set-cookie"].lower()

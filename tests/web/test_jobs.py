@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -81,6 +82,19 @@ def test_what_fails_unexpectedly_is_told_without_secrets_and_work_goes_on(
     assert "not enough memory" in (poor.error or "")
     good = submit(jobs, "copy")
     until(lambda: good.state is State.DONE)
+
+
+def test_work_goes_on_where_nobody_hears_what_failed(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(text: str) -> None:
+        said.append(text)
+        raise BrokenPipeError
+
+    said: list[str] = []
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=write, flush=lambda: None))
+    failed = submit(jobs, "fall")
+    until(lambda: failed.state is State.FAILED)
+    assert said
+    finish(jobs, "copy")
 
 
 def test_warnings_stay_with_their_job_and_name_its_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,7 +60,7 @@ def page(chromium: webdriver.Chrome, server: Server) -> Iterator[webdriver.Chrom
     yield chromium
     log: list[dict[str, Any]] = chromium.get_log("browser")  # type: ignore[no-untyped-call]
     complaints = [entry["message"] for entry in log if entry["level"] == "SEVERE"]
-    assert [message for message in complaints if "/api/jobs" not in message] == []
+    assert [message for message in complaints if not re.search("/api/jobs|/favicon.ico", message)] == []
 
 
 def width_of_a_desk(browser: webdriver.Chrome) -> None:
@@ -516,7 +516,24 @@ HOLD = """
 """
 
 
-HASTE = "const real = setTimeout; window.setTimeout = (work, time, ...more) => real(work, time / 50, ...more)"
+HASTE = """
+    const usual = setTimeout;
+    window.pauses = [];
+    window.setTimeout = (work, time, ...more) => {
+      pauses.push(time);
+      return usual(work, time / 50, ...more);
+    };
+"""
+
+# Changes what the page hears of its jobs.
+CHANGE = """
+    const change = arguments[0], real = window.fetch;
+    window.fetch = async (path, options = {}) => {
+      const reply = await real(path, options);
+      if (options.method || !reply.ok || !/^.api.jobs.[^/]+$/.test(path)) return reply;
+      return Response.json({ ...(await reply.json()), ...change });
+    };
+"""
 
 
 def hold(page: webdriver.Chrome, scale: str = "2") -> None:
@@ -637,51 +654,163 @@ def test_a_short_silence_is_waited_for(page: webdriver.Chrome, pictures: list[Pa
           () => Promise.reject(new TypeError("Failed to fetch")),
           () => Promise.resolve(new Response("{", { status: 200 })),
           () => Promise.resolve(new Response("", { status: 502 })),
+          () => Promise.resolve(new Response("Service Unavailable", { status: 503 })),
         ];
-        let count = 0;
+        window.count = 0;
         window.seen = new Set();
         new MutationObserver(() => seen.add(document.querySelector(".state").textContent))
           .observe(document.getElementById("list"), { childList: true, subtree: true, characterData: true });
         const fails = (path) => path !== "/api/health" && ++count % 2;
-        window.fetch = (path, options) => fails(path) ? wrong[count % 3]() : real(path, options);
+        window.fetch = (path, options) => fails(path) ? wrong[(count >> 1) % 4]() : real(path, options);
     """)
     enlarge(page)
     assert all(state.startswith("160 × 120") for state in states(page)), states(page)
     assert "No answer, trying again" in page.execute_script("return [...seen]")
-
-
-def test_a_result_stays_until_another_takes_its_place(
-    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
-) -> None:
-    """Where that one is refused, say, because it would be too large."""
-    large = tmp_path / "large.png"
-    Image.new("RGB", (700, 700)).save(large)
-    choose(page, [large])
+    assert page.execute_script("return count") >= 7  # each kind of silence came
+    said = "window.fetch = () => Promise.resolve(Response.json({ error: 'There are no weights.' }, { status: 503 }))"
+    page.execute_script(said)
     page.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
     enlarge(page)
-    assert states(page)[0].startswith("1400 × 1400")
-    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='4']").send_keys(Keys.SPACE)
+    assert one(page, "notice").text == "second.jpg: There are no weights."
+
+
+@pytest.mark.parametrize("how", ["refused", "failed", "forgotten", "cancelled"])
+def test_a_result_stays_until_another_is_done(
+    page: webdriver.Chrome, server: Server, client: httpx.Client, pictures: list[Path], how: str
+) -> None:
+    before = set(server.folders()[0].iterdir())
+    choose(page, pictures[:1])
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
     enlarge(page)
-    assert states(page)[0].startswith("1400 × 1400")
-    assert one(page, "notice").text.startswith("large.png: ")
-    assert "megapixels" in one(page, "notice").text
-    assert one(page, "download-current").is_displayed()
+    (old,) = set(server.folders()[0].iterdir()) - before
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='4']").send_keys(Keys.SPACE)
+    if how == "refused":
+        page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
+        one(page, "width").send_keys("900")
+        reason = "first.png: 40 x 30 pixels can be enlarged 16 times"
+    elif how == "failed":
+        page.execute_script(CHANGE, {"state": "failed", "error": "first.png: damaged"})
+        reason = "first.png: damaged"
+    else:
+        page.execute_script(CHANGE, {"state": "running", "progress": 0.5, "seconds_left": 9})
+        reason = "first.png: The server no longer has this picture." if how == "forgotten" else ""
+    one(page, "go").click()
+    if how in ("forgotten", "cancelled"):
+        until(lambda: states(page) == ["50 %, 9 s left"])
+        assert not page.find_element(By.CLASS_NAME, "download").is_displayed()
+        page.execute_script("confirm = (question) => { window.asked = question; }")
+        one(page, "clear").click()
+        assert page.execute_script("return asked") == "One result is not saved. Clear the list all the same?"
+        if how == "cancelled":
+            page.find_element(By.CLASS_NAME, "remove").click()
+            assert one(page, "live").text == "first.png is cancelled."
+        else:
+            (new,) = set(server.folders()[0].iterdir()) - before - {old}
+            client.delete(f"/api/jobs/{new.name}")
+    enlarged(page)
+    assert states(page)[0].startswith("80 × 60")
+    assert one(page, "notice").text.startswith(reason)
+    assert one(page, "notice").is_displayed() == bool(reason)
     assert one(page, "go").is_enabled()
+    result = client.get(one(page, "download-current").get_attribute("href") or "")
+    assert files.probe(result.content)[:2] == (80, 60)
+    until(lambda: set(server.folders()[0].iterdir()) - before == {old})
+
+
+def test_a_result_is_kept_while_another_is_waited_for(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    script = "window.setInterval = (work) => { window.lookAfterAll = work; }"
+    once = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    page.refresh()
+    page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", once)
+    choose(page, pictures[:1])
+    hold(page)
+    page.execute_script("release()")
+    enlarge(page)
+    old = (one(page, "download-current").get_attribute("href") or "").removesuffix("/result")
+    hold(page, "4")
+    one(page, "go").click()
+    page.execute_script("""
+        const now = Date.now, fetched = window.fetch;
+        window.asked = [];
+        window.fetch = (path, options) => {
+          if (path.startsWith("/api/jobs/")) asked.push(path);
+          return fetched(path, options);
+        };
+        lookAfterAll();
+        Date.now = () => now() + 2e6; // more than half of the time that results are kept
+        lookAfterAll();
+    """)
+    assert page.execute_script("return asked") == [old[old.index("/api") :]]
+    page.execute_script("release()")
+    enlarged(page)
+
+
+def test_another_result_takes_the_place_of_the_one_before(
+    page: webdriver.Chrome, server: Server, pictures: list[Path]
+) -> None:
+    before = set(server.folders()[0].iterdir())
+    choose(page, pictures[:1])
+    for scale, size in ((2, "80 × 60"), (4, "160 × 120")):
+        page.find_element(By.CSS_SELECTOR, f"input[name=scale][value='{scale}']").send_keys(Keys.SPACE)
+        enlarge(page)
+        assert states(page)[0].startswith(size)
+    until(lambda: len(set(server.folders()[0].iterdir()) - before) == 1)
 
 
 def test_a_page_opened_before_its_server_recovers(page: webdriver.Chrome, server: Server) -> None:
     script = """
         const real = window.fetch;
-        let count = 0;
+        window.there = false;
         window.fetch = (path, options) =>
-          ++count < 3 ? Promise.reject(new TypeError("Failed to fetch")) : real(path, options);
+          there ? real(path, options) : Promise.reject(new TypeError("Failed to fetch"));
     """
-    once = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
+    once = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script + HASTE})
     page.get(server.address)
     until(lambda: one(page, "network-hint").text == "The server does not answer. Is it still running?")
+    page.execute_script("there = true")
     until(lambda: page.find_elements(By.CSS_SELECTOR, "#network option"))
     assert one(page, "network-hint").text.startswith("Small SA-RCAN")
     page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", once)
+
+
+def test_what_a_picture_waits_for_is_told_by_its_bar_and_asked_more_rarely(
+    page: webdriver.Chrome, pictures: list[Path]
+) -> None:
+    choose(page, pictures[:2])
+    hold(page)
+    page.execute_script(HASTE)
+    one(page, "go").click()
+    bars = page.find_elements(By.CLASS_NAME, "bar")
+
+    def told() -> list[tuple[str | None, str | None]]:
+        return [(bar.get_attribute("aria-valuetext"), bar.get_attribute("aria-valuenow")) for bar in bars]
+
+    assert told() == [("Sending", None), ("Waiting to be sent", "0")]
+    page.execute_script(CHANGE, {"state": "waiting", "position": 3})
+    page.execute_script("release()")
+    until(lambda: told() == [("3 pictures before it", "0")] * 2)
+    assert 1000 in page.execute_script("return pauses")
+    assert 300 not in page.execute_script("return pauses")
+    page.execute_script(CHANGE, {"state": "running", "progress": 0.5, "seconds_left": None})
+    until(lambda: told() == [("Enlarging", None)] * 2)
+    page.execute_script(CHANGE, {"state": "running", "progress": 0.5, "seconds_left": 9})
+    until(lambda: told() == [(None, "50")] * 2)  # what a share is, screen readers know
+    page.execute_script("pauses = []")
+    until(lambda: set(page.execute_script("return pauses")) == {300})
+
+
+def test_the_description_of_the_api_leaves_the_pictures_where_they_are(
+    page: webdriver.Chrome, pictures: list[Path]
+) -> None:
+    choose(page, pictures[:1])
+    here = page.current_window_handle
+    page.find_element(By.LINK_TEXT, "API for scripts").click()
+    until(lambda: len(page.window_handles) == 2)
+    page.switch_to.window(next(handle for handle in page.window_handles if handle != here))
+    until(lambda: page.current_url.endswith("/api/openapi.json"))
+    page.close()
+    page.switch_to.window(here)
+    assert states(page) == ["40 × 30"]
 
 
 def test_progress_is_not_in_the_name_that_is_spoken_with_the_focus(

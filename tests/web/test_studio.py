@@ -13,6 +13,7 @@ from finescale.cli.main import main
 from finescale.images.colours import chunk
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
+from finescale.inference.upscale import Networks
 from finescale.networks import DEFAULT
 from finescale.web.jobs import Limits, Order
 from finescale.web.studio import Studio, preview
@@ -41,6 +42,22 @@ def test_what_int8_costs_is_told_once(
     (record,) = [record for record in caplog.records if "int8" in record.message]
     assert record.message in said
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_every_job_is_done_by_the_network_it_asks_for(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    settings = {"engine": "torch", "precision": "float32", "device": "cpu"}
+    small = Picture(picture(20, 30))
+    write(small, tmp_path / "a.png")
+    studio = Studio(Limits(), settings)
+    for i, network in enumerate((DEFAULT, "bicubic", DEFAULT)):
+        order = Order("a", network, (30, 20), (60, 40), "png", "a.png")
+        studio(order, tmp_path / "a.png", tmp_path / f"{i}.png", lambda _: None)
+        expected = Networks(network, **settings).picture(small, (60, 40))
+        assert (read(tmp_path / f"{i}.png").pixels == expected.pixels).all(), network
+    assert (read(tmp_path / "0.png").pixels != read(tmp_path / "1.png").pixels).any()
 
 
 def test_previews_tell_their_colours(tmp_path: Path) -> None:

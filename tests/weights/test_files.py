@@ -1,11 +1,14 @@
 """Weight files explain themselves, and are whole or absent."""
 
+import copy
 import errno
 import json
 import os
+import pickle
 import re
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,13 @@ from safetensors.numpy import save_file
 from tests.conftest import tiny_network
 from torch import Tensor, nn
 
+from finescale.backbones import catalogue as backbones
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG
 from finescale.networks.base import Config, Network
 from finescale.networks.catalogue import NETWORKS, Entry, build
+from finescale.training import warm_start
+from finescale.training.losses import perception
 from finescale.weights import files
 from finescale.weights.header import read_header
 
@@ -199,3 +205,45 @@ def test_loading_leaves_the_random_numbers_of_other_threads_alone(tmp_path: Path
     before = torch.get_rng_state()
     files.load(tmp_path / "w.safetensors")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_network_knows_the_notes_of_its_file_and_what_it_started_from(tmp_path: Path) -> None:
+    first, second, third = (str(tmp_path / f"{name}.safetensors") for name in "abc")
+    fresh = tiny_network()
+    assert not fresh.notes
+    notes = {"licence": "for research", "budget": "1m", "figures": {"Set5": {"psnr": 30.5}}}
+    files.save(fresh, first, notes=notes)
+    network = files.load(first)
+    assert network.notes == notes
+    assert network.state_dict().keys() == fresh.state_dict().keys()
+    for twin in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):  # noqa: S301
+        assert twin.notes == notes
+    files.save(network, second)
+    assert read_header(second).notes == {"started_from": {"licence": "for research"}}
+    files.save(files.load(second), third)
+    assert read_header(third).notes == {"started_from": {"started_from": {"licence": "for research"}}}
+    files.save(network, second, notes={"licence": "mine"})
+    assert read_header(second).notes == {"licence": "mine"}
+    files.save(fresh, second)
+    assert read_header(second).notes == {}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda path: backbones.find("vgg16", path),
+        backbones.read_state,
+        lambda path: backbones.load("vgg16", path),
+        lambda path: perception("vgg16", path),
+        lambda path: perception("vgg19-normalised", path),
+        lambda path: files.convert(path, "rcan", 2, f"{path}.safetensors"),
+        lambda path: build("unet-2", scale=2).load_encoder(path),  # type: ignore[operator]
+        files.load,
+        read_header,
+        warm_start.read,
+    ],
+)
+def test_paths_may_be_text(use: Callable[[str], object], tmp_path: Path) -> None:
+    path = str(tmp_path / "gone.pth")
+    with pytest.raises(FinescaleError, match=f"^{re.escape(path)}: "):
+        use(path)

@@ -14,6 +14,7 @@ from finescale.weights.files import save
 from finescale.weights.header import read_header
 
 LICENCE = "for tests"
+START = {"file": "rcan-x2.safetensors", "sha256": "0" * 64, "licence": "for research"}
 FIGURES = {"Set5": {"psnr": 31.234, "ssim": 0.8765}}
 
 
@@ -28,7 +29,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         save(
             build("sa-rcan-light", scale=scale),
             tmp_path / f"sa-rcan-light-x{scale}.safetensors",
-            notes={"figures": FIGURES, "licence": LICENCE},
+            notes={"figures": FIGURES, "licence": LICENCE, "started_from": START},
         )
 
 
@@ -64,13 +65,14 @@ def test_the_verb_prints_a_table_and_json(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setenv("COLUMNS", "140")
     assert cli.main(["networks"]) == 0
     table = capsys.readouterr().out
-    for part in ("sa-rcan-light", "sr-resunet", "38.08 M", "x2 31.23 / 0.8765"):
+    for part in ("sa-rcan-light", "sr-resunet", "38.08 M", "x2 31.23 / 0.8765", " from rcan-x2 "):
         assert part in table
     assert cli.main(["networks", "--json", "--scale", "2"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["bicubic", "unet-2", "sa-rcan-light"]
     assert rows[2]["figures"]["2"]["Set5"]["psnr"] == 31.234
     assert rows[2]["notes"]["2"]["licence"] == LICENCE
+    assert rows[2]["notes"]["2"]["started_from"] == START
 
 
 @pytest.mark.usefixtures("few")

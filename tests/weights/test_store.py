@@ -120,7 +120,8 @@ def test_one_unreadable_file_hides_no_other(
     assert "With weights" in capsys.readouterr().out
     with pytest.warns(FinescaleWarning):
         assert DEFAULT in studio.networks()
-    with pytest.raises(FinescaleError, match=r"no trained weights for edsr x2 .*a checkout's weights"):
+    said = r"no trained weights for edsr x2 .*a checkout's weights; .*build\('edsr', scale=2\).*convert"
+    with pytest.raises(FinescaleError, match=said):
         store.load("edsr", 2)
 
 
@@ -297,3 +298,31 @@ def test_scales_at_an_address_are_those_of_its_index(
     assert store.scales("rcan") == [2]
     with pytest.raises(FinescaleError, match="no trained weights for sa-rcan on this machine"):
         store.scales("sa-rcan")
+
+
+@pytest.mark.parametrize("length", [0, 8, 63])
+def test_a_download_without_a_whole_sha256_is_refused(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    only(tmp_path / "cache", monkeypatch)
+    digest = sha256(put(server))
+    (server / INDEX).write_text(json.dumps({NAME: {"sha256": digest[:length]}}))
+    with pytest.raises(FinescaleError, match=f"says no SHA-256 of {NAME}"):
+        store.load(DEFAULT, 3)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_sha256_may_be_in_capitals(tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache" / "finescale" / "weights"
+    only(cache, monkeypatch)
+    digest = sha256(put(server, 4))
+    for folder in (server, cache):
+        (folder / INDEX).write_text(json.dumps({NAME: {"sha256": digest.upper()}}))
+        assert first(store.load(DEFAULT, 3)) == first(tiny(4))
+
+
+def test_an_empty_sha256_in_a_folder_is_not_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "mine")
+    (path.parent / INDEX).write_text(json.dumps({NAME: {"sha256": ""}}))
+    with pytest.raises(FinescaleError, match=f"{NAME}: its SHA-256 is not the one listed"):
+        store.load(path, 3)

@@ -1,14 +1,23 @@
-"""AlexNet (arXiv 1404.5997, the one-weird-trick form), with torchvision's parameter names and shapes."""
+"""AlexNet, with torchvision's parameter names and shapes."""
 
 from torch import Tensor, nn
 
-from finescale.backbones.features import taps
+from finescale.backbones.features import check_classifier, taps
 
 LPIPS_TAPS = (1, 4, 7, 9, 11)  # layers of `features` that LPIPS compares
 
 
 class AlexNet(nn.Module):
-    """AlexNet: (B, 3, H, W), normalised as ImageNet's -> class scores (B, 1000)."""
+    """AlexNet: (B, 3, H, W), normalised as ImageNet's -> class scores (B, 1000).
+
+    Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997), in one column.
+
+    Args:
+        classifier: with the three linear layers, which features do not need.
+
+    Raises:
+        UsageError: `forward` without them.
+    """
 
     def __init__(self, *, classifier: bool = True) -> None:
         super().__init__()
@@ -40,6 +49,7 @@ class AlexNet(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        check_classifier(self, "classifier")
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     def maps(self, x: Tensor) -> list[Tensor]:

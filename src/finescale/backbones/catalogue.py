@@ -29,6 +29,7 @@ from finescale.fetch import fetch
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _RESNEST = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
+_WRAPPERS = ("params_ema", "params", "state_dict", "model")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def build(name: str, *, classifier: bool = True) -> nn.Module:
     return _entry(name).build(classifier=classifier)
 
 
-def find(name: str, path: Path | None = None, *, download: bool = False) -> Path | None:
+def find(name: str, path: str | os.PathLike[str] | None = None, *, download: bool = False) -> Path | None:
     """The weight file of a backbone, or None where there is none.
 
     Args:
@@ -96,6 +97,7 @@ def find(name: str, path: Path | None = None, *, download: bool = False) -> Path
     """
     entry = _entry(name)
     if path is not None:
+        path = Path(path)
         if not path.is_file():
             raise FinescaleError(f"{path}: there is no such weight file for {name}")
         return path
@@ -115,12 +117,33 @@ def find(name: str, path: Path | None = None, *, download: bool = False) -> Path
     return cache / entry.file
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def require(name: str, path: str | os.PathLike[str] | None = None, *, download: bool = False) -> Path:
+    """As `find`, but there has to be one.
+
+    Raises:
+        UsageError: unknown name.
+        FinescaleError: there is none; otherwise as `find`.
+    """
+    found = find(name, path, download=download)
+    if found is None:
+        entry = _entry(name)
+        raise FinescaleError(
+            f"there are no {name} weights on this machine: put {entry.file} (from {entry.folder}) into "
+            f"{cache_folder('backbones')} or the folder $FINESCALE_WEIGHTS, or name a file"
+        )
+    return found
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The state dict in a `.safetensors` file or a foreign `.pth` file (read with `weights_only`, never unpickled).
+
+    One that a training program put under a key of its own ("params_ema", "params", "state_dict" or "model") is taken
+    out, if only one of these holds one, and the "module." that `nn.DataParallel` puts before all names is taken away.
 
     Raises:
         FinescaleError: it cannot be read, or holds something else.
     """
+    path = Path(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -133,12 +156,32 @@ def read_state(path: Path) -> dict[str, Tensor]:
         # torch goes on to recommend unpickling, and says nothing of an empty file
         reason = (str(error) or "it ends too early").splitlines()[0].partition(". ")[0]
         raise FinescaleError(f"{path}: not a readable weight file ({reason})") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping):
         raise FinescaleError(f"{path}: not a state dict (a mapping from names to tensors)")
-    return dict(state)
+    wrapped = [inner for key in _WRAPPERS if _is_state(inner := state.get(key)) and inner]
+    if len(wrapped) == 1:
+        return _without_module(wrapped[0])
+    if wrapped:
+        held = ", ".join(key for key in _WRAPPERS if state.get(key))
+        raise FinescaleError(f"{path}: holds several state dicts ({held}); save the one that is meant by itself")
+    if not _is_state(state):
+        keys = ", ".join(map(str, list(state)[:8])) or "none"
+        raise FinescaleError(f"{path}: not a state dict (a mapping from names to tensors); its keys are: {keys}")
+    return _without_module(state)
 
 
-def load(name: str, path: Path | None = None, *, classifier: bool = True, download: bool = False) -> nn.Module:
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+def _without_module(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "module." if all(key.startswith("module.") for key in state) else ""
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def load(
+    name: str, path: str | os.PathLike[str] | None = None, *, classifier: bool = True, download: bool = False
+) -> nn.Module:
     """A backbone with its published weights: float32, on the CPU, in evaluation mode; names and shapes are strict.
 
     Args:
@@ -152,12 +195,7 @@ def load(name: str, path: Path | None = None, *, classifier: bool = True, downlo
         FinescaleError: there are no weights, or they do not fit.
     """
     entry = _entry(name)
-    found = find(name, path, download=download)
-    if found is None:
-        raise FinescaleError(
-            f"there are no {name} weights on this machine: put {entry.file} (from {entry.folder}) into "
-            f"{cache_folder('backbones')} or the folder $FINESCALE_WEIGHTS, or name a file"
-        )
+    found = require(name, path, download=download)
     state = read_state(found)
     if not classifier:
         state = {key: value for key, value in state.items() if not key.startswith(entry.head)}

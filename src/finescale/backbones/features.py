@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from finescale.errors import UsageError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -43,6 +45,16 @@ class ImageNetNormalisation(nn.Module):
 
     def inverse(self, x: Tensor) -> Tensor:
         return x * self.std + self.mean  # float32 where autocast made x bfloat16
+
+
+def check_classifier(network: nn.Module, head: str) -> None:
+    """Refuses a classifier that was built without its head.
+
+    Raises:
+        UsageError: it was.
+    """
+    if not hasattr(network, head):
+        raise UsageError(f"this {type(network).__name__} was built without its classifier; maps(x) gives features")
 
 
 def taps(layers: nn.Sequential, x: Tensor, indices: Sequence[int]) -> list[Tensor]:

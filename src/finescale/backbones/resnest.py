@@ -1,6 +1,5 @@
-"""ResNeSt-50 (arXiv 2004.08955), with the parameter names and shapes of the authors' release."""
+"""ResNeSt-50, with the parameter names and shapes of the authors' release."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finescale.backbones.resnet import ResNet, convolution
@@ -37,7 +36,10 @@ class SplitAttention(StatisticsLayer):
 
 
 class Bottleneck(nn.Module):
-    """ResNeSt's bottleneck: 1x1, split attention, average pool where the size changes, 1x1, + shortcut."""
+    """ResNeSt's bottleneck: 1x1, split attention, average pool where the size changes, 1x1, + shortcut.
+
+    Zhang et al., "ResNeSt: Split-Attention Networks" (arXiv 2004.08955). (B, C, H, W) -> (B, 4 `width`, H/s, W/s).
+    """
 
     expansion = 4
 
@@ -60,19 +62,10 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + shortcut)
 
 
-class CeilAverage(nn.Module):
-    """Average pool by `stride`, the last row and column over what is there; (B, C, H, W) -> (B, C, H/s, W/s)."""
-
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False) if self.stride > 1 else x
-
-
 def _averaged_downsample(c_in: int, c_out: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(CeilAverage(stride), convolution(c_in, c_out, 1), nn.BatchNorm2d(c_out))
+    # the last row and column of an odd size are averages of what is there
+    pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+    return nn.Sequential(pool, convolution(c_in, c_out, 1), nn.BatchNorm2d(c_out))
 
 
 def resnest50(*, classifier: bool = True) -> ResNet:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from finescale.backbones.features import Encoder
+from finescale.backbones.features import Encoder, check_classifier
 from finescale.layers.statistics import StatisticsLayer
 
 Block = Callable[[int, int, int, nn.Module | None], nn.Module]
@@ -89,7 +89,10 @@ class ResNet(nn.Module):
         blocks: in each of the four layers.
         stem: the first convolution, which halves the size, and its output channels; None is the 7x7 of the paper.
         downsample: makes the shortcut of a block that changes size or channels.
-        classifier: with pooling and the linear layer; without them `forward` is not usable.
+        classifier: with pooling and the linear layer, which features do not need.
+
+    Raises:
+        UsageError: `forward` without them.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        check_classifier(self, "fc")
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for layer in self._layers():
             x = layer(x)

@@ -1,15 +1,18 @@
-"""SqueezeNet 1.1 (arXiv 1602.07360), with torchvision's parameter names and shapes."""
+"""SqueezeNet 1.1, with torchvision's parameter names and shapes."""
 
 import torch
 from torch import Tensor, nn
 
-from finescale.backbones.features import taps
+from finescale.backbones.features import check_classifier, taps
 
 LPIPS_TAPS = (1, 4, 7, 9, 10, 11, 12)  # layers of `features` that LPIPS compares
 
 
 class Fire(nn.Module):
-    """1x1 squeeze, then 1x1 and 3x3 expand side by side; (B, C, H, W) -> (B, 2 `expand`, H, W)."""
+    """1x1 squeeze, then 1x1 and 3x3 expand side by side; (B, C, H, W) -> (B, 2 `expand`, H, W).
+
+    arXiv 1602.07360, section 3.2.
+    """
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:
         super().__init__()
@@ -23,7 +26,17 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """SqueezeNet 1.1: (B, 3, H, W), normalised as ImageNet's -> class scores (B, 1000)."""
+    """SqueezeNet 1.1: (B, 3, H, W), normalised as ImageNet's -> class scores (B, 1000).
+
+    Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size" (arXiv
+    1602.07360); 1.1 is its authors' later form with fewer multiplications.
+
+    Args:
+        classifier: with the last convolution and the mean over its maps, which features do not need.
+
+    Raises:
+        UsageError: `forward` without them.
+    """
 
     def __init__(self, *, classifier: bool = True) -> None:
         super().__init__()
@@ -50,6 +63,7 @@ class SqueezeNet(nn.Module):
             self.classifier = nn.Sequential(nn.Dropout(), nn.Conv2d(512, 1000, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
     def forward(self, x: Tensor) -> Tensor:
+        check_classifier(self, "classifier")
         return self.classifier(self.features(x)).flatten(1)
 
     def maps(self, x: Tensor) -> list[Tensor]:

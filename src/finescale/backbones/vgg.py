@@ -1,11 +1,11 @@
-"""VGG-16 and VGG-19 (arXiv 1409.1556), with torchvision's parameter names and shapes, for perceptual losses."""
+"""VGG-16 and VGG-19, with torchvision's parameter names and shapes, for perceptual losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
-from finescale.backbones.features import ImageNetNormalisation, taps
+from finescale.backbones.features import ImageNetNormalisation, check_classifier, taps
 from finescale.errors import UsageError, nearest
 
 Depth = Literal[16, 19]
@@ -16,9 +16,15 @@ _WIDTHS = (64, 128, 256, 512, 512)
 class VGG(nn.Module):
     """VGG without batch norm: (B, 3, H, W), normalised as ImageNet's -> class scores (B, 1000).
 
+    Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv 1409.1556),
+    table 1, columns D and E.
+
     Args:
         depth: 16 or 19.
         classifier: with the three linear layers (124 M parameters), which features do not need.
+
+    Raises:
+        UsageError: `forward` without them.
     """
 
     def __init__(self, depth: Depth, *, classifier: bool = True) -> None:
@@ -46,10 +52,11 @@ class VGG(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        check_classifier(self, "classifier")
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
-    def maps(self, x: Tensor, names: Sequence[str]) -> list[Tensor]:
-        """Feature maps by the usual names ("relu1_2", "relu3_3", ...), in order of depth.
+    def maps(self, x: Tensor, names: Sequence[str] | None = None) -> list[Tensor]:
+        """Feature maps by the usual names ("relu1_2", "relu3_3", ...), in order of depth; None: the last of each stage.
 
         Raises:
             UsageError: there is no such layer.
@@ -79,7 +86,7 @@ class NormalisedVGG(nn.Module):
                 channels = width
         self.layers = nn.Sequential(*layers)
 
-    def maps(self, x: Tensor, names: Sequence[str]) -> list[Tensor]:
+    def maps(self, x: Tensor, names: Sequence[str] | None = None) -> list[Tensor]:
         """As `VGG.maps`, but of a picture (B, 3, H, W) in [0, 1]."""
         return taps(self.layers, x, _indices(self.names, names))
 
@@ -92,12 +99,14 @@ class PictureVGG(nn.Module):
         self.normalise = ImageNetNormalisation()
         self.network = network
 
-    def maps(self, x: Tensor, names: Sequence[str]) -> list[Tensor]:
+    def maps(self, x: Tensor, names: Sequence[str] | None = None) -> list[Tensor]:
         """As `VGG.maps`, but of a picture (B, 3, H, W) in [0, 1]."""
         return self.network.maps(self.normalise(x), names)
 
 
-def _indices(known: Mapping[str, int], names: Sequence[str]) -> list[int]:
+def _indices(known: Mapping[str, int], names: Sequence[str] | None) -> list[int]:
+    if names is None:
+        return list({name.partition("_")[0]: index for name, index in known.items()}.values())
     for name in names:
         if name not in known:
             raise UsageError(f"this VGG has no layer '{name}'{nearest(name, known)}")

@@ -1,9 +1,11 @@
 """`finescale bench`: networks on benchmark sets, by the published protocol."""
 
 import argparse
+from functools import partial
 
 from finescale.cli.arguments import add_window, named, positive, started_as
 from finescale.cli.score import add_perceptual, chosen_metrics
+from finescale.errors import UsageError
 from finescale.inference import ENGINES, PRECISIONS
 
 
@@ -74,6 +76,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_jpeg(parser)
     parser.add_argument("--data", type=named, metavar="DIR", help="the folder that holds the sets")
     parser.add_argument("--report", type=named, metavar="DIR", help="write tables and plots into this folder")
+    parser.add_argument(
+        "--keep", action="store_true", help="with --report: rows of the report that is there stay, of other networks"
+    )
     parser.add_argument("--json", type=named, metavar="FILE", help="write all figures here; -: print JSON, no table")
     parser.add_argument(
         "--csv",
@@ -94,12 +99,16 @@ def run(args: argparse.Namespace) -> int:
     """Runs, prints and writes; 1 if a network had no weights or failed."""
     from finescale.evaluation import benchmark, contenders, report, scoring, sets, speed, tables
 
+    if args.keep and not args.report:
+        raise UsageError("--keep goes with --report: its rows are kept")
+    overwrite = args.overwrite or args.keep
     scoring.check_outputs((args.json, args.csv), overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
     if args.report:
         called = [benchmark.set_name(one.name, args.jpeg) for one in chosen]
-        report.check(args.report, args.scale, called, overwrite=args.overwrite)
+        report.check(args.report, args.scale, called, overwrite=overwrite)
+        pictures = {name: [path.stem for path in one.pictures] for name, one in zip(called, chosen, strict=True)}
     with tables.bar(len(args.networks) * sum(len(one.pictures) for one in chosen)) as progress:
         result = benchmark.run(
             args.networks,
@@ -112,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
             jpeg=args.jpeg,
             repeats=args.repeats,
             command=started_as(),
+            earlier=partial(report.kept, folder=args.report, pictures=pictures) if args.keep else None,
             progress=progress,
         )
     if scoring.STDOUT not in (args.json, args.csv):
@@ -121,5 +131,5 @@ def run(args: argparse.Namespace) -> int:
     if args.csv:
         scoring.write_text(args.csv, report.csv(result), overwrite=args.overwrite)
     if args.report:
-        report.write(result, args.report, overwrite=args.overwrite)
-    return 1 if any(row.missing for row in result.rows) else 0
+        report.write(result, args.report, overwrite=overwrite)
+    return 1 if any(row.missing and not row.date for row in result.rows) else 0

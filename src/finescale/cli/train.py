@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains, and says what came of it."""
     from finescale.evaluation.validation import Validation
+    from finescale.inference.machine import keep_memory
     from finescale.training.recipe import load
     from finescale.training.run import describe, train
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     }
     # as TOML strings: a folder may be called 2024
     pairs = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in shortcuts.items() if value is not None]
+    keep_memory()
     recipe = load(args.recipe, [*args.overrides, *pairs], schedule=args.schedule)
     if args.dry_run:
         print(describe(recipe, args.device))

@@ -26,7 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("pictures", nargs="+", metavar="PICTURE", help="files, folders (with all below them) or patterns such as *.jpg")
     add("-o", "--output", metavar="FILE|DIR", help="where to; by default NAME_x4.png beside each picture")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", metavar="FACTOR", help="any factor up to 16: 4, 2.5, 3/2 (default: 4)")
+    size.add_argument(
+        "--scale", metavar="FACTOR", help="any factor up to 16: 4, 2.5, 3/2 (default: 4, or the network's largest)"
+    )
     size.add_argument("--width", type=int, metavar="PIXELS", help="width of the result; the height follows")
     size.add_argument("--height", type=int, metavar="PIXELS", help="height of the result; the width follows")
     size.add_argument("--fit", metavar="WxH", help="as large as fits into this box")
@@ -52,17 +54,19 @@ def run(args: argparse.Namespace) -> int:
     from finescale.images.sizes import parse_box, parse_scale
     from finescale.inference.batch import Options, upscale_files
     from finescale.inference.size import Target
+    from finescale.inference.upscale import Networks
 
     scale = None if args.scale is None else float(parse_scale(args.scale))
     settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "ensemble", "tile")}
+    networks = Networks(args.network, **settings)
+    asked = Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit))
     options = Options(
-        target=Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit)),
-        network=args.network,
+        target=asked or networks.target(),
+        networks=networks,
         output=args.output,
         format=args.format,
         quality=args.quality,
         overwrite=args.overwrite,
         skip=args.skip_existing,
-        settings=settings,
     )
     return upscale_files(args.pictures, options, quiet=args.quiet, as_json=args.json)

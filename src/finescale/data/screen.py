@@ -36,9 +36,7 @@ def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, worke
     started, left_out = time.monotonic(), 0
     packing = store.prepare(pictures, out, wanted, workers=workers, licence=licence, overwrite=overwrite)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("packing", total=len(pictures))
-        for packed in packing:
-            bar.advance(task)
+        for packed in bar.track(packing, len(pictures), description="packing"):
             if packed.problem:
                 left_out += 1
                 print(f"finescale: left out: {packed.problem}", file=sys.stderr)
@@ -67,9 +65,9 @@ def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
     if seed < 0:
         raise UsageError(f"--seed {seed}: should be 0 or more")
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("drawing", total=count)
-        for _ in graphics.draw(out, range(seed, seed + count), side, overwrite=overwrite):
-            bar.advance(task)
+        drawing = graphics.draw(out, range(seed, seed + count), side, overwrite=overwrite)
+        for _ in bar.track(drawing, count, description="drawing"):
+            pass
     fonts = "" if graphics.has_fonts() else f"; in one font only: {install('report')} brings others"
     print(f"{out}: {count} {'picture' if count == 1 else 'pictures'} of {side} x {side}{fonts}")
     return 0

@@ -37,10 +37,12 @@ class Row:
     scores: Mapping[str, Sequence[Score]] = field(default_factory=dict)
     speed: Speed | None = None
     missing: str | None = None
+    date: str | None = None  # of the run it is of, where that is an earlier one (see `report.kept`)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; what is not known is left out."""
-        facts = {key: getattr(self, key) for key in ("name", "parameters", "macs", "weights", "sha256", "missing")}
+        known = ("name", "parameters", "macs", "weights", "sha256", "missing", "date")
+        facts = {key: getattr(self, key) for key in known}
         if self.speed:
             facts |= {"timed_seconds": self.speed.seconds, "memory_mib": self.speed.memory}
         result = {key: value for key, value in facts.items() if value is not None}
@@ -145,6 +147,10 @@ def _timed(name: str, scale: int, settings: Mapping[str, Any], size: tuple[int, 
         return None
 
 
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def run(
     names: Sequence[str],
     picture_sets: Sequence[sets.PictureSet],
@@ -157,6 +163,7 @@ def run(
     border: Border = "replicate",
     jpeg: int | None = None,
     command: Sequence[str] = (),
+    earlier: Callable[[Run], Sequence[Row]] | None = None,
     progress: Callable[[str, str], None] | None = None,
 ) -> Run:
     """Runs every contender on every set.
@@ -172,6 +179,7 @@ def run(
         border: what stands for samples over the edge when the originals are shrunk.
         jpeg: quality (1 to 100) of the JPEG that the shrunk pictures have been; the sets are called so too. None: none.
         command: the command line, recorded.
+        earlier: told of the run before its first picture, gives rows that stand for networks it does not name.
         progress: called before each picture with the contender's name and the picture's.
 
     Raises:
@@ -179,13 +187,24 @@ def run(
         FinescaleError: all of the networks fail or have no weights, or a picture cannot be read or is too small.
     """
     check_names(names, scale)
-    settings = settings or {}
+    settings = {key: str(value) if key == "device" else value for key, value in (settings or {}).items()}
     if jpeg is not None:
         if PAPERS_BICUBIC in names:
             raise UsageError(f"'{PAPERS_BICUBIC}' is for clean pictures; use 'bicubic'")
         picture_sets = [replace(one, name=set_name(one.name, jpeg)) for one in picture_sets]
     _check_sets(picture_sets, scale, metrics)
-    device = pick_device(settings.get("device", "auto"))
+    whole = Run(
+        scale,
+        [one.name for one in picture_sets],
+        (),
+        metrics,
+        {**settings, "border": border, **({} if jpeg is None else {"jpeg": jpeg})},
+        shlex.join(command),
+        machine(pick_device(settings.get("device", "auto"))),
+        timed_size,
+        _now(),
+    )
+    before = {row.name: row for row in earlier(whole)} if earlier else {}
     rows = []
     for name, label in zip(names, labels(names)):
         scores: dict[str, list[Score]] = {}
@@ -220,14 +239,7 @@ def run(
         )
     if all(row.missing for row in rows):
         raise FinescaleError("; ".join(row.missing for row in rows if row.missing))
-    return Run(
-        scale,
-        [one.name for one in picture_sets],
-        rows,
-        metrics,
-        {**settings, "border": border, **({} if jpeg is None else {"jpeg": jpeg})},
-        shlex.join(command),
-        machine(device),
-        timed_size,
-        datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+    if before:
+        new = {row.name: row for row in rows}
+        rows = [*(new.pop(name, row) for name, row in before.items()), *new.values()]
+    return replace(whole, rows=rows, date=_now())

@@ -8,7 +8,7 @@ The linear layers and the classifiers' weights are files: found in `$FINESCALE_W
 `$FINESCALE_DATA`, in Finescale's cache, and for the classifiers wherever `finescale.backbones` finds them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,7 +27,6 @@ from finescale.evaluation.metrics import Pixels, check_rgb
 from finescale.evaluation.scoring import SMALLEST, Unavailable
 
 _LINEAR_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
-_VGG_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class LPIPS(nn.Module):
         backbone: that classifier with its published ImageNet weights.
 
     Raises:
-        UsageError: `forward` is given smaller pictures, or other shapes.
+        UsageError: there is no such variant; `forward` is given smaller pictures, or other shapes.
     """
 
     shift: Tensor
@@ -63,13 +62,18 @@ class LPIPS(nn.Module):
 
     def __init__(self, variant: str, backbone: nn.Module) -> None:
         super().__init__()
+        check_known("LPIPS variant", variant, _VARIANTS)
+        assert isinstance(backbone, AlexNet | SqueezeNet | VGG)
         self.variant = variant
         self.backbone = backbone
-        self.maps = _maps(backbone)
         self.linear = nn.ParameterList(torch.zeros(1, c, 1, 1) for c in _VARIANTS[variant].channels)
         # the authors' rounding of ImageNet's mean and deviation, for pictures in [-1, 1]
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1))
         self.register_buffer("spread", torch.tensor([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The features that are compared, of a batch (B, 3, H, W) normalised as ImageNet's, in order of depth."""
+        return self.backbone.maps(x)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """See the class."""
@@ -108,7 +112,8 @@ class PictureDistance:
         """
         check_rgb(enlarged)
         check_rgb(high)
-        first, second = (to_tensor(p).unsqueeze(0).float() / 127.5 - 1 for p in (enlarged, high))
+        device = self.network.shift.device
+        first, second = (to_tensor(p).to(device).unsqueeze(0).float() / 127.5 - 1 for p in (enlarged, high))
         return float(self.network(first, second))
 
 
@@ -152,13 +157,6 @@ def load(variant: str = "auto") -> PictureDistance:
             raise FinescaleError(f"{file}: not the linear layers of LPIPS v0.1 ({variant})")
         parameter.data = weight.float()
     return PictureDistance(network.float().requires_grad_(False).eval())
-
-
-def _maps(backbone: nn.Module) -> Callable[[Tensor], list[Tensor]]:
-    if isinstance(backbone, VGG):
-        return lambda x: backbone.maps(x, _VGG_LAYERS)
-    assert isinstance(backbone, AlexNet | SqueezeNet)
-    return backbone.maps
 
 
 def _linear_name(variant: str) -> str:

@@ -66,13 +66,15 @@ def names(scale: int, name: str) -> tuple[str, str]:
 
 
 def draw(run: Run, name: str, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Draws a set's two plots; one without any of our networks in it is left out. Gives the files."""
+    """Draws a set's two plots, but for one without any of our networks or with a single point. Gives the files."""
     width, height = run.timed_size or (0, 0)
     timed = f"seconds for {width} x {height} to {width * run.scale} x {height * run.scale} pixels"
     labels = ("parameters", f"{timed}; the published ones as timed on their source's machine")
     written = []
     for file, label, points in zip(names(run.scale, name), labels, (by_parameters(run, name), by_seconds(run, name))):
-        if any(point.ours for point in points):
+        best = max((point.psnr for point in points), default=0.0)
+        points = [point for point in points if point.ours or point.psnr > best - _SHOWN]
+        if any(point.ours for point in points) and len(points) > 1:
             _draw(points, f"{name}, x{run.scale}", label, folder / file, overwrite=overwrite)
             written.append(folder / file)
     return written
@@ -110,8 +112,6 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    best = max(point.psnr for point in points)
-    points = [point for point in points if point.ours or point.psnr > best - _SHOWN]
     with matplotlib.rc_context({**STYLE, "font.size": 9, "axes.edgecolor": THEIRS}):
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
@@ -121,6 +121,8 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
         axes.xaxis.set_minor_locator(NullLocator())
         for ours, colour, size in ((False, THEIRS, 26), (True, OURS, 54)):
             some = [point for point in points if point.ours == ours]
+            if not some:
+                continue
             axes.scatter(
                 [point.x for point in some],
                 [point.psnr for point in some],

@@ -2,14 +2,16 @@
 
 import csv as csv_files
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from finescale.atomic import check_folder, check_free
 from finescale.errors import FinescaleError
 from finescale.evaluation import plots, published
-from finescale.evaluation.benchmark import Run
-from finescale.evaluation.scoring import FIGURES, Unavailable, means, write_json, write_text
+from finescale.evaluation.benchmark import Row, Run
+from finescale.evaluation.scoring import FIGURES, Unavailable, means, metrics_json, of_json, write_json, write_text
+from finescale.evaluation.speed import Speed
 from finescale.evaluation.tables import cells, count, decibels, headings
 
 
@@ -44,6 +46,44 @@ def write(run: Run, folder: Path, *, overwrite: bool = False) -> list[Path]:
     write_json(folder / everything, run.as_json(), overwrite=overwrite)
     write_text(folder / per_picture, pictures(run), overwrite=overwrite)
     return [folder / table, folder / lines, folder / everything, folder / per_picture, *drawn]
+
+
+def kept(run: Run, folder: Path, pictures: Mapping[str, Sequence[str]]) -> list[Row]:
+    """The rows of the report in a folder, each with the date it is of, to stand in a run beside new ones.
+
+    Args:
+        run: without rows yet.
+        folder: where `write` put the earlier report.
+        pictures: the names of the run's pictures by set.
+
+    Raises:
+        FinescaleError: there is no such report, or it is of other pictures, settings, measures or another machine.
+    """
+    file = folder / _texts(run.scale)[2]
+    try:
+        before = json.loads(file.read_text("utf-8"))
+        rows = [
+            Row(
+                scores={name: of_json(scores) for name, scores in found["sets"].items()},
+                speed=Speed(found["timed_seconds"], found.get("memory_mib")) if "timed_seconds" in found else None,
+                date=found.get("date", before["date"]),
+                **{key: found.get(key) for key in ("name", "parameters", "macs", "weights", "sha256", "missing")},
+            )
+            for found in before["networks"]
+        ]
+    except OSError as error:
+        raise FinescaleError(f"{file}: there is no report to keep rows of ({error.strerror})") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FinescaleError(f"{file}: is no report of which rows can be kept") from error
+    now = json.loads(json.dumps(run.as_json()))
+    for key in ("machine", "settings", "timed_size", *metrics_json(run.metrics)):
+        if before.get(key) != now[key]:
+            raise FinescaleError(f"{file}: has other rows than these would be: {key} {before.get(key)}, now {now[key]}")
+    for row in rows:
+        seen = {name: [score.name for score in scores] for name, scores in row.scores.items()}
+        if not row.missing and seen != pictures:
+            raise FinescaleError(f"{file}: was made with other pictures")
+    return rows
 
 
 def csv(run: Run) -> str:
@@ -99,6 +139,7 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
         "## How it was measured",
         f"```\n{run.command}\n```",
         f"{run.date}; {facts}; settings: {chosen}.",
+        *(f"The row of {row.name} is of an earlier run of this kind, {row.date}." for row in measured if row.date),
         *(["Weights:", "\n".join(hashes)] if hashes else []),
         f"The figures of every picture: [{_texts(run.scale)[3]}]({_texts(run.scale)[3]}).",
     ]

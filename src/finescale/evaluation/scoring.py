@@ -90,6 +90,14 @@ def as_json(scores: Sequence[Score]) -> dict[str, Any]:
     return {**{key: _number(value) for key, value in means(scores).items()}, "pictures": rows}
 
 
+def of_json(found: Mapping[str, Any]) -> list[Score]:
+    """The scores that `as_json` gave."""
+    return [
+        Score(one["name"], **{figure: float(one[figure]) for figure in FIGURES if figure in one})
+        for one in found["pictures"]
+    ]
+
+
 def metrics_json(metrics: Metrics) -> dict[str, str]:
     """What the perceptual figures are, `lpips_by`, or why there are none, `lpips_missing`; likewise `brisque`."""
     return {

@@ -220,8 +220,10 @@ class Opened:
         return Info(*(size[::-1] if self.orientation >= 5 else size), self.format, channels, bits, self.frames)
 
     def check(self, max_pixels: int | None) -> None:
-        """Refuses pictures of too many pixels, and warns of what is not read: further frames, unnamed channels."""
-        width, height = self.info[:2]
+        """Refuses too many channels or pixels, and warns of what is not read: further frames, unnamed channels."""
+        width, height, _, channels, *_ = self.info
+        if channels > 4:
+            raise self.error(f"holds {channels} channels, and only grey, RGB and CMYK with alpha are read")
         if max_pixels is not None and width * height > max_pixels:
             raise self.error(f"holds {width} x {height} pixels, more than the limit of {max_pixels}")
         if self.frames > 1:
@@ -300,8 +302,6 @@ class Opened:
         if self.cmyk:
             colour = cmyk_to_srgb(np.ascontiguousarray(samples[..., :4]), self.field("icc-profile-data", None))
             samples = np.dstack((colour, samples[..., 4:]))
-        if samples.shape[2] > 4:
-            raise self.error(f"holds {samples.shape[2]} channels, and only grey, RGB and CMYK with alpha are read")
         return samples
 
 

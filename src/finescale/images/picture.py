@@ -12,6 +12,8 @@ from finescale.images import exif as exif_blocks
 
 Samples = NDArray[Any]  # uint8 or uint16
 
+_AT_ONCE = 1 << 16  # samples that are converted at a time: what is wider in the meantime stays in the cache
+
 # what the plugins of Pillow (AVIF's the last but one) and libheif raise over damaged files
 ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
 
@@ -125,7 +127,11 @@ def to_8_bit(samples: Samples) -> Samples:
     """uint16 samples as uint8, rounded to the nearest; uint8 is returned as it is."""
     if samples.dtype == np.uint8:
         return samples
-    return ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    result = np.empty(samples.shape, np.uint8)
+    rows = max(1, _AT_ONCE * len(samples) // max(1, samples.size))
+    for y in range(0, len(samples), rows):
+        result[y : y + rows] = (samples[y : y + rows].astype(np.uint32) + 128) // 257
+    return result
 
 
 def oriented(samples: Samples, orientation: int) -> Samples:

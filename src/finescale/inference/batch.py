@@ -9,9 +9,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finescale.errors import FinescaleWarning, UsageError, install, system_reason
 from finescale.images import files
@@ -28,23 +27,21 @@ class Options:
 
     Attributes:
         target: size of the results.
-        network: name or weight file; None: the default.
+        networks: what enlarges them.
         output: a file (for one picture), a folder, or None: beside each picture.
         format: of the results; None: by the output's name, else PNG (TIFF stays TIFF).
         quality: see `finescale.images.files.write`.
         overwrite: replace results that are there already.
         skip: leave them, and the pictures, as they are; without it a single picture's result is an error.
-        settings: of the `Upscaler`.
     """
 
     target: Target
-    network: str | None = None
+    networks: Networks
     output: str | None = None
     format: str | None = None
     quality: int | None = None
     overwrite: bool = False
     skip: bool = False
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
@@ -195,8 +192,8 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         todo, left = jobs(pictures, options)
     files.check_choice(options.quality, [job.target for job in todo], options.format)
     alone = _single(pictures)
-    networks = Networks(options.network, **options.settings)
-    check_settings(**options.settings)
+    networks = options.networks
+    check_settings(**networks.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
     flow = Flow(
         options.target,
@@ -205,7 +202,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         quality=options.quality,
         overwrite=options.overwrite,
         skip=options.skip or not alone,
-        advise=options.network is None and not quiet,  # whoever names a network has chosen
+        advise=networks.network is None and not quiet,  # whoever names a network has chosen
     )
     try:
         with _silent(quiet), _bar(len(todo), quiet) as bar:

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,7 +21,12 @@ from finescale.inference.advice import Advice, advice
 from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
 from finescale.inference.tiling import Progress
-from finescale.inference.upscale import Networks, Upscaler, check_progress, kept_networks
+from finescale.inference.upscale import Networks, Upscaler, check_progress, networks_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from finescale.networks.base import Network
 
 GROUP_PIXELS = 96 * 1024  # small pictures of one size are computed together, up to so many input pixels
 _AHEAD, _BEHIND = 32 << 20, 96 << 20  # bytes of pictures that wait to be computed, and to be written
@@ -188,7 +194,7 @@ class Flow:
             chain = self.networks.chain(task.small, task.size)
         except FinescaleError:
             return 1
-        if len(chain) > 1 or not _exactly(chain[0], task) or chain[0].tile is not None or chain[0].ensemble:
+        if len(chain) != 1 or not _exactly(chain[0], task) or chain[0].tile is not None or chain[0].ensemble:
             return 1
         engine = chain[0].engine_for(task.picture.pixels.dtype)
         return int(min(GROUP_PIXELS, engine.tile_budget() / engine.bytes_per_pixel) // pixels)
@@ -265,7 +271,7 @@ def upscale_file(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     scale: float | None = None,
-    network: str | os.PathLike[str] | None = None,
+    network: "str | os.PathLike[str] | Network | Upscaler | None" = None,
     *,
     width: int | None = None,
     height: int | None = None,
@@ -273,7 +279,7 @@ def upscale_file(
     format: str | None = None,
     quality: int | None = None,
     overwrite: bool = False,
-    device: str = "auto",
+    device: "str | torch.device" = "auto",
     engine: str = "auto",
     precision: str = "auto",
     ensemble: bool = False,
@@ -291,8 +297,7 @@ def upscale_file(
     Args:
         source: the picture.
         target: the file to write, which appears whole or not at all; its folder is there.
-        scale, width, height, fit, network, device, engine, precision, ensemble, tile: see `finescale.upscale`; a
-            network's name or weight file.
+        scale, width, height, fit, network, device, engine, precision, ensemble, tile: see `finescale.upscale`.
         format, quality: see `finescale.images.files.write`; the format by default by the target's name.
         overwrite: replace an existing file.
         progress: called with the share that is done, from 0 to 1; what it raises ends the call.
@@ -301,23 +306,23 @@ def upscale_file(
         (width, height) of the result.
 
     Raises:
-        UsageError: an impossible size, format or quality, an unknown network, device, engine or precision; `source`,
-            `target` or `network` is no name.
+        UsageError: an impossible size, format or quality, an unknown network, device, engine or precision; `source`
+            or `target` is no name; settings beside an `Upscaler`.
         FinescaleError: the picture cannot be read, or the target exists or cannot be written.
     """
-    size = Target.of(scale, width, height, fit)
     check_progress(progress)
-    for what, given in (("source", source), ("target", target), ("network", network or "")):
+    for what, given in (("source", source), ("target", target)):
         if not isinstance(given, str | os.PathLike):
             raise UsageError(
-                f"upscale_file takes the {what}'s name, not {type(given).__name__} (finescale.Upscaler takes networks, "
-                "finescale.images.files reads and writes pictures)"
+                f"upscale_file takes the {what}'s name, not {type(given).__name__} (finescale.images.files reads and "
+                "writes pictures)"
             )
     job, settings = Job(Path(source), Path(target)), {"device": device, "engine": engine, "precision": precision}
     check_target(job.target, overwrite)
     files.check_name(job.target, format)
-    with kept_networks(network, {**settings, "ensemble": ensemble, "tile": tile}) as networks:
-        flow = Flow(size, networks, format=format, quality=quality, overwrite=overwrite)
+    asked = Target.of(scale, width, height, fit)
+    with networks_of(network, {**settings, "ensemble": ensemble, "tile": tile}) as networks:
+        flow = Flow(asked or networks.target(), networks, format=format, quality=quality, overwrite=overwrite)
         flow.run([job], lambda _, done: progress(min(done, 1.0)) if progress else None)
     if flow.failures:
         raise flow.failures[job]

@@ -1,5 +1,6 @@
 """What this machine has and sends: its processor, its memory and how much of it a tile may take, its signals."""
 
+import ctypes
 import math
 import os
 import platform
@@ -141,3 +142,15 @@ def _own_groups(controller: str, proc: Path, groups: Path) -> Iterator[tuple[int
             yield version, group
             if group == root:
                 break
+
+
+def keep_memory() -> None:
+    """From here on this process keeps the memory that it lets go of, for its next use; where glibc is, else nothing.
+
+    By itself glibc gives large tensors back to the system at once, which fills every page with zeros when the next step
+    of training asks for them again.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((-4, 0), (-1, -1), (-2, 256 << 20)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+            mallopt(option, value)

@@ -59,10 +59,14 @@ class Target:
         width: int | None = None,
         height: int | None = None,
         fit: tuple[int, int] | None = None,
-    ) -> "Target":
-        """What is asked for; four times as large where nothing is."""
-        asked = (scale, width, height, fit)
-        return cls(scale=4) if asked.count(None) == 4 else cls(*asked)
+    ) -> "Target | None":
+        """What is asked for; None where nothing is.
+
+        Raises:
+            UsageError: two are, or impossible ones.
+        """
+        given = (scale, width, height, fit)
+        return None if all(one is None for one in given) else cls(*given)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the result for a picture of width x height.

@@ -146,13 +146,13 @@ def enlarge(
     return out
 
 
-def enlarge_together(x: Array, engine: Runner, *, divisible: bool = True) -> Array:
+def enlarge_together(x: Array, engine: Runner, *, margin: int, divisible: bool = True) -> Array:
     """Enlarges a batch of pictures of one size, each in one piece; one by one if memory runs out.
 
     Args:
         x: (B, H, W, 3): uint8, uint16, or float32 in [0, 1].
         engine: the network.
-        divisible: as for `enlarge`.
+        margin, divisible: as for `enlarge`.
 
     Returns:
         (B, scale H, scale W, 3) of the type of `x`, as from `enlarge`.
@@ -165,7 +165,7 @@ def enlarge_together(x: Array, engine: Runner, *, divisible: bool = True) -> Arr
     except Exception as error:  # each engine has a class of its own for want of memory
         if not is_out_of_memory(error):
             raise
-    return np.stack([enlarge(one, engine, tile=max(x.shape[1:3]), margin=0, divisible=divisible) for one in x])
+    return np.stack([enlarge(one, engine, tile=x.shape[1:3], margin=margin, divisible=divisible) for one in x])
 
 
 def _compute(x: Array, area: Tile, engine: Runner, margin: int, before: tuple[int, int] = (0, 0)) -> Array:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finescale.errors import UsageError
+from finescale.errors import FinescaleError, UsageError
 from finescale.images.picture import Picture, from_pil, split, to_integers, to_pil
 from finescale.inference import tiling
 from finescale.inference.engines import check, choose
@@ -41,8 +41,9 @@ class Upscaler:
     """A network ready to enlarge pictures of any size.
 
     Args:
-        network: e.g. from `finescale.load` (it is copied and left as it is), or the path of a weight file.
-        device: "auto", "cpu", "cuda", "cuda:1", ...
+        network: e.g. from `finescale.load` (it is copied and left as it is), or a name or weight file for it.
+        scale: 2, 3 or 4, of a network that is named; None: 4, or what the file is for.
+        device: "auto", "cpu", "cuda", "cuda:1", ..., or a `torch.device`.
         engine: "auto" or the name of one, see `finescale.inference.engines`.
         precision: "auto", "float32", "bfloat16" or "int8"; "auto" computes pictures of 16 bits and the self-ensemble
             in float32.
@@ -52,14 +53,17 @@ class Upscaler:
             it is not cut into tiles unless `tile` says so).
 
     Raises:
-        UsageError: no network or weight file; unknown device, engine or precision; an impossible tile or window.
+        UsageError: no network or weight file, or one of another scale; unknown device, engine or precision; an
+            impossible tile or window.
+        FinescaleError: there are no trained weights, or the file is damaged or not the one that was published.
     """
 
     def __init__(
         self,
         network: "Network | str | os.PathLike[str]",
         *,
-        device: str = "auto",
+        scale: int | None = None,
+        device: "str | torch.device" = "auto",
         engine: str = "auto",
         precision: str = "auto",
         ensemble: bool = False,
@@ -69,20 +73,19 @@ class Upscaler:
         _check_side("tile", tile)
         _check_side("window", window)
         if isinstance(network, str | os.PathLike):
-            network = Path(network)
-            if not network.is_file():
-                raise UsageError(
-                    f"{network}: there is no such weight file (finescale.load finds networks by their names)"
-                )
+            source = _find(os.fspath(network), scale)
         else:
             from finescale.networks.base import Network
 
             if not isinstance(network, Network):
                 raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
-        self._asked = {"device": device, "engine": engine, "precision": precision}
-        self.engine = choose(network, device=device, engine=engine, precision=precision, window=window)
+            if scale not in (None, network.scale):
+                raise UsageError(f"this network enlarges x{network.scale}, not x{scale}")
+            source = network
+        self._asked: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
+        self.engine = choose(source, device=device, engine=engine, precision=precision, window=window)
         self.scale = self.engine.scale
-        self.ensemble, self.window, self.network = ensemble, window, network
+        self.ensemble, self.window, self.network = ensemble, window, source
         self._fine: Engine | None = self.engine if precision != "auto" else None
         self.tile = tile
 
@@ -107,22 +110,30 @@ class Upscaler:
         """Enlarges by the network's own scale.
 
         Args:
-            x: (3, H, W), uint8 or float, about [0, 1] as what this gives, on any device.
+            x: (3, H, W) or (B, 3, H, W), uint8 or float, about [0, 1] as what this gives, on any device.
             progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
         Returns:
-            (3, scale H, scale W) on the CPU, of the type of `x`; floats are computed in float32 and not clipped.
+            (3, scale H, scale W) or (B, 3, scale H, scale W), of the type and on the device of `x`. Floats are not
+            clipped, and are computed in float32 unless `precision` says otherwise.
 
         Raises:
             UsageError: another shape or type, or floats far outside [0, 1].
         """
         import torch
 
-        if x.ndim != 3 or x.shape[0] != 3 or not x.numel() or not (x.dtype == torch.uint8 or x.is_floating_point()):
-            raise UsageError(f"a picture is (3, H, W) of uint8 or floats in [0, 1], not {tuple(x.shape)} of {x.dtype}")
+        known = x.dtype == torch.uint8 or x.is_floating_point()
+        if x.ndim not in (3, 4) or x.shape[-3] != 3 or not x.numel() or not known:
+            raise UsageError(
+                "a picture is (3, H, W), several are (B, 3, H, W), of uint8 or floats in [0, 1], not "
+                f"{tuple(x.shape)} of {x.dtype}"
+            )
+        if x.ndim == 4:
+            shares = [share_of(progress, i / len(x), 1 / len(x)) for i in range(len(x))]
+            return torch.stack([self.enlarge(one, share) for one, share in zip(x, shares)])
         samples = x.detach().cpu() if x.dtype == torch.uint8 else x.detach().cpu().float()
         y = self.pixels(samples.permute(1, 2, 0).numpy(), progress)
-        return torch.from_numpy(y).permute(2, 0, 1).to(x.dtype)
+        return torch.from_numpy(y).permute(2, 0, 1).to(x.device, x.dtype)
 
     def pixels(
         self, x: Array, progress: Progress | None = None, rows: tuple[int, int] | None = None, below: int = 0
@@ -155,9 +166,12 @@ class Upscaler:
         )
 
     def group(self, x: Array) -> Array:
-        """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together."""
+        """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together if there are no tiles to cut."""
         _check_samples(x, "(B, H, W, 3)")
-        return tiling.enlarge_together(x, self.engine_for(x.dtype), divisible=self.window is not None)
+        if self.ensemble or self.tile:
+            return np.stack([self.pixels(one) for one in x])
+        engine = self.engine_for(x.dtype)
+        return tiling.enlarge_together(x, engine, margin=engine.margin, divisible=self.window is not None)
 
     def picture(
         self,
@@ -269,7 +283,7 @@ class _Options(TypedDict, total=False):
     width: int | None
     height: int | None
     fit: tuple[int, int] | None
-    device: str
+    device: "str | torch.device"
     engine: str
     precision: str
     ensemble: bool
@@ -281,7 +295,7 @@ class _Options(TypedDict, total=False):
 def upscale(
     image: "Image.Image | File",
     scale: float | None = ...,
-    network: "str | os.PathLike[str] | Network | None" = ...,
+    network: "str | os.PathLike[str] | Network | Upscaler | None" = ...,
     **options: Unpack[_Options],
 ) -> "Image.Image": ...
 
@@ -290,7 +304,7 @@ def upscale(
 def upscale(
     image: NDArray[Sample],
     scale: float | None = ...,
-    network: "str | os.PathLike[str] | Network | None" = ...,
+    network: "str | os.PathLike[str] | Network | Upscaler | None" = ...,
     **options: Unpack[_Options],
 ) -> NDArray[Sample]: ...
 
@@ -298,12 +312,12 @@ def upscale(
 def upscale(
     image: "Image.Image | Array | File",
     scale: float | None = None,
-    network: "str | os.PathLike[str] | Network | None" = None,
+    network: "str | os.PathLike[str] | Network | Upscaler | None" = None,
     *,
     width: int | None = None,
     height: int | None = None,
     fit: tuple[int, int] | None = None,
-    device: str = "auto",
+    device: "str | torch.device" = "auto",
     engine: str = "auto",
     precision: str = "auto",
     ensemble: bool = False,
@@ -317,12 +331,13 @@ def upscale(
     Args:
         image: a Pillow image; an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or float in [0, 1]; or a file: its
             path, its bytes, or one opened for reading bytes.
-        scale: any factor above 0 up to 16; 4 if no other size is asked for.
+        scale: any factor above 0 up to 16; if no other size is asked for 4, or the largest the network is trained for.
         network: a name (see `finescale.networks()`), a weight file or a network; None: the default. That of the last
-            call is kept ready for the next, unless it was a network itself, which may have changed since.
+            call is kept ready for the next, unless it was a network itself, which may have changed since. Or an
+            `Upscaler`: who uses several networks in turn keeps one for each.
         width, height: of the result, instead of `scale`; the other side follows.
         fit: (width, height) of a box to fill, instead of `scale`.
-        device, engine, precision, ensemble, tile: see `Upscaler`.
+        device, engine, precision, ensemble, tile: see `Upscaler`; not beside one, which has its own.
         progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
     Returns:
@@ -332,26 +347,19 @@ def upscale(
         of 16 bits are computed so, and end as 8 bits unless they are opaque grey.
 
     Raises:
-        UsageError: an impossible size, an unknown network, device, engine or precision; no picture.
-        FinescaleError: the file cannot be read; floats outside [0, 1]; there are no trained weights.
+        UsageError: an impossible size, an unknown network, device, engine or precision; settings beside an `Upscaler`;
+            no picture; floats far outside [0, 1].
+        FinescaleError: the file cannot be read; there are no trained weights.
     """
     if isinstance(image, np.ndarray):
         image = np.asarray(image, image.dtype.newbyteorder("="))
     check_progress(progress)
     picture = _as_picture(image)
-    size = Target.of(scale, width, height, fit).size(*picture.size)
-    settings: dict[str, Any] = {
-        "device": device,
-        "engine": engine,
-        "precision": precision,
-        "ensemble": ensemble,
-        "tile": tile,
-    }
-    if network is None or isinstance(network, str | os.PathLike):
-        with kept_networks(network, settings) as networks:
-            large = networks.picture(picture, size, progress)
-    else:
-        large = Upscaler(network, **settings).picture(picture, size=size, progress=progress)
+    settings = {"device": device, "engine": engine, "precision": precision, "ensemble": ensemble, "tile": tile}
+    target = Target.of(scale, width, height, fit)
+    with networks_of(network, settings) as networks:
+        size = (target or networks.target()).size(*picture.size)
+        large = networks.picture(picture, size, progress)
     return _like(image, large.samples) if isinstance(image, np.ndarray) else to_pil(large)
 
 
@@ -366,7 +374,12 @@ def check_progress(progress: object) -> None:
 
 
 def check_settings(
-    *, device: str = "auto", engine: str = "auto", precision: str = "auto", tile: int | None = None, **_: Any
+    *,
+    device: "str | torch.device" = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    tile: int | None = None,
+    **_: Any,
 ) -> None:
     """Refuses settings of `Upscaler` that no network can work with here, before there is one; any others may be so.
 
@@ -392,23 +405,64 @@ def _check_samples(x: Array, shape: str) -> None:
         raise UsageError(f"pixels are an array {shape}, at least 1 x 1, not {getattr(given, 'shape', type(given))}")
     if x.dtype.newbyteorder("=") not in (np.uint8, np.uint16) and x.dtype.kind != "f":
         raise UsageError(f"pixels are uint8, uint16 or float in [0, 1], not {x.dtype}")
-    if x.dtype.kind == "f" and not (x.min() >= -1 and x.max() <= 2) and np.isfinite(x).all():
-        raise UsageError(f"floats are in [0, 1], not from {x.min():g} to {x.max():g}; divide samples of 8 bits by 255")
+    _check_floats(x)
+
+
+def _check_floats(x: Array) -> None:
+    """Refuses samples that are not about [0, 1]: what a network gives may overshoot, other ranges reach further."""
+    if x.dtype.kind != "f":
+        return
+    low, high = x.min(), x.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UsageError("the array holds values that are not finite")
+    if low < -0.5 or high > 1.5:
+        cure = "divide samples of 8 bits by 255" if high > 1.5 else "of samples x in [-1, 1] take (x + 1) / 2"
+        raise UsageError(f"the array holds floats from {low:g} to {high:g}, and only [0, 1] is read; {cure}")
+
+
+def _find(name: str, scale: int | None) -> "Network | Path":
+    """The weight file of that name, see `_weight_file`, or else the network, as `store.load` finds it."""
+    path = _weight_file(name, scale)
+    if path is not None:
+        return path
+    from finescale.weights import store
+
+    return store.load(name, scale)
+
+
+def _weight_file(name: str, scale: int | None) -> Path | None:
+    """The weight file of a network's name, or that has this name; verified, and without torch.
+
+    None where it is not on this machine, or is for another scale; where no scale is said, a name stands for x4.
+    """
+    from finescale.weights import places
+    from finescale.weights.header import read_header
+
+    if not name.endswith(".safetensors") or not os.path.isfile(name):  # noqa: PTH113 (too long a name)
+        return places.locate(name, 4 if scale is None else scale)
+    path = Path(name)
+    if scale not in (None, read_header(path).scale):
+        return None
+    places.verify(path)
+    return path
 
 
 class Networks:
     """A trained network at all its scales; each is loaded when it is first needed.
 
     Args:
-        network: a name, a weight file, or None for the default.
+        network: a name, a weight file, or None for the default; or an upscaler, at its own scale alone.
         settings: see `Upscaler`.
     """
 
-    def __init__(self, network: "str | os.PathLike[str] | None" = None, **settings: Any) -> None:
-        self.network = None if network is None else os.fspath(network)
+    def __init__(self, network: "str | os.PathLike[str] | Upscaler | None" = None, **settings: Any) -> None:
         self.settings = settings
         self._scales: list[int] | None = None
         self._ready: dict[int, Upscaler] = {}
+        if isinstance(network, Upscaler):
+            self._scales, self._ready, network = [network.scale], {network.scale: network}, None
+        self.network = None if network is None else os.fspath(network)
+        self._name = DEFAULT if self.network is None else self.network
 
     @property
     def scales(self) -> list[int]:
@@ -418,7 +472,7 @@ class Networks:
             UsageError, FinescaleError: unknown name, no weights, damaged file.
         """
         if self._scales is None:
-            here = [scale for scale in (2, 3, 4) if self._file(scale)]
+            here = [scale for scale in (2, 3, 4) if _weight_file(self._name, scale)]
             if not here:
                 from finescale.weights import store
 
@@ -426,19 +480,9 @@ class Networks:
             self._scales = here
         return self._scales
 
-    def _file(self, scale: int) -> Path | None:
-        """The weight file, if the network is one of those with a file on this machine or is one; needs no torch."""
-        from finescale.weights import places
-        from finescale.weights.header import read_header
-
-        name = DEFAULT if self.network is None else self.network
-        if not name.endswith(".safetensors") or not os.path.isfile(name):  # noqa: PTH113 (too long a name)
-            return places.locate(name, scale)
-        path = Path(name)
-        if read_header(path).scale != scale:
-            return None
-        places.verify(path)
-        return path
+    def target(self) -> Target:
+        """Where no size is asked for: four times as large if there are weights for it, else as they allow."""
+        return Target(max(self.scales))
 
     @property
     def ready(self) -> list[Upscaler]:
@@ -448,12 +492,7 @@ class Networks:
     def upscaler(self, scale: int) -> Upscaler:
         """The upscaler of one scale."""
         if scale not in self._ready:
-            source: Network | Path | None = self._file(scale)
-            if source is None:
-                from finescale.weights import store
-
-                source = store.load(self.network, scale)
-            self._ready[scale] = Upscaler(source, **self.settings)
+            self._ready[scale] = Upscaler(self._name, scale=scale, **self.settings)
         return self._ready[scale]
 
     def rest(self) -> None:
@@ -518,6 +557,29 @@ class _Kept:
 kept_networks = _Kept().networks
 
 
+_PLAIN: dict[str, Any] = {"device": "auto", "engine": "auto", "precision": "auto", "ensemble": False, "tile": None}
+
+
+@contextmanager
+def networks_of(
+    network: "str | os.PathLike[str] | Network | Upscaler | None", settings: dict[str, Any]
+) -> Iterator[Networks]:
+    """What `upscale` computes with: names' and files' networks are kept, an upscaler is taken as it is.
+
+    Raises:
+        UsageError: settings beside an upscaler; see also `Upscaler`.
+    """
+    if network is None or isinstance(network, str | os.PathLike):
+        with kept_networks(network, settings) as networks:
+            yield networks
+        return
+    if not isinstance(network, Upscaler):
+        network = Upscaler(network, **settings)
+    elif given := [name for name, value in settings.items() if repr(value) != repr(_PLAIN[name])]:
+        raise UsageError(f"an Upscaler has its own settings: {' and '.join(given)} are given when it is made")
+    yield Networks(network)
+
+
 def _files(network: "str | os.PathLike[str] | None") -> list[object]:
     """The weight files that a name or path stands for now, with what tells whether one was replaced."""
     from finescale.weights import places
@@ -534,13 +596,22 @@ def _files(network: "str | os.PathLike[str] | None") -> list[object]:
 
 def _as_picture(image: "Image.Image | Array | File") -> Picture:
     if isinstance(image, Image.Image):
-        return from_pil(image)
+        try:
+            return from_pil(image)
+        except FinescaleError as error:
+            hint = "; divide samples of 8 bits by 255" if image.mode == "F" and np.asarray(image).max() > 1.5 else ""
+            said = str(error)
+            if said.startswith("holds"):
+                raise UsageError(f"the image {said}{hint}") from error
+            raise FinescaleError(f"the image is {said}") from error
     if isinstance(image, np.ndarray):
         if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
             raise UsageError(f"an array is uint8, uint16 or float in [0, 1], not {image.dtype}")
         if image.ndim not in (2, 3) or not image.size or not 1 <= image.shape[-1] ** (image.ndim - 2) <= 4:
             raise UsageError(f"an array is (H, W) or (H, W, 1 to 4), at least 1 x 1, not {image.shape}")
-        return Picture(*split(to_integers(image.reshape(*image.shape[:2], -1))))
+        _check_floats(image)
+        samples = image.clip(0, 1) if image.dtype.kind == "f" else image  # what a network gave overshoots a little
+        return Picture(*split(to_integers(samples.reshape(*image.shape[:2], -1))))
     if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
         from finescale.images.files import name_of, read, tell_colours
 

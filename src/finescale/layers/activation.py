@@ -5,6 +5,7 @@ All functions work element by element on tensors of any shape and float type.
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -210,12 +211,8 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _function(function: Callable[..., Tensor]) -> Callable[..., nn.Module]:
-    allowed = list(inspect.signature(function).parameters)[1:]
-
+    @wraps(function)  # whose signature tells the options
     def make(channels: int | None, **options: float) -> nn.Module:
-        for key in options:
-            if key not in allowed:
-                raise TypeError(f"no option '{key}'")
         return Elementwise(function, **options)
 
     return make
@@ -282,7 +279,10 @@ def activation(name: str, *, channels: int | None = None, **options: float) -> n
         UsageError: unknown name or option.
     """
     make = ACTIVATIONS[known(name)]
+    allowed = list(inspect.signature(make).parameters)[1:]
     try:
+        for key in options:
+            check_known("option", key, allowed)
         return make(channels, **options)
-    except TypeError as error:
+    except (TypeError, UsageError) as error:
         raise UsageError(f"activation '{name}': {error}") from error

@@ -39,6 +39,15 @@ class ChannelAttention(StatisticsLayer):
 
     def gates(self, x: Tensor) -> Tensor:
         """The gates (B, C, 1, 1), or with a window of every cell, see `window_means`."""
+        if self.training and self.window is None and self.most is None:
+            parts = list(self.conv_du)
+            if [bare(part) for part in parts] == [nn.Conv2d, nn.ReLU, nn.Conv2d, nn.Sigmoid]:
+                down, rectify, up, squash = parts
+                layers = _as_made(down, up)
+                if layers and not any(map(_watched, (self.conv_du, rectify, squash))):
+                    # the same by products of matrices: a convolution of single pixels is several kernels for every one
+                    y = rectify(_product(x.mean((2, 3)), layers[0]))
+                    return squash(_product(y, layers[1]))[:, :, None, None]
         gates: Tensor = self.conv_du(
             x.mean((2, 3), keepdim=True) if self.window is None else window_means(x, self.window)
         )
@@ -218,16 +227,29 @@ class _Cut:
 
 
 def _as_made(*layers: nn.Module) -> list[nn.Conv2d]:
-    """The layers of `SelfAttention`, if nothing but a weight and a bias tells what each does; else none."""
+    """Convolutions of 1 x 1, if nothing but a weight and a bias tells what each does; else none."""
     found = []
     for layer in layers:
-        watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-        if watched or bare(layer) is not nn.Conv2d or not isinstance(layer, nn.Conv2d):
+        if _watched(layer) or bare(layer) is not nn.Conv2d or not isinstance(layer, nn.Conv2d):
             return []
         if layer.bias is None or layer.kernel_size != (1, 1):
             return []
+        if layer.stride != (1, 1) or layer.padding != (0, 0) or layer.groups != 1:
+            return []
         found.append(layer)
     return found
+
+
+def _watched(layer: nn.Module) -> bool:
+    """Whether a program has put hooks on it."""
+    hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+    return any(hooks)
+
+
+def _product(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """What a convolution of 1 x 1 gives for single pixels (B, C)."""
+    # in the order of channels_last, so that gradients lie in memory as the weights do
+    return F.linear(x, layer.weight.permute(0, 2, 3, 1).flatten(1), layer.bias)
 
 
 def _joined(layers: Sequence[nn.Conv2d], whole: int = 1) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Learned upsampling by name."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from torch import nn
@@ -9,6 +10,7 @@ from finescale.layers.initialisation import PlainPixelShuffle, icnr_
 
 Upsampling = Literal["sub-pixel", "sub-pixel-plain", "resize", "transposed"]
 UPSAMPLINGS = get_args(Upsampling)
+_STEPS: Mapping[int, Sequence[int]] = {2: (2,), 3: (3,), 4: (2, 2)}
 
 
 def sub_pixel(c_in: int, c_out: int, scale: int, *, kernel: int = 3) -> list[nn.Module]:
@@ -26,12 +28,17 @@ def sub_pixel(c_in: int, c_out: int, scale: int, *, kernel: int = 3) -> list[nn.
 class SubPixelUpsampler(nn.Sequential):
     """Sub-pixel convolution, twice for a factor of 4; (B, C, H, W) -> (B, C, sH, sW).
 
-    Parameters are named as in the EDSR and RCAN files (`0`, and `2` for the second step of a factor of 4).
+    Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
+    Network" (arXiv 1609.05158), equation 3. Parameters are named as in the EDSR and RCAN files (`0`, and `2` for the
+    second step of a factor of 4).
+
+    Raises:
+        UsageError: the scale is not 2, 3 or 4.
     """
 
     def __init__(self, channels: int, scale: int) -> None:
-        steps = {2: (2,), 3: (3,), 4: (2, 2)}[scale]
-        super().__init__(*[layer for step in steps for layer in sub_pixel(channels, channels, step)])
+        check_known("sub-pixel upsampling by", scale, _STEPS)
+        super().__init__(*[layer for step in _STEPS[scale] for layer in sub_pixel(channels, channels, step)])
 
 
 def upsampling(name: Upsampling, c_in: int, c_out: int, scale: int) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,6 +41,7 @@ class Network(nn.Module):
         context: input pixels around a tile that can change it visibly, with local windows: a multiple of 48 (measured:
             sa-rcan-light). A network that looks further has seams between its tiles.
         config: how the catalogue built it.
+        notes: what the weight file that it was loaded from says of data, budget, licence and figures; else empty.
 
     Raises:
         ValueError: the scale is not 2, 3 or 4; `forward` is given something other than a batch of RGB pictures, or
@@ -49,6 +51,7 @@ class Network(nn.Module):
     multiple: int = 1
     context: int = 48
     config: Config | None = None
+    notes: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, *, scale: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from finescale.networks.base import DIV2K_MEAN, MeanShift, Network
 class ResidualBlock(nn.Module):
     """Residual channel-attention block: convolution, activation, convolution, channel attention, + input.
 
-    (B, C, H, W) -> (B, C, H, W). With `attention`, self-attention follows channel attention.
+    arXiv 1807.02758, section 3.4; with `attention`, self-attention follows. (B, C, H, W) -> (B, C, H, W).
     """
 
     def __init__(self, channels: int, reduction: int, activation: str, attention: SelfAttention | None) -> None:
@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """Residual blocks and a convolution, + input; (B, C, H, W) -> (B, C, H, W)."""
+    """Residual blocks and a convolution, + input (arXiv 1807.02758, section 3.2); (B, C, H, W) -> (B, C, H, W)."""
 
     def __init__(self, blocks: list[nn.Module], channels: int) -> None:
         super().__init__()
@@ -47,7 +47,9 @@ class ResidualGroup(nn.Module):
 class RCAN(Network):
     """RCAN, and with `attention` SA-RCAN.
 
-    Without attention and with the classic tail, parameters are named and shaped as in the authors' files.
+    Zhang et al., "Image Super-Resolution Using Very Deep Residual Channel Attention Networks" (arXiv 1807.02758,
+    section 3); SA-RCAN is Sabharwal's and Makwana's ("Single Image Super-Resolution"). Without attention and with the
+    classic tail, parameters are named and shaped as in the authors' files.
 
     Args:
         scale: 2, 3 or 4.

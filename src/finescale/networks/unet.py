@@ -1,8 +1,10 @@
 """U-Nets for super-resolution: any encoder with any decoder, attention, norm, activation and upsampling."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -320,20 +322,38 @@ class UNet(Network):
         y = self.output(self.head(self.decoder(maps)))
         return self.normalise.inverse(y) if self.bicubic is None else y + self.bicubic(x)
 
-    def load_encoder(self, state: Mapping[str, Tensor]) -> None:
-        """Fills a ResNet encoder from the state dict of its classifier; the head's tensors are left aside.
+    def load_encoder(
+        self, source: str | os.PathLike[str] | Mapping[str, Tensor] | None = None, *, download: bool = False
+    ) -> Path | None:
+        """Fills a ResNet encoder with the weights of its classifier; the head's tensors are left aside.
+
+        Args:
+            source: a weight file or a state dict; None: the published ImageNet weights of its kind.
+            download: the published ones, if they are not on this machine.
+
+        Returns:
+            The file that was read; None for a state dict.
 
         Raises:
             UsageError: the encoder is "plain", or the names or shapes do not fit.
+            FinescaleError: there is no such file, or it cannot be read or downloaded.
         """
-        if not isinstance(self.encoder, ResNetEncoder):
+        if not isinstance(self.encoder, ResNetEncoder) or self.pretrained_kind is None:
             raise UsageError("a plain encoder has no published weights")
+        file = None
+        if isinstance(source, Mapping):
+            state = source
+        else:
+            file = backbones.require(self.pretrained_kind, source, download=download)
+            state = backbones.read_state(file)
         body = {key: value for key, value in state.items() if not key.startswith("fc.")}
         try:
             self.encoder.network.load_state_dict(body)
         except RuntimeError as error:
             reason = str(error).splitlines()[1].strip()[:160]
-            raise UsageError(f"these weights do not fit the encoder {self.pretrained_kind} ({reason})") from error
+            what = f"{file}: these weights" if file else "these weights"
+            raise UsageError(f"{what} do not fit the encoder {self.pretrained_kind} ({reason})") from error
+        return file
 
 
 def _project(channels: int, width: int) -> nn.Module:

@@ -32,14 +32,14 @@ class Captured:
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], network: nn.Module, low: Tensor, high: Tensor) -> None:
         self._low, self._high = low.clone(), high.clone()
         buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-        stream = torch.cuda.Stream(low.device)
+        stream, before_it = torch.cuda.Stream(low.device), torch.cuda.current_stream(low.device)
         try:
-            stream.wait_stream(torch.cuda.current_stream(low.device))
+            stream.wait_stream(before_it)
             with torch.cuda.stream(stream):
                 for _ in range(_WARM_UP):
                     network.zero_grad(set_to_none=True)
                     loss(self._low, self._high).backward()
-            torch.cuda.current_stream(low.device).wait_stream(stream)
+            before_it.wait_stream(stream)
             network.zero_grad(set_to_none=True)  # so that the recorded pass writes gradients and does not add to them
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=stream):
@@ -47,6 +47,7 @@ class Captured:
                 value.backward()
             self._loss = value.detach()
         finally:
+            torch.cuda.set_stream(before_it)  # a recording that fails can leave its own in place
             with torch.no_grad():
                 for buffer, before in buffers:
                     buffer.copy_(before)

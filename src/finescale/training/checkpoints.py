@@ -1,8 +1,8 @@
 """Checkpoints that are whole or not there: written beside, flushed, renamed, and hashed.
 
-A run's folder holds `last.ckpt`, `previous.ckpt` (the one before) and `best.ckpt` (the best validation). Each is one
-line (`finescale-checkpoint-1`, the SHA-256 of what follows, its length) and then what `torch.save` gives. They are read
-without unpickling anything but tensors and plain values.
+A run's folder holds `last.ckpt`, `previous.ckpt` (the one before) and `best.ckpt` (the last of a validation that was
+the best so far). Each is one line (`finescale-checkpoint-1`, the SHA-256 of what follows, its length) and then what
+`torch.save` gives. They are read without unpickling anything but tensors and plain values.
 """
 
 import hashlib

@@ -51,11 +51,11 @@ class EMA:
 
     @torch.no_grad()
     def _exchange(self) -> None:
-        for name, mean in self.mean.items():
-            live = self.live[name]
-            kept = live.clone()
-            live.copy_(mean)
-            mean.copy_(kept)
+        for means, lives in (self._blended, self._copied):
+            if means:
+                kept = [torch.empty_like(live) for live in lives]
+                for target, source in ((kept, lives), (lives, means), (means, kept)):
+                    torch._foreach_copy_(target, source)
 
 
 def _local(tensor: Tensor) -> Tensor:

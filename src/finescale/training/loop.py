@@ -1,8 +1,9 @@
 """The training loop.
 
 One step: draw crops, enlarge them in the recipe's precision, compare in float32, step the optimiser, update the
-averaged weights. Everything else happens at ticks, about twice a second: the clock is read, the loss is fetched from
-the device, and the run is validated, saved or stopped. Between ticks the device is never waited for.
+averaged weights. Everything else happens at ticks, about twice a second, on a GPU every two seconds: the clock is
+read, the loss is fetched from the device, and the run is validated, saved or stopped. Between ticks the device is
+never waited for.
 """
 
 import logging
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,7 +40,7 @@ Validate = Callable[[nn.Module, bool], tuple[float, float, Sequence[Tensor]]]
 
 log = logging.getLogger("finescale")
 
-_TICK = 0.5  # seconds
+_TICK, _GPU_TICK = 0.5, 2.0  # seconds; a GPU runs dry at each
 _FORMS = 128  # of one block's code: shapes, times sizes of crops, times what is trained
 _TOO_MANY = 100  # steps in a row without a finite gradient end the run
 _TOO_HIGH = 10  # ticks in a row with a loss far above its lowest mean do, too, see `Recipe.diverged`
@@ -107,7 +109,7 @@ class Observer(Protocol):
     """Somebody who is told how a run goes; only in the first process."""
 
     def tick(self, progress: Progress) -> None:
-        """About twice a second."""
+        """About twice a second, on a GPU every two seconds."""
 
     def validated(self, progress: Progress, samples: Sequence[Tensor]) -> None:
         """After a validation."""
@@ -133,7 +135,8 @@ class Training:
         validate: scores a network (given with the averaged weights, in evaluation mode); None: no validation.
         observers: are told how it goes; without any the log "finescale" is told what is worth a line.
         notes: plain values that are kept in every checkpoint.
-        on_best: given the averaged weights when a validation is the best so far; in the first process.
+        on_best: given the averaged weights when a validation is the best so far; in the first process, but every
+            process is to have one, as checkpoints, which all write together, are rarer then.
         capture: record a step once as a CUDA graph, where there is a single GPU. What the network and the objective do
             in Python beside computing with tensors (counting steps, drawing numbers) they then do only once, and
             convolutions and linear layers get rounded weights, see `StepWeights`.
@@ -180,6 +183,7 @@ class Training:
         self.distributed = Distributed(self.network, recipe.parallel, world)
         if self.distributed.sharded:  # the parameters are other objects now
             self.members = groups.assign(self.network, recipe.active_groups)
+        self._parameters = list(self.network.parameters())  # walking through a deep network takes milliseconds
         self.optimiser = groups.optimiser(self.members, recipe.optimiser, dtype=_arithmetic(recipe))
         self.ema = EMA(self.network, recipe.optimiser.average)
         statistics = ("running_mean", "running_var")  # batch norms take them in before a step is found to be bad
@@ -223,7 +227,9 @@ class Training:
             ):
                 self.progress.validated = now
                 better = self._validate()
-            if stop or better or self.finished or self._due(self.recipe.save_every, saved, now):
+            # weights that `on_best` keeps can wait for the whole checkpoint, which takes seconds on a GPU
+            share = 1.0 if not better else 0.5 if self.on_best else 0.0
+            if stop or self.finished or self._due(self.recipe.save_every, saved, now, share):
                 self.save(best=better)
                 saved = now
             if stop:
@@ -236,38 +242,47 @@ class Training:
         return self.progress.spent >= 1
 
     def prepare(self) -> None:
-        """Compiles the network for every size and set of trained parameters to come, and warms a GPU up.
+        """Compiles the network for every size and set of trained parameters to come, and records the next step.
 
         Otherwise the first step's minute would be the schedule's warm-up, and later ones would fall into the decay.
         The time belongs to the budget and not to the schedule. Nothing else of the run is changed. Where compiling
-        fails (no C++ compiler, say), that is told and the run goes on uncompiled.
+        fails (no C++ compiler, say), that is told and the run goes on uncompiled. A GPU is warm afterwards.
         """
-        recipe, device = self.recipe, self.world.device
+        device = self.world.device
         self._captured, self._form = None, ()  # its gradients are let go of below
-        if not self._compiled and device.type == "cpu":
+        if not (self._compiled or self._capture or device.type == "cuda"):
             return
-        started, count = time.monotonic(), recipe.data.batch // self.world.size
+        started, generators = time.monotonic(), _generators(device)
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         for moment in self._forms():
-            patch = recipe.data.patch_at(moment.spent)
             if groups.freeze(self.members, moment):
                 self.distributed.renew()
-            low, high = (  # laid out in memory as crops are
-                torch.full((count, side, side, 3), 0.5, device=device).permute(0, 3, 1, 2)
-                for side in (patch, patch * recipe.scale)
-            )
-            self._prepare(low, high)
+            self._prepare(*self._grey(moment))
         if groups.freeze(self.members, self._moment()):
             self.distributed.renew()
-        self.optimiser.zero_grad(set_to_none=True)
+        if self._capture:
+            self._gradients(*self._grey(self._moment()))
+        if self._captured is None:  # a recorded step writes its gradients where they are
+            self.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
+        _set_generators(generators, device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         took, self.progress.seconds = self.world.max(time.monotonic() - started, time.monotonic() - self._started)
         self.progress.prepared += took
         self._say(f"ready after {took:.0f} s", logging.INFO)
+
+    def _grey(self, moment: Moment) -> tuple[Tensor, Tensor]:
+        """Crops of the moment's size, laid out in memory as real ones are."""
+        recipe = self.recipe
+        count, patch = recipe.data.batch // self.world.size, recipe.data.patch_at(moment.spent)
+        low, high = (
+            torch.full((count, side, side, 3), 0.5, device=self.world.device).permute(0, 3, 1, 2)
+            for side in (patch, patch * recipe.scale)
+        )
+        return low, high
 
     def _forms(self) -> list[Moment]:
         """A moment of every form that steps will take from now on: what is trained, and on which size of crops."""
@@ -288,23 +303,26 @@ class Training:
         return list(forms.values())
 
     def _prepare(self, low: Tensor, high: Tensor) -> None:
-        try:
-            self._loss(low, high).backward()
-            return
-        except Exception as error:
-            if self._weights and not is_out_of_memory(error):  # parts of it want float32, say
-                self._weights = None
-                self._say(f"weights are made layer by layer, which is slower ({type(error).__name__})")
-                self._prepare(low, high)
-                return
-            if not self._compiled or not _of_compiler(error):
-                raise
-            cause = getattr(error, "inner_exception", error)
-            reason = f"{type(cause).__name__}: {cause}".split("\n", 1)[0][:160]
-        self._compiled = False
-        self._say(f"the network could not be compiled ({reason}), so it is trained uncompiled, which is slower")
-        self.distributed.renew()  # forgets the step that was cut short
-        self._loss(low, high).backward()
+        """A pass, without what it fails by: `StepWeights` (parts of it want float32, say), compiling, or both."""
+        compiled, weights = self._compiled, self._weights
+        reasons = {}
+        for way in dict.fromkeys(product((compiled, False), (weights, None))):
+            self._compiled, self._weights = way
+            try:
+                self._loss(low, high).backward()
+                break
+            except Exception as error:
+                if is_out_of_memory(error) or not (self._weights or (self._compiled and _of_compiler(error))):
+                    raise
+                cause = getattr(error, "inner_exception", error)
+                reasons[way] = f"{type(cause).__name__}: {cause}".split("\n", 1)[0][:160]
+                del cause  # with it the failed pass would stay in memory
+            self.distributed.renew()  # forgets the step that was cut short
+        if compiled and not self._compiled:
+            reason = reasons[True, None]
+            self._say(f"the network could not be compiled ({reason}), so it is trained uncompiled, which is slower")
+        if weights and not self._weights:
+            self._say(f"weights are made layer by layer, which is slower ({reasons[self._compiled, weights]})")
 
     def step(self) -> None:
         """One step of training; counts itself."""
@@ -325,22 +343,30 @@ class Training:
         """Leaves the gradients in the parameters; the loss."""
         form = (low.shape, *(member.parameters[0].requires_grad for member in self.members))
         if self._capture and form != self._form:
-            self._captured, self._form = None, form  # its memory is free for the new one
-            try:
-                self._captured = Captured(self._loss, self.network, low, high)
-            except RuntimeError as error:
-                if is_out_of_memory(error):
-                    raise
-                self._capture = False
-                reason = str(error).split("\n", 1)[0][:160]
-                self._say(f"a step could not be recorded ({reason}), so its kernels are started one by one")
-        if self._capture:
-            assert self._captured
+            self._captured = None  # its memory is free for the new one
+            self._captured, self._form = self._recorded(low, high), form
+            self._capture = self._captured is not None
+        if self._captured:
             return self._captured(low, high)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._loss(low, high)
         loss.backward()
         return loss.detach()
+
+    def _recorded(self, low: Tensor, high: Tensor) -> Captured | None:
+        """A step for crops like these as a CUDA graph; None where none can be recorded, which is told."""
+        try:
+            return Captured(self._loss, self.network, low, high)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).split("\n", 1)[0][:160]
+        if self._weights:
+            self._weights = None
+            self._say(f"a step could not be recorded ({reason}), so weights are made layer by layer, which is slower")
+            return self._recorded(low, high)
+        self._say(f"a step could not be recorded ({reason}), so its kernels are started one by one")
+        return None
 
     def _loss(self, low: Tensor, high: Tensor) -> Tensor:
         with self.autocast(), without_cudnn_attention(), nullcontext() if self._compiled else self._uncompiled():
@@ -349,7 +375,7 @@ class Training:
 
     def _apply(self, loss: Tensor) -> None:
         """Takes the optimiser's step unless the gradient is not finite; without waiting for the device."""
-        parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        parameters = [parameter for parameter in self._parameters if parameter.grad is not None]
         norm = parallel.whole(nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.clip or math.inf))
         bad = (~torch.isfinite(norm)).float()
         if self.distributed.sharded:
@@ -409,7 +435,8 @@ class Training:
         progress.per_second = pace if math.isnan(progress.per_second) else 0.8 * progress.per_second + 0.2 * pace
         progress.seconds, self._tick_step = seconds, progress.step
         progress.spent = self._moment().spent
-        self._tick_length = max(1, min(200, int(min(_TICK, progress.left / 2) * progress.per_second)))
+        tick = _GPU_TICK if self.world.device.type == "cuda" else _TICK
+        self._tick_length = max(1, min(200, int(min(tick, progress.left / 2) * progress.per_second)))
         if count:
             mean = self.world.mean(torch.tensor(total / count))
             weight = 1.0 if math.isnan(progress.loss) else 1 - 0.99**steps
@@ -438,11 +465,11 @@ class Training:
             observer.tick(progress)
         return bool(stop)
 
-    def _due(self, every: Amount, last: tuple[float, int], now: tuple[float, int]) -> bool:
-        """Whether so much has passed between two moments, each (seconds, steps)."""
+    def _due(self, every: Amount, last: tuple[float, int], now: tuple[float, int], share: float = 1.0) -> bool:
+        """Whether this share of so much has passed between two moments, each (seconds, steps)."""
         if every.unit == "seconds":
-            return now[0] - last[0] >= every.value
-        return now[1] - last[1] >= (every.steps(self.recipe.epoch) or 1)
+            return now[0] - last[0] >= share * every.value
+        return now[1] - last[1] >= share * (every.steps(self.recipe.epoch) or 1)
 
     # Validation and checkpoints
 

@@ -4,9 +4,9 @@ Every loss takes two batches of pictures (B, 3, H, W) in [0, 1], the network's a
 `Mix` of them computes in float32 whatever the pictures' type.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
@@ -64,7 +64,9 @@ CONTENT_LAYERS = ("relu3_3", "relu4_3")
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
 
-def perception(network: str = "vgg16", path: Path | None = None, *, download: bool = False) -> Perception:
+def perception(
+    network: str = "vgg16", path: str | os.PathLike[str] | None = None, *, download: bool = False
+) -> Perception:
     """The VGG of the perceptual losses, frozen.
 
     Args:

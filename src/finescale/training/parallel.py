@@ -80,15 +80,16 @@ class World:
             dist.destroy_process_group()
 
 
-def join(device: str) -> World:
+def join(device: str | torch.device) -> World:
     """Joins the processes that `torchrun` started, or stands alone.
 
     Args:
-        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1", or PyTorch's own.
 
     Raises:
         UsageError: there is no such device, or the environment speaks of other processes that are not there.
     """
+    device = str(device)
     size, local = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

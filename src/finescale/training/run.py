@@ -83,7 +83,7 @@ def train(
     out: Path,
     *,
     resume: bool = False,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     make_validation: MakeValidation | None = None,
     screen: bool = True,
     board: bool = True,
@@ -113,7 +113,7 @@ def train(
 
 
 @contextmanager
-def _joined(device: str, no_memory: str) -> Iterator[World]:
+def _joined(device: str | torch.device, no_memory: str) -> Iterator[World]:
     """Among the processes of a run, and out of them again; `no_memory` is what is said where memory runs out."""
     world = join(device)
     try:
@@ -147,6 +147,10 @@ def _train(
     saved = _saved(recipe, out, resume, world)
     torch.manual_seed(recipe.seed)
     network, said = make_network(recipe, fresh=saved is None)
+    if saved is None:
+        start = {"started_from": warm_start.origin(recipe.warm_start)} if recipe.warm_start else {}
+    else:
+        start = {key: value for key, value in saved.get("notes", {}).items() if key == "started_from"}
     _check_norms(network, recipe, world)
     data = recipe.data
     store = Store(data.train)
@@ -166,7 +170,7 @@ def _train(
     )
     observers = _observers(recipe, out, speed, screen, board) if world.first else []
     try:  # from here on a terminal shows the bar in place of its cursor
-        facts = _facts(store, world)
+        facts = {**_facts(store, world), **start}
 
         def keep(name: str, progress: Progress, state: dict[str, Tensor]) -> None:
             files.save(network, out / name, notes=_notes(recipe, progress, facts), state=state)
@@ -253,7 +257,7 @@ def _resume(training: Training, saved: dict[str, Any]) -> str:
     return f"going on from step {progress.step}, {progress.spent:.1%} of {recipe.budget}"
 
 
-def describe(recipe: Recipe, device: str = "auto") -> str:
+def describe(recipe: Recipe, device: str | torch.device = "auto") -> str:
     """What `train` would do: the resolved recipe, the optimiser's groups, memory and time.
 
     Nothing is trained or downloaded, and the files that the recipe names need not be there yet.
@@ -335,14 +339,8 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
         if not isinstance(network, UNet) or network.pretrained_kind is None:
             raise UsageError(f"encoder: {recipe.network} has no encoder with published weights")
         if fresh:
-            path = None if recipe.encoder == "imagenet" else Path(recipe.encoder)
-            found = backbones.find(network.pretrained_kind, path, download=True)
-            assert found is not None
-            try:
-                network.load_encoder(backbones.read_state(found))
-            except UsageError as error:
-                raise UsageError(f"{found}: {error}") from error
-            said.append(f"the encoder starts from {found}")
+            file = network.load_encoder(None if recipe.encoder == "imagenet" else recipe.encoder, download=True)
+            said.append(f"the encoder starts from {file}")
     if recipe.warm_start and fresh:
         if not Path(recipe.warm_start).is_file():
             raise UsageError(
@@ -350,7 +348,7 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
                 "--warm-start, or start from random weights with --warm-start ''; recipes' own paths begin in the "
                 "checkout's root)"
             )
-        taken = warm_start.apply(network, warm_start.read(Path(recipe.warm_start)), recipe.warm_start)
+        taken = warm_start.apply(network, warm_start.read(recipe.warm_start), recipe.warm_start)
         said.append(f"started from {recipe.warm_start}: {taken}")
     return network, said
 
@@ -372,7 +370,7 @@ def _check_norms(network: Network, recipe: Recipe, world: World) -> None:
 
 def _objective(recipe: Recipe, device: torch.device) -> Objective:
     """The recipe's weighted sum of losses, on the device."""
-    file = Path(recipe.perception_file) if recipe.perception_file else None
+    file = recipe.perception_file or None
     vgg = losses.perception(recipe.perception, file, download=True) if _needs_vgg(recipe) else None
     mix: Objective = losses.Mix(recipe.loss, vgg).to(device)
     return mix

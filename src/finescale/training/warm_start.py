@@ -1,8 +1,11 @@
 """Starting from the weights of another scale, another size of network, or a half-precision file."""
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ from finescale.backbones.catalogue import read_state
 from finescale.errors import FinescaleError
 from finescale.layers.spectral import SpectralNorm
 from finescale.training import checkpoints
+from finescale.weights.header import read_header, sha256, told
 
 
 @dataclass(frozen=True)
@@ -31,18 +35,35 @@ class Taken:
         return ", ".join(parts)
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The weights in a weight file, a checkpoint (its averaged weights) or a foreign `.pth` file.
 
     Raises:
         FinescaleError: it cannot be read, or holds something else.
     """
+    path = Path(path)
     if path.suffix == ".ckpt":
         state = checkpoints.read(path).get("average")
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise FinescaleError(f"{path}: a checkpoint without averaged weights")
         return state
     return read_state(path)
+
+
+def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What weights that start from a file tell of it: its name, SHA-256, and if it says so licence and own start.
+
+    Raises:
+        FinescaleError: it is a damaged checkpoint.
+    """
+    path = Path(path)
+    notes: Mapping[str, Any] = {}  # a foreign file says nothing
+    if path.suffix == ".ckpt":
+        notes = checkpoints.read(path).get("notes", {})
+    else:
+        with suppress(FinescaleError):
+            notes = read_header(path).notes
+    return {"file": path.name, "sha256": sha256(path), **told(notes)}
 
 
 @torch.no_grad()

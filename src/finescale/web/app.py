@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path, PurePath
@@ -219,11 +219,8 @@ async def events(request: Request) -> Response:
 async def result(request: Request) -> Response:
     """The enlarged picture."""
     job = _done(request)
-    return FileResponse(
-        job.result,
-        media_type=f"image/{job.order.format}",
-        headers={"Content-Disposition": content_disposition(job.order.result_name)},
-    )
+    headers = {"Content-Disposition": content_disposition(job.order.result_name)}
+    return _file(job.result, f"image/{job.order.format}", headers)
 
 
 async def preview(request: Request) -> Response:
@@ -247,7 +244,7 @@ async def preview(request: Request) -> Response:
         raise HTTPException(500, "The preview could not be made; the server's log says why.") from error
     if not await run_in_threadpool(_jobs(request).weigh, job):
         raise _no_job()
-    return FileResponse(target, media_type="image/png")
+    return _file(target, "image/png")
 
 
 def _jobs(request: Request) -> Jobs:
@@ -279,10 +276,21 @@ def _done(request: Request) -> Job:
     return job
 
 
+def _file(path: Path, kind: str, headers: Mapping[str, str] | None = None) -> FileResponse:
+    """A file of a job that may be removed in this moment."""
+    try:
+        return FileResponse(path, media_type=kind, headers=headers, stat_result=path.stat())
+    except FileNotFoundError as error:
+        raise _no_job() from error
+
+
 def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
     """The public view of a job: the schema Job of openapi.json."""
     order, left, expires = job.order, job.seconds_left, jobs.expires(job)
-    done = job.state is State.DONE
+    size: int | None = None
+    if job.state is State.DONE:
+        with suppress(OSError):  # removed in this moment
+            size = job.result.stat().st_size
     return {
         "id": job.id,
         "name": order.name,
@@ -298,7 +306,7 @@ def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
             "height": order.size[1],
             "format": order.format,
             "name": order.result_name,
-            "bytes": job.result.stat().st_size if done and job.result.is_file() else None,
+            "bytes": size,
         },
         "error": job.error,
         "warnings": list(job.warnings),

@@ -6,10 +6,10 @@ files needs the token.
 """
 
 import secrets
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -98,13 +98,10 @@ class Guard:
         page = scope["path"] == "/" and scope["method"] == "GET"
         if page and given is not None and self._is_token(given):  # the link that was printed: remember it, hide it
             reply = RedirectResponse("/", 303)
-            reply.set_cookie(self.cookie, given, httponly=True, samesite="lax", max_age=30 * 86400)
+            secure = scope["scheme"] == "https"  # also by what a proxy on this machine says
+            reply.set_cookie(self.cookie, given, httponly=True, samesite="lax", secure=secure, max_age=30 * 86400)
             return reply
-        try:
-            morsel = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
-        except CookieError:
-            morsel = None
-        if morsel is not None and self._is_token(morsel.value):
+        if self._is_token(HTTPConnection(scope).cookies.get(self.cookie, "")):
             return None
         if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
             form = (STATIC / "token.html").read_text("utf-8")

@@ -297,7 +297,8 @@ class Jobs:
             except MemoryError:
                 error = f"{job.order.name}: there is not enough memory for a result of this size"
             except Exception as problem:
-                traceback.print_exc(file=sys.stderr)
+                with suppress(OSError, ValueError):  # whoever read it may have left
+                    traceback.print_exc(file=sys.stderr)
                 error = f"{job.order.name}: something unexpected went wrong ({type(problem).__name__})"
             with self._changed:
                 if job.stop.is_set():

@@ -4,6 +4,7 @@ import ipaddress
 import os
 import re
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -20,6 +21,8 @@ from typing import Any
 from finescale.errors import FinescaleError, UsageError, install
 from finescale.inference.machine import signals
 from finescale.web.jobs import Jobs, Limits
+
+PREFIX = "finescale-serve-"  # of the servers' folders of temporary files
 
 
 def serve(
@@ -68,7 +71,8 @@ def serve(
         for number, handler in ending.items():
             stack.callback(signal.signal, number, handler)
         listener = stack.enter_context(_listen(host, port))
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="finescale-", ignore_cleanup_errors=True))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True))
+        _remove_left(Path(folder))
 
         from finescale.web.studio import Studio
 
@@ -118,6 +122,16 @@ def _run(
         threading.Timer(0.5, webbrowser.open, [link]).start()
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes what killed servers of this user left beside the new one's folder; those alive touch theirs."""
+    new = folder.stat()
+    for other in folder.parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            found = other.lstat()
+            if found.st_uid == new.st_uid and found.st_mtime < new.st_mtime - 86400:
+                shutil.rmtree(other, ignore_errors=True)
 
 
 def is_loopback(host: str) -> bool:

@@ -21,7 +21,7 @@ from finescale.atomic import check_target, new_file
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks.base import Network, check_network
 from finescale.networks.catalogue import architecture, construct
-from finescale.weights.header import FORMAT, read_header, sha256
+from finescale.weights.header import FORMAT, read_header, sha256, told
 
 
 def save(
@@ -38,7 +38,7 @@ def save(
         network: built by the catalogue. Its `config` is recorded and not its layers: a file of a network whose layers
             were exchanged for others by hand is built again with the old ones.
         path: the file; an existing one is replaced.
-        notes: see `Header.notes`.
+        notes: see `Header.notes`; None: of a network that was loaded, the licence it started from (`started_from`).
         state: weights to write instead of the network's own (averaged ones).
         dtype: floating-point tensors are stored so, but those that have no room in it stay as they are.
 
@@ -57,20 +57,29 @@ def save(
         raise UsageError(f"weights are stored as floating-point numbers, not as {dtype}")
     if state is not None and (wrong := state.keys() ^ network.state_dict().keys()):
         raise UsageError(f"these are not the weights of {config.name}: {min(wrong)} is in one of both alone")
+    if notes is None:
+        start = told(network.notes)
+        notes = {"started_from": start} if start else {}
     tensors = {key: _stored(value.detach().cpu(), dtype) for key, value in (state or network.state_dict()).items()}
     metadata = {
         "format": FORMAT,
         "name": config.name,
         "architecture": config.architecture,
         "arguments": json.dumps(config.arguments),
-        "notes": json.dumps(notes or {}),
+        "notes": json.dumps(notes),
     }
     with new_file(path, overwrite=True) as file:
         file.write(serialise(tensors, metadata=metadata))
 
 
 def convert(
-    source: Path, name: str, scale: int, path: Path, *, licence: str | None = None, overwrite: bool = False
+    source: str | os.PathLike[str],
+    name: str,
+    scale: int,
+    path: str | os.PathLike[str],
+    *,
+    licence: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes an authors' weight file as a self-describing one, in float32, so that its figures are the authors'.
 
@@ -86,6 +95,7 @@ def convert(
     """
     from finescale.weights.official import load_official
 
+    source, path = Path(source), Path(path)
     if path.suffix != ".safetensors":
         raise UsageError(f"{path}: weight files end in .safetensors")
     check_target(path, overwrite)
@@ -145,6 +155,8 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
 def load(path: str | os.PathLike[str]) -> Network:
     """Builds the network a weight file describes and fills it: float32, on the CPU, in evaluation mode.
 
+    What the file says of its training and licence is in the network's `notes`.
+
     Raises:
         FinescaleError: as `read_header`, or the weights do not fit the network.
     """
@@ -170,4 +182,5 @@ def load(path: str | os.PathLike[str]) -> Network:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise FinescaleError(f"{path}: the weights do not fit {header.name} ({reason})") from error
+    network.notes = dict(header.notes)
     return network.eval()

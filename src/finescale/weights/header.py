@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ class Header:
         name: the network's name in the catalogue when it was trained.
         architecture: class name.
         arguments: of the constructor, complete.
-        notes: training data, budget, licence, measured figures ...: JSON values, for people and tables.
+        notes: training data, budget, licence, measured figures ...: JSON values, for people and tables. Weights that
+            started from others' tell of these in `started_from`, see `told`.
     """
 
     name: str
@@ -42,12 +44,18 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_header(path: Path) -> Header:
+def told(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a file's notes, what weights that start from it tell: its licence, and what it started from itself."""
+    return {key: notes[key] for key in ("licence", "started_from") if key in notes}
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
     """Reads what a weight file says of itself.
 
     Raises:
         FinescaleError: it is not there, damaged, or not one of Finescale's weight files.
     """
+    path = Path(path)
     try:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}

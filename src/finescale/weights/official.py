@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,7 +33,7 @@ def load_official(source: str | os.PathLike[str] | Mapping[str, Tensor], name: s
     if name not in OFFICIAL:
         raise UsageError(f"there are no official files for '{name}'{nearest(name, OFFICIAL)}")
     if isinstance(source, str | os.PathLike):
-        label, state = os.fspath(source), read_state(Path(source))
+        label, state = os.fspath(source), read_state(source)
     else:
         label, state = "these weights", dict(source)
     shift = state.get("sub_mean.bias")

@@ -42,14 +42,14 @@ def verify(path: Path) -> bool:
         return False
     try:
         entry = json.loads(index.read_bytes()).get(path.name)
-        listed = entry["sha256"] if entry else None
+        listed = str(entry["sha256"]).lower() if entry else None
     except (ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of something else
         raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
-    if listed and listed != sha256(path):
+    if listed is not None and listed != sha256(path):
         raise FinescaleError(
             f"{path}: its SHA-256 is not the one listed in {INDEX}; the file is damaged or was changed"
         )
-    return bool(listed)
+    return listed is not None
 
 
 def list_file(path: Path, digest: str) -> None:

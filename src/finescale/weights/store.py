@@ -7,6 +7,7 @@ then a download address: `$FINESCALE_WEIGHTS_URL` joined with the file's name. F
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from finescale.networks.catalogue import ALIASES, NETWORKS, build, resolve
 from finescale.weights import places
 from finescale.weights.files import load as load_file
 from finescale.weights.header import Header, read_header
+from finescale.weights.official import OFFICIAL
 from finescale.weights.places import INDEX, file_name, folders, locate, verify
 
 
@@ -84,7 +86,7 @@ def scales(network: str | os.PathLike[str] | None = None) -> list[int]:
             index = _published(address)
             here = [scale for scale in (2, 3, 4) if file_name(resolve(text), scale) in index]
         if not here:
-            raise _missing(text)
+            raise _missing(text, 4)
         return here
     if not os.path.isfile(text) and (here := [scale for scale in (2, 3, 4) if find(text, scale)]):  # noqa: PTH113
         return here
@@ -113,7 +115,7 @@ def load(network: str | os.PathLike[str] | None = None, scale: int | None = None
             return build(text, scale=scale).eval()
         path = find(text, scale) or _download(resolve(text), scale)
         if path is None:
-            raise _missing(f"{text} x{scale}")
+            raise _missing(text, scale, f" x{scale}")
         return load_file(path)
     path = _weight_file(text, scale)
     verify(path)
@@ -131,11 +133,14 @@ def _text(network: object) -> str:
     return os.fspath(network)
 
 
-def _missing(what: str) -> FinescaleError:
+def _missing(name: str, scale: int, which: str = "") -> FinescaleError:
     have = sorted({f"{name} x{scale}" for name, scale, _ in present()})
+    known = resolve(name)
+    convert = "; `finescale convert` makes weights of its authors' file" if known in OFFICIAL else ""
     return FinescaleError(
-        f"there are no trained weights for {what} on this machine (found: {', '.join(have) or 'none'}; searched: "
-        f"{', '.join(map(str, folders()))}; $FINESCALE_WEIGHTS names another folder, such as a checkout's weights)"
+        f"there are no trained weights for {name}{which} on this machine (found: {', '.join(have) or 'none'}; "
+        f"searched: {', '.join(map(str, folders()))}; $FINESCALE_WEIGHTS names another folder, such as a checkout's "
+        f"weights; untrained: finescale.networks.catalogue.build('{known}', scale={scale}){convert})"
     )
 
 
@@ -180,10 +185,9 @@ def _download(name: str, scale: int) -> Path | None:
     base, file = _address(), file_name(name, scale)
     if base is None or (entry := _published(base).get(file)) is None:
         return None
-    try:
-        digest = str(entry["sha256"])
-    except (TypeError, KeyError) as error:
-        raise FinescaleError(f"{base}/{INDEX}: says no SHA-256 of {file}") from error
+    digest = str(entry.get("sha256")).lower() if isinstance(entry, dict) else ""
+    if not re.fullmatch("[0-9a-f]{64}", digest):  # `fetch` would also take the beginning of one, or nothing
+        raise FinescaleError(f"{base}/{INDEX}: says no SHA-256 of {file}")
     target = cache_folder("weights") / file
     fetch(f"{base}/{file}", target, sha256=digest, attempts=2, pause=0.5)
     with alone(target.with_name(f"{INDEX}.lock")):  # or two that bring two files forget one of them

@@ -15,6 +15,8 @@ from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
 
 if TYPE_CHECKING:
+    import torch
+
     from finescale.networks.base import Network
 
 _TRANSLATORS = ("openvino", "mnn", "onnx")  # which run on CPUs alone
@@ -23,7 +25,7 @@ _TRANSLATORS = ("openvino", "mnn", "onnx")  # which run on CPUs alone
 def choose(
     network: "Network | Path",
     *,
-    device: str = "auto",
+    device: "str | torch.device" = "auto",
     engine: str = "auto",
     precision: str = "auto",
     window: int | None = 48,
@@ -45,6 +47,7 @@ def choose(
     Raises:
         UsageError: unknown or impossible engine, precision or device.
     """
+    device = _name(device)
     engine = _possible(device, engine, precision)
     source = Source(network, window)
     if engine in _TRANSLATORS:
@@ -92,12 +95,13 @@ def _torch(source: Source, device: str, precision: str) -> Engine:
     return exact
 
 
-def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -> None:
+def check(device: "str | torch.device" = "auto", engine: str = "auto", precision: str = "auto") -> None:
     """Refuses what `choose` would for every network; imports torch or OpenVINO only where nothing else knows.
 
     Raises:
         UsageError: unknown or impossible engine, precision or device.
     """
+    device = _name(device)
     engine = _possible(device, engine, precision)
     if engine == "auto" and precision == "bfloat16" and find_spec("openvino") and _on_cpu(device):
         engine = "openvino"
@@ -119,10 +123,17 @@ def check(device: str = "auto", engine: str = "auto", precision: str = "auto") -
         pick_device(device)
 
 
-def _possible(device: str, engine: str, precision: str) -> str:
-    """The engine, or the only one that has the precision; refuses what is impossible on every machine."""
+def _name(device: object) -> str:
+    """What a device is called; one of torch's is told by its module, as torch is not imported to know it."""
+    if type(device).__module__ == "torch":
+        return str(device)
     if not isinstance(device, str):
         raise UsageError(f"a device is named, such as 'cpu', and not {device!r}")
+    return device
+
+
+def _possible(device: str, engine: str, precision: str) -> str:
+    """The engine, or the only one that has the precision; refuses what is impossible on every machine."""
     for value, known in ((engine, ENGINES), (precision, PRECISIONS)):
         if value not in known:
             raise UsageError(f"'{value}' is not one of {', '.join(known)}{nearest(value, known)}")

@@ -36,9 +36,10 @@ async function call(path, options = {}) {
     throw error.name === "AbortError" ? error : silence(); // the connection was lost in the middle of the answer
   };
   if (reply.ok) return reply.status === 204 ? null : reply.json().catch(broken);
-  if (reply.status === 502 || reply.status === 504) throw silence(); // of a proxy
   if (reply.status === 401) throw new Problem("The server asks for its token: reload the page to give it.", 401);
   const body = await reply.json().catch(() => ({}));
+  // of a proxy, or of a server with too many connections; what the server itself cannot do, it says
+  if ([502, 504].includes(reply.status) || (reply.status === 503 && !body.error)) throw silence();
   throw new Problem(body.error || `The server answered with ${reply.status}.`, reply.status);
 }
 
@@ -93,7 +94,7 @@ export async function follow(id, signal, update) {
     const job = await patiently(() => state(id, signal), signal);
     update(job);
     if (["done", "failed", "cancelled"].includes(job.state)) return job;
-    await pause(300);
+    await pause(job.state === "running" ? 300 : 1000);
     signal.throwIfAborted();
   }
 }

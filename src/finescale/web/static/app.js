@@ -67,7 +67,7 @@ function settings() {
 const keyOf = (wanted) => JSON.stringify(wanted);
 const isBusy = (item) => ["queued", "sending", "waiting", "running"].includes(item.state);
 const isDone = (item) => item.state === "done" && items.includes(item);
-const isUnsaved = (item) => item.state === "done" && !item.saved;
+const isUnsaved = ({ state, saved, old }) => (old ? !old.saved : state === "done" && !saved);
 const needsWork = (item) => !isBusy(item) && !(item.state === "done" && item.key === keyOf(settings()));
 
 function segment(value, label) {
@@ -235,9 +235,12 @@ function draw(item) {
   part("pick").setAttribute("aria-label", busy ? item.name : `${item.name}, ${stateText(item)}`);
   const percent = item.state === "running" ? Math.round(job.progress * 100) : 0;
   part("bar").hidden = !busy;
-  const unsure = (item.state === "sending" && !item.held) || (item.state === "running" && job.seconds_left === null);
+  const measured = item.state === "running" && job.seconds_left !== null;
+  const unsure = (item.state === "sending" && !item.held) || (item.state === "running" && !measured);
   if (unsure) part("bar").removeAttribute("aria-valuenow");
   else part("bar").setAttribute("aria-valuenow", percent);
+  if (measured) part("bar").removeAttribute("aria-valuetext");
+  else part("bar").setAttribute("aria-valuetext", stateText(item)); // why it stands still
   part("bar").classList.toggle("unsure", unsure);
   part("fill").style.transform = unsure ? "" : `scaleX(${percent / 100})`;
   part("remove").setAttribute("aria-label", `${busy ? "Cancel" : "Remove"} ${item.name}`);
@@ -291,7 +294,7 @@ function warn(sentences) {
 // Marks a picture as to be sent, with the settings of this moment.
 function queue(item, wanted) {
   const { job, key, saved, until } = item;
-  if (item.state === "done") item.old = { job, key, saved, until }; // until another takes its place
+  if (item.state === "done") item.old = { job, key, saved, until }; // until another is done
   else if (job) api.remove(job.id);
   const fresh = { job: null, error: null, saved: 0, gone: false };
   Object.assign(item, { state: "queued", wanted, key: keyOf(wanted), ...fresh });
@@ -338,8 +341,7 @@ async function enlarge(item) {
       item.held = what;
       draw(item);
     });
-    if (item.old) api.remove(item.old.job.id);
-    Object.assign(item, { state: "waiting", old: null });
+    item.state = "waiting";
     draw(item);
     watch(item);
   } catch (error) {
@@ -352,6 +354,8 @@ async function watch(item) {
     await api.follow(item.job.id, item.abort.signal, (job) => {
       Object.assign(item, { job, state: job.state === "cancelled" ? "ready" : job.state, error: job.error });
       item.until = Date.now() + 1000 * job.expires;
+      if (item.old && ["failed", "cancelled"].includes(job.state)) throw new Error(job.error || "cancelled.");
+      if (item.state === "done") forgetOld(item);
       if (item.state === "done" && item.unshown) item.part("thumb").src = api.previewUrl(job.id, "source");
       draw(item);
       if (item.state === "done") say([`${item.name} is done.`, ...job.warnings].join(" "));
@@ -366,6 +370,7 @@ async function watch(item) {
 function failed(item, error) {
   if (error.name === "AbortError" || item.abort.signal.aborted) return;
   const sentence = error.message.startsWith(item.name) ? error.message : `${item.name}: ${error.message}`;
+  if (item.old && item.job) api.remove(item.job.id); // else another press does it
   if (restore(item)) return notice(sentence);
   Object.assign(item, { state: "failed", error: error.message });
   say(sentence); // seen in the list, and where the picture would be
@@ -411,9 +416,14 @@ function expire(item) {
 // Results go in the order in which they came: as long as the first is there, so are the others. Those of which half the
 // time is over are asked for, which keeps them.
 async function lookAfterAll() {
+  const halfOver = ({ until }) => until - Date.now() < 500 * limits.keep;
+  for (const { old } of items) {
+    if (!old || !halfOver(old)) continue;
+    api.state(old.job.id).then(({ expires }) => (old.until = Date.now() + 1000 * expires), () => null);
+  }
   let there = false;
   for (const item of items.filter(isDone).sort((a, b) => a.until - b.until)) {
-    if (there && item.until - Date.now() > 500 * limits.keep) return;
+    if (there && !halfOver(item)) return;
     await lookAfter(item);
     there = !item.gone;
   }
@@ -425,12 +435,19 @@ async function download(item) {
   if (!(await lookAfter(item, false))) item.saved = 0;
 }
 
-// Takes its files off the server, but what a browser may still be downloading; that expires.
-function release(item) {
-  const downloading = item.saved && Date.now() - item.saved < 600_000;
-  if (item.job && !downloading) api.remove(item.job.id);
-  if (item.old) api.remove(item.old.job.id);
+// Takes files off the server, but what a browser may still be downloading; that expires.
+function forget({ job, saved }) {
+  if (job && !(saved && Date.now() - saved < 600_000)) api.remove(job.id);
+}
+
+function forgetOld(item) {
+  if (item.old) forget(item.old);
   item.old = null;
+}
+
+function release(item) {
+  forget(item);
+  forgetOld(item);
 }
 
 function discard(item) {
