@@ -83,12 +83,16 @@ attempt() { # SECONDS FOLDER OPTION...: trains the recipe $name if there is so m
     [ $status -eq 0 ] || echo "ended with status $status" >>"$home/$name.log"
 }
 
-half() { # OPTION...: half the rate of the recipe $name with these options
-    "$python" -c 'import sys
+at_half() { # SECONDS OPTION...: as attempt, into runs/$name-half, at half the rate that these options give
+    seconds=$1 status=2 out=$name-half
+    shift
+    rate=$("$python" -c 'import sys
 from finescale.cli.main import parser
 from finescale.training.recipe import load
 args = parser().parse_args(sys.argv[1:])
-print(load(args.recipe, args.overrides, schedule=args.schedule).optimiser.rate / 2)' train "$recipes/$name.toml" "$@"
+print(load(args.recipe, args.overrides, schedule=args.schedule).optimiser.rate / 2)' \
+        train "$recipes/$name.toml" "$@" 2>>"$home/$name.log") || return
+    attempt "$seconds" "$name-half" "$@" "--set=optimiser.rate=$rate"
 }
 
 train() { # NAME OPTION...: trains, and again uncompiled if that failed, or at half the rate if it diverged
@@ -97,15 +101,13 @@ train() { # NAME OPTION...: trains, and again uncompiled if that failed, or at h
     : >"$home/$name.log" # of an earlier session
     for compile in '' --set=compile=off; do
         if [ -e "runs/$name-half/last.ckpt" ]; then # it diverged in an earlier session
-            rate=$(half "$@" 2>>"$home/$name.log") && attempt 10 "$name-half" "$@" $compile "--set=optimiser.rate=$rate"
-            case $status in 0 | 2) break ;; esac
-            continue
+            at_half 10 "$@" $compile
+        else
+            attempt 10 "$name" "$@" $compile
         fi
-        attempt 10 "$name" "$@" $compile
         case $status in 0 | 2) break ;; esac # 2: the recipe or an option is wrong
-        if grep -q 'a lower optimiser.rate may help' "$home/$name.log"; then # it diverged
-            rate=$(half "$@" 2>>"$home/$name.log") &&
-                attempt 90 "$name-half" "$@" $compile "--set=optimiser.rate=$rate"
+        if [ "$out" = "$name" ] && grep -q 'a lower optimiser.rate may help' "$home/$name.log"; then # it diverged
+            at_half 90 "$@" $compile
             break
         fi
     done

@@ -11,15 +11,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import hearing_signals
+from tests.conftest import bound_by_permissions, hearing_signals
 from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
@@ -515,19 +514,6 @@ def test_profile_and_exif_are_kept() -> None:
     with Image.open("a_x2.png") as image:
         assert image.info["icc_profile"] == profile
         assert image.getexif()[0x010F] == "Finescale"
-
-
-@contextmanager
-def bound_by_permissions() -> Iterator[None]:
-    """Permissions bind everybody but root, who is somebody else meanwhile."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

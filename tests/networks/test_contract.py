@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.networks import test_rcan, test_unet
 from torch import nn
 
 from finescale.layers.attention import SelfAttention
@@ -13,15 +14,7 @@ from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 
 _EDSR = {"channels": 16, "blocks": 2}
-_UNET = {"encoder": "plain", "widths": (32, 16, 16, 8, 8), "blocks": (1, 2, 1, 1), "head": 8, "input_skip": 4}
-_RCAN = {
-    "channels": 16,
-    "groups": 2,
-    "blocks": 2,
-    "reduction": 4,
-    "attention_reduction": 4,
-    "attention_value_reduction": 2,
-}
+_UNET = {"encoder": "plain", **test_unet.TINY}
 TINY: Mapping[str, Mapping[str, Any]] = {
     "bicubic": {},
     "srcnn": {},
@@ -29,10 +22,10 @@ TINY: Mapping[str, Mapping[str, Any]] = {
     "unet": {**_UNET, "upsampling": "sub-pixel"},
     "unet-1": _UNET,
     "unet-9": _UNET,
-    "rcan": _RCAN,
-    "sa-rcan": _RCAN,
-    "sa-rcan-group": _RCAN,
-    "sa-rcan-light": _RCAN,
+    "rcan": test_rcan.TINY,
+    "sa-rcan": test_rcan.TINY,
+    "sa-rcan-group": test_rcan.TINY,
+    "sa-rcan-light": test_rcan.TINY,
 }
 
 

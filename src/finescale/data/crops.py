@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from finescale.data.degradations import Degradation
+from finescale.data.degradations import Degradation, sent
 from finescale.data.store import Store
 from finescale.errors import FinescaleError
 
@@ -100,10 +100,7 @@ class Crops:
         start = start + mirrored * right * (side - 1) + upside_down * down * (side - 1)
         right, down = torch.where(mirrored, -right, right), torch.where(upside_down, -down, down)
         right, down = torch.where(transposed, down, right), torch.where(transposed, right, down)
-        places = torch.stack((start, down, right))[..., None, None, None]
-        if flat.device.type == "cuda":  # from other memory the copy would wait until the GPU has nothing else to do
-            places = places.pin_memory()
-        places = places.to(flat.device, non_blocking=True)
+        places = sent(torch.stack((start, down, right)), flat)[..., None, None, None]
         step = torch.arange(side, device=flat.device)
         index = places[0] + step[:, None, None] * places[1] + step[None, :, None] * places[2]  # (N, side, side, 1)
         crops = flat[index + torch.arange(3, device=flat.device)]

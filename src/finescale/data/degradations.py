@@ -54,7 +54,7 @@ class Degradation:
         strength = [
             low_end + (high_end - low_end) * c for (low_end, high_end), c in zip((self.blur, self.noise), chance[1:])
         ]
-        sigma, deviation = (_sent(one, low)[:, None, None, None] for one in strength)
+        sigma, deviation = (sent(one, low)[:, None, None, None] for one in strength)
         x = low
         if self.blur[1] > 0:
             x = _blurred(x, sigma, math.ceil(3 * self.blur[1]))
@@ -64,8 +64,8 @@ class Degradation:
         if self.jpeg:
             quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).int().clamp(max=self.jpeg[1])
             shift = (chance[self.BLOCKS, 0] * _CELL).long().tolist()
-            x = _jpeg_of_part(x, quality, _sent(chance[6] < 0.75, low), shift)
-        degraded = _sent(chance[0] < self.share, low)[:, None, None, None]
+            x = _jpeg_of_part(x, quality, sent(chance[6] < 0.75, low), shift)
+        degraded = sent(chance[0] < self.share, low)[:, None, None, None]
         return torch.where(degraded, x / 255, low).contiguous(memory_format=torch.channels_last)
 
 
@@ -77,8 +77,10 @@ def _noise(like: Tensor, seeds: Tensor) -> Tensor:
     return noise
 
 
-def _sent(numbers: Tensor, x: Tensor) -> Tensor:
+def sent(numbers: Tensor, x: Tensor) -> Tensor:
     """A few numbers from the CPU to where `x` is, without waiting for what a GPU has still to do."""
+    if x.is_cuda and not numbers.is_cuda:  # from other memory the copy would wait nevertheless
+        numbers = numbers.pin_memory()
     return numbers.to(x.device, non_blocking=True)
 
 
@@ -98,7 +100,7 @@ def _blurred(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
 def _jpeg_of_part(x: Tensor, quality: Tensor, halved: Tensor, shift: list[int]) -> Tensor:
     """As `jpeg`, for crops of a larger picture: its blocks begin `shift` (rows, columns) before them."""
     height, width = x.shape[2:]
-    rows, columns = (_sent(_grown(size, before), x) for size, before in zip((height, width), shift))
+    rows, columns = (sent(_grown(size, before), x) for size, before in zip((height, width), shift))
     grown = jpeg(x[:, :, rows][..., columns], quality, halved)
     return grown[..., shift[0] : shift[0] + height, shift[1] : shift[1] + width]
 
@@ -124,7 +126,7 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
     """
     ycc = _mixed(x, _TO_YCC).round()
     steps = torch.tensor([tables(q) for q in quality.tolist()], dtype=torch.float32)  # (B, 2, 64)
-    luma_table, chroma_table = _sent(steps, x).unbind(1)
+    luma_table, chroma_table = sent(steps, x).unbind(1)
     luma = _quantised(ycc[:, :1] - 128, luma_table) + 128
     whole = _quantised(ycc[:, 1:], chroma_table)
     half = _quantised(F.avg_pool2d(ycc[:, 1:], 2).round(), chroma_table)
@@ -134,7 +136,7 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
 
 
 def _mixed(x: Tensor, matrix: list[list[float]]) -> Tensor:
-    return torch.einsum("oc,bchw->bohw", _sent(torch.tensor(matrix), x), x)
+    return torch.einsum("oc,bchw->bohw", sent(torch.tensor(matrix), x), x)
 
 
 def _quantised(x: Tensor, table: Tensor) -> Tensor:

@@ -188,10 +188,11 @@ def from_pil(image: Image.Image) -> Picture:
     """A Pillow image as a Picture: upright by its EXIF orientation, palettes expanded, CMYK as sRGB.
 
     Raises:
-        FinescaleError: no pixels, 32-bit integers beyond 16 bit, floats outside [0, 1], or a damaged file.
+        UsageError: no pixels, 32-bit integers beyond 16 bit, floats outside [0, 1].
+        FinescaleError: a damaged file; no message has a file name.
     """
     if 0 in image.size:
-        raise FinescaleError("holds no pixels")
+        raise UsageError("holds no pixels")
     try:
         stored = image.getexif().get(exif_blocks.ORIENTATION, 1)
         image.load()  # some plugins turn the picture here, and forget the orientation
@@ -238,15 +239,15 @@ def to_integers(samples: NDArray[Any]) -> Samples:
     """Samples of any numeric type as uint8 or uint16: floats in [0, 1] become 16 bit, integers must fit.
 
     Raises:
-        FinescaleError: they do not fit; the message has no file name.
+        UsageError: they do not fit; the message has no file name.
     """
     if samples.dtype in (np.uint8, np.uint16):
         return samples
     low, high = samples.min(), samples.max()
     if samples.dtype.kind == "f":
         if not (low >= 0 and high <= 1):
-            raise FinescaleError(f"holds floating-point samples from {low:g} to {high:g}, and only [0, 1] is read")
+            raise UsageError(f"holds floating-point samples from {low:g} to {high:g}, and only [0, 1] is read")
         return np.floor(samples.astype(np.float64) * 65535 + 0.5).astype(np.uint16)
     if low < 0 or high > 65535:
-        raise FinescaleError(f"holds samples from {low} to {high}, and only 8 and 16 bits are read")
+        raise UsageError(f"holds samples from {low} to {high}, and only 8 and 16 bits are read")
     return samples.astype(np.uint16)

@@ -1,5 +1,6 @@
 """Pictures enlarged: any size, any factor, with transparency, 16 bits, profile and EXIF kept."""
 
+import inspect
 import math
 import operator
 import os
@@ -557,9 +558,6 @@ class _Kept:
 kept_networks = _Kept().networks
 
 
-_PLAIN: dict[str, Any] = {"device": "auto", "engine": "auto", "precision": "auto", "ensemble": False, "tile": None}
-
-
 @contextmanager
 def networks_of(
     network: "str | os.PathLike[str] | Network | Upscaler | None", settings: dict[str, Any]
@@ -573,9 +571,10 @@ def networks_of(
         with kept_networks(network, settings) as networks:
             yield networks
         return
+    usual = inspect.signature(Upscaler).parameters
     if not isinstance(network, Upscaler):
         network = Upscaler(network, **settings)
-    elif given := [name for name, value in settings.items() if repr(value) != repr(_PLAIN[name])]:
+    elif given := [name for name, value in settings.items() if repr(value) != repr(usual[name].default)]:
         raise UsageError(f"an Upscaler has its own settings: {' and '.join(given)} are given when it is made")
     yield Networks(network)
 
@@ -598,12 +597,11 @@ def _as_picture(image: "Image.Image | Array | File") -> Picture:
     if isinstance(image, Image.Image):
         try:
             return from_pil(image)
-        except FinescaleError as error:
+        except UsageError as error:
             hint = "; divide samples of 8 bits by 255" if image.mode == "F" and np.asarray(image).max() > 1.5 else ""
-            said = str(error)
-            if said.startswith("holds"):
-                raise UsageError(f"the image {said}{hint}") from error
-            raise FinescaleError(f"the image is {said}") from error
+            raise UsageError(f"the image {error}{hint}") from error
+        except FinescaleError as error:
+            raise FinescaleError(f"the image is {error}") from error
     if isinstance(image, np.ndarray):
         if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
             raise UsageError(f"an array is uint8, uint16 or float in [0, 1], not {image.dtype}")
