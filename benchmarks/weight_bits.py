@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
+from finescale.atomic import sha256
 from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
 from finescale.evaluation.scoring import means
 from finescale.networks.base import Network
 from finescale.weights import files
-from finescale.weights.header import read_header, sha256
+from finescale.weights.header import read_header
 
 
 def to_eight_bits(network: Network) -> None:

@@ -23,14 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finescale.atomic import sha256
 from finescale.cli.main import main as command_line
-from finescale.evaluation import published
+from finescale.evaluation import published, report
 from finescale.evaluation.tables import count
 from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
 from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG
 from finescale.networks.complexity import count as measure
 from finescale.weights.files import load
-from finescale.weights.header import Header, read_header, sha256
+from finescale.weights.header import Header, read_header
 
 ROOT = Path(__file__).resolve().parents[1]
 # what the package holds, and what is too large for it
@@ -147,10 +148,12 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
     """The page docs/results/README.md: what lies beside it, with the figures in short."""
     parts = [
         "# Results",
-        "Made by `python docs/refresh.py` and the scripts in `benchmarks`; every page says by which command, and with "
-        "timings on which machine; PSNR and SSIM are of weights whose SHA-256 stands there (but for "
-        "`local-statistics.md`, `ladder.md` and `training.md`). "
-        "How the figures are computed: [protocol.md](../protocol.md).",
+        "Made by `python docs/refresh.py`, by single `finescale bench --keep` runs, and by the scripts in "
+        "`benchmarks`. A row kept from an earlier run was made by the same command with that network's name. "
+        "Every page says by which command it was made, and with timings on which machine; PSNR and SSIM are of weights "
+        "whose SHA-256 stands there (but for `local-statistics.md`, `ladder.md` and `training.md`). "
+        "How the figures are computed, and how to make the tables yourself: "
+        "[protocol.md](../protocol.md#reproduce-the-tables).",
     ]
     lines = []
     for file in sorted(folder.glob("x*/results-x*.json")):
@@ -176,7 +179,8 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
         "and plots of PSNR against parameters and, where it was timed, seconds, with published networks beside ours. "
         "Urban20 is every fifth picture of Urban100 (img_003, 008, ... 098); published networks were scored on all of "
         "it, so there is no figure of theirs. The pages' commands find the sets in the "
-        "folder that FINESCALE_DATA names, or where `finescale data get Set5 Set14 B100 Urban100` puts them; "
+        "folder that FINESCALE_DATA names, or where `finescale data get Set5 Set14 B100 Urban100` puts them "
+        "(Urban20 is taken from Urban100); "
         "`../shared/data` stands for a folder of pictures of yours. Seconds of single pictures (in `.csv` and `.json`) "
         "are of a machine that did other things too."
     )
@@ -282,7 +286,8 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     parts += [
         "## Made with",
         f"```sh\n{commands[0]}\n```",
-        "and likewise for the others; `python docs/refresh.py gallery` does all. Weights (SHA-256):",
+        "and likewise for the others; `python docs/refresh.py gallery` does all. Figures need the extra `report`, and "
+        "`sa-rcan` an editable install (`pip install -e`) or `FINESCALE_WEIGHTS=weights`. Weights (SHA-256):",
         "\n".join(hashes),
     ]
     (out / "gallery.md").write_text("\n\n".join(parts) + "\n", "utf-8")
@@ -302,16 +307,13 @@ def block(weights: Sequence[Shipped]) -> str:
             continue
         sets = [name for name in of if any(name in _sets(file, of, suffix) for file in ours)]
         rows = [["network", "parameters", "GMAC", *sets, "weights, SHA-256"]]
-        for row in () if what else published.rows(some[0], measured=False):
-            if row.network in BESIDE:
-                figures = [published.pair(row, name) or "-" for name in sets]
-                rows.append([f"{row.network} (published)", count(row.parameters), "-", *figures, "-"])
+        rows += [] if what else _beside(some[0], sets)
         for file in ours:
             figures = [_pair(_figures(file).get(f"{name}{suffix}")) for name in sets]
             price = [count(file.parameters), f"{file.macs / 1e9:.2f}"]
             called = f"**{file.header.name}**{f' x{file.header.scale}' if what else ''}"
             rows.append([called, *price, *figures, f"`{file.sha256[:16]}`"])
-        parts += [what or f"**x{some[0]}**", _table(rows)]
+        parts += [what or f"**x{some[0]}**", report.table(rows[0], rows[1:])]
     by_device: dict[str, dict[str, str]] = {}
     for file in weights:
         name = file.header.name
@@ -324,14 +326,29 @@ def block(weights: Sequence[Shipped]) -> str:
         'Urban20 is every fifth picture of Urban100; "drawn" are 24 pictures by `finescale data draw`, none of them '
         "trained on. "
         f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}. Those of sa-rcan x4 and "
-        "sa-rcan-light-jpeg x3 include their x2's; the 40 of x2 that x3 and x4 of sa-rcan-light started from are not "
-        "counted ([all runs](docs/results/training.md)). Files that are not in the "
+        "sa-rcan-light-jpeg x3 include their x2's. Not counted: the 40 minutes of the x2 network from which "
+        "sa-rcan-light x3 and x4 started ([all runs](docs/results/training.md)). Files that are not in the "
         "package lie in [weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
-        "networks trained on DIV2K. All that was measured, with plots, time, memory, perceptual figures and sources: "
-        "[docs/results](docs/results/README.md)."
+        "networks trained on DIV2K; where there are none, bicubic is measured here. All that was measured, with plots, "
+        "time, memory, perceptual figures and sources: [docs/results](docs/results/README.md); how to [make the tables "
+        "yourself](docs/protocol.md#reproduce-the-tables)."
     )
     parts.append(textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False))
     return "\n\n".join(parts)
+
+
+def _beside(scale: int, sets: Sequence[str]) -> list[list[str]]:
+    """Rows of published networks; where there are none, of bicubic enlargement as docs/results has it."""
+    chosen = [row for row in published.rows(scale, measured=False) if row.network in BESIDE]
+    if chosen:
+        pairs = ((row, [published.pair(row, name) or "-" for name in sets]) for row in chosen)
+        return [[f"{row.network} (published)", count(row.parameters), "-", *figures, "-"] for row, figures in pairs]
+    file = ROOT / "docs" / "results" / f"x{scale}" / f"results-x{scale}.json"
+    if not file.exists():
+        return []
+    networks = json.loads(file.read_text("utf-8"))["networks"]
+    found = next(network["sets"] for network in networks if network["name"] == "bicubic")
+    return [["bicubic (measured)", "-", "-", *(_pair(found.get(name)) for name in sets), "-"]]
 
 
 def _figures(file: Shipped) -> Mapping[str, Any]:
@@ -349,11 +366,6 @@ def _training(weights: Sequence[Shipped], name: str) -> str:
     runs = ([notes[scale], *notes[scale].get("earlier", ())] if scale in notes else [] for scale in (2, 3, 4))
     minutes = (f"{sum(run['minutes'] for run in each):.0f}" if each else "-" for each in runs)
     return f"{name} {' / '.join(minutes)}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(rows[0]) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
 
 
 def tables(weights: Sequence[Shipped]) -> None:

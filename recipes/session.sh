@@ -71,14 +71,25 @@ if [ ! -e stores/session ]; then
     OMP_NUM_THREADS=1 "$python" -m finescale data prepare "$pictures" -o stores/session --scales "$scales" || exit 1
 fi
 
+had() { # FOLDER: seconds that an unfinished run there has had
+    [ -e "$1/last.ckpt" ] || { echo 0; return; }
+    "$python" -c 'import sys
+from pathlib import Path
+from finescale.training import checkpoints
+progress = checkpoints.read_last(Path(sys.argv[1]))["progress"]
+print(0 if progress["spent"] >= 1 else round(progress["seconds"]))' "$1" 2>/dev/null || echo 0
+}
+
 attempt() { # SECONDS FOLDER OPTION...: trains the recipe $name if there is so much time; sets $status
-    status=1 budget=$(($(left) - spare)) least=$1 out=$2
+    status=1 least=$1 out=$2
     shift 2
+    before=$(had "runs/$out") # is part of the budget
+    budget=$(($(left) - spare))
     [ $budget -gt "$least" ] || return
     # a late start of the process eats into the budget of time, not into what comes after: it is then told to stop
     timeout --preserve-status -k 15 $((budget + starting)) "$python" -m finescale train "$recipes/$name.toml" --resume \
         --data stores/session ${validation:+--validation "$validation"} --device "$device" --out "runs/$out" \
-        --no-board --budget "${budget}s" "$@" >>"$home/$name.log" 2>&1
+        --no-board --budget "$((budget + before))s" "$@" >>"$home/$name.log" 2>&1
     status=$?
     [ $status -eq 0 ] || echo "ended with status $status" >>"$home/$name.log"
 }

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 
+from finescale.atomic import sha256
 from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
 from finescale.evaluation.scoring import means
 from finescale.layers.spectral import settle
 from finescale.weights import files
-from finescale.weights.header import read_header, sha256
+from finescale.weights.header import read_header
 from finescale.weights.places import INDEX, file_name
 
 
@@ -70,7 +71,8 @@ def main() -> None:
 
     index_file = args.folder / INDEX
     index = json.loads(index_file.read_text()) if index_file.is_file() else {}
-    index[target.name] = {"sha256": sha256(target), "size": target.stat().st_size, **notes, "figures": figures}
+    told_again = {key: notes[key] for key in ("licence", "pictures", "minutes") if key in notes}
+    index[target.name] = {"sha256": sha256(target), "size": target.stat().st_size, **told_again, "figures": figures}
     index_file.write_text(json.dumps(dict(sorted(index.items())), indent=1) + "\n")
     print(json.dumps({target.name: index[target.name]}, indent=1))
 

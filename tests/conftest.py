@@ -82,6 +82,13 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path) -> None:
+    """Tiny weights, and a fresh folder to work in."""
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny networks are not divided among processors, which takes longer than they do."""
     import torch

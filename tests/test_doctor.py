@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from finescale import doctor
+from finescale.atomic import sha256
 from finescale.cli.main import main
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
-from finescale.weights.header import sha256
 
 
 @pytest.fixture
@@ -44,6 +44,19 @@ def test_it_knows_what_is_here(folder: Path, capsys: pytest.CaptureFixture[str])
     assert first["sha256"] == sha256(folder / "sa-rcan-light-x2.safetensors")
     assert first["notes"]["licence"] == "CC0-1.0"
     assert found["weights"]["searched"][0] == {"folder": str(folder), "exists": True}
+
+
+def test_it_names_the_folder_of_downloaded_sets(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    sets = tmp_path / "finescale" / "datasets"
+    assert main(["doctor"]) == 0
+    assert f"{sets}  (not there)" in capsys.readouterr().out
+    sets.mkdir(parents=True)
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["data"]["downloaded"] == {"folder": str(sets), "exists": True}
 
 
 def test_a_cache_that_keeps_nothing_is_a_problem(

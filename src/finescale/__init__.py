@@ -58,9 +58,9 @@ def list_networks(*, trained: bool = False) -> list[str]:
         from finescale.weights.store import present
 
         return list(dict.fromkeys(name for name, _, _ in present()))
-    from finescale.networks.catalogue import names
+    from finescale.networks.catalogue import NETWORKS
 
-    return names()
+    return list(NETWORKS)
 
 
 if TYPE_CHECKING:

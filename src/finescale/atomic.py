@@ -1,5 +1,6 @@
 """Files that appear whole under their name, or not at all."""
 
+import hashlib
 import os
 import secrets
 import sys
@@ -48,6 +49,12 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FinescaleError(f"{path}: cannot be written ({system_reason(error)})") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_free(target: Path, overwrite: bool) -> None:

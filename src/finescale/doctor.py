@@ -160,8 +160,9 @@ def _formats(problems: list[str]) -> dict[str, list[str]]:
 
 
 def _weights(problems: list[str]) -> dict[str, Any]:
+    from finescale.atomic import sha256
     from finescale.weights import places, store
-    from finescale.weights.header import read_header, sha256
+    from finescale.weights.header import read_header
 
     named = os.environ.get("FINESCALE_WEIGHTS")
     if named and not os.path.isdir(named):  # noqa: PTH112
@@ -184,11 +185,19 @@ def _weights(problems: list[str]) -> dict[str, Any]:
 
 
 def _data(problems: list[str]) -> dict[str, Any]:
+    """The folder of sets that the user names, and the one that `finescale data get` fills."""
+    from finescale.data.download import datasets_folder
+
     named = os.environ.get("FINESCALE_DATA")
     there = bool(named) and os.path.isdir(str(named))  # noqa: PTH112
     if named and not there:
         problems.append(f"{named}: FINESCALE_DATA names this folder, but it does not exist")
-    return {"folder": named, "exists": there}
+    downloaded = datasets_folder()
+    return {
+        "folder": named,
+        "exists": there,
+        "downloaded": {"folder": str(downloaded), "exists": os.path.isdir(downloaded)},  # noqa: PTH112
+    }
 
 
 def _extras(problems: list[str]) -> list[dict[str, Any]]:
@@ -254,7 +263,9 @@ def text(found: dict[str, Any]) -> str:
         section("Weights are searched in", rows)
         section("Weights found", [(f"{w['network']} x{w['scale']}", _weight_line(w)) for w in weights["found"]])
     if data := found["data"]:
-        section("Data", [("FINESCALE_DATA", data["folder"] or "not set")])
+        own, got = data["folder"] or "not set", data["downloaded"]
+        place = got["folder"] + ("" if got["exists"] else "  (not there)")
+        section("Data", [("FINESCALE_DATA", own), ("Downloaded sets", place)])
     section(
         "Extras",
         [

@@ -1,6 +1,5 @@
 """Downloads: resumed where they broke off, verified, and put in place when they are complete."""
 
-import hashlib
 import os
 import shutil
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from finescale import atomic
 from finescale.atomic import locked, replace, writing
 from finescale.errors import FinescaleError
 
@@ -103,11 +103,10 @@ def _attempt(address: str, part: Path, size: int | None, progress: Report | None
         return str(reason) or type(error).__name__
 
 
-def _verify(address: str, part: Path, sha256: str) -> None:
+def _verify(address: str, part: Path, wanted: str) -> None:
     """Refuses a file that is not the one that was published, and empties it."""
-    with open(part, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(sha256):
+    digest = atomic.sha256(part)
+    if not digest.startswith(wanted):
         os.truncate(part, 0)
         raise FinescaleError(f"{address}: what arrived is not what was published (SHA-256 {digest[:16]}...)")
 

@@ -18,11 +18,18 @@ from typing import Any, cast
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import hearing_signals
+from tests.conftest import hearing_signals, tiny_network
 from tests.training.test_loop import assert_same
 
 from finescale.cli.main import main
+from finescale.data import store
+from finescale.errors import FinescaleWarning
+from finescale.images.folders import find_pictures
+from finescale.inference.engines.pytorch import TorchEngine
 from finescale.training import checkpoints
+from finescale.training.loop import Progress
+from finescale.training.parallel import World
+from finescale.training.run import Outcome
 from finescale.weights import files
 from finescale.weights.header import read_header
 
@@ -94,6 +101,7 @@ def test_trains_and_writes_a_file_that_explains_itself(
     out = tmp_path / "run"
     words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--validation", str(pictures)]
     assert main(words) == 0
+    assert not torch.backends.cudnn.benchmark, "the process has its own setting again"
     shown = capsys.readouterr()
     assert re.search(r"sa-rcan-x2\.safetensors: trained in 8 steps", shown.out)
     assert re.search(r"step 8: validation \d\d\.\d+ dB \(the best so far\)", shown.err)
@@ -133,19 +141,6 @@ def test_trains_and_writes_a_file_that_explains_itself(
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"^finescale: \S+last\.ckpt: .*; going on from previous\.ckpt$", again.stderr, re.MULTILINE)
     assert ".py" not in again.stderr
-
-
-def test_a_run_that_calls_its_precision_bf16_goes_on(recipe: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board", "--set", "precision=bfloat16"]
-    assert main([*words, "--budget", "2"]) == 0
-    assert not torch.backends.cudnn.benchmark, "the process has its own setting again"
-    saved = checkpoints.read(out / "last.ckpt")
-    assert saved["recipe"]["precision"] == "bfloat16"
-    saved["recipe"]["precision"] = "bf16"  # as earlier versions wrote it
-    checkpoints.save(out, saved)
-    assert main([*words, "--budget", "4", "--resume"]) == 0
-    assert checkpoints.read(out / "last.ckpt")["progress"]["step"] == 4
 
 
 @pytest.mark.slow
@@ -194,16 +189,12 @@ def test_errors_are_one_sentence(
     monkeypatch.chdir(tmp_path)
     checkpoints.save(tmp_path, {"weights": {}}).rename("other.ckpt")
     for words, said in {
-        ("--set", "optimizer.rate=1"): "there is no key 'optimizer'; did you mean 'optimiser'?",
-        ("--set", "data.batch=many"): "data.batch: should be a valid integer, not 'many'",
         ("--data", "nowhere"): "nowhere: not a packed store",
         ("--data", "2024"): "2024: not a packed store",
         ("--set", "network=rcam"): "there is no network 'rcam'; did you mean 'rcan'?",
         ("--set", "arguments.channel=3"): "has no argument 'channel'; did you mean 'channels'?",
         ("--set", "arguments.channels=wide"): "sa-rcan: arguments.channels: should be a valid integer, not 'wide'",
-        ("--set", "arguments.channels=0"): "sa-rcan: arguments.channels: should be greater than 0, not 0",
         ("--set", "seed=99999999999999999999"): "seed: should be less than",
-        ("--set", "arguments.channels=-4"): "sa-rcan: arguments.channels: should be greater than 0, not -4",
         ("--set", "data.batch=4000000000000"): "run: out of memory (a smaller data.batch",
         ("--set", "loss.charbonier=1"): "loss: there is no loss 'charbonier'; did you mean 'charbonnier'?",
         ("--set", "encoder=imagenet"): "sa-rcan has no encoder",
@@ -245,6 +236,112 @@ def test_an_unwritable_folder_is_one_sentence(recipe: Path, tmp_path: Path, caps
     assert shown.count("\n") == 1
 
 
+def test_a_checkpoint_goes_on_with_its_own_pictures(
+    recipe: Path, pictures: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu", "--no-board"]
+    assert main([*words, "--budget", "2"]) == 0
+    found = find_pictures([pictures])
+    for name, chosen, licence, said in (
+        ("other", found, "own", "licence = 'CC0-1.0', not 'own' as"),
+        ("fewer", found[1:], "CC0-1.0", "pictures = 4, not 3 as"),
+    ):
+        list(store.prepare(chosen, tmp_path / name, (2,), licence=licence))
+        assert main([*words, "--budget", "4", "--resume", "--data", str(tmp_path / name)]) == 2
+        assert said in capsys.readouterr().err
+    shutil.copytree(tiny_store, tmp_path / "moved")
+    assert main([*words, "--budget", "4", "--resume", "--data", str(tmp_path / "moved")]) == 0
+
+
+def test_a_finished_run_is_left_alone(recipe: Path, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board", "--resume", "--budget", "2"]
+    assert main([*words, "--validation", str(pictures)]) == 0
+    file = out / "sa-rcan-x2.safetensors"
+    before = file.stat()
+    parts = [out / ".best.safetensors.0123abcd.part", out / ".sa-rcan-x2.safetensors.0123abcd.part", out / ".a.0.part"]
+    for part in parts:
+        part.touch()
+    assert main(words) == 0  # without a validation, whose score is in the file
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert [part.exists() for part in parts] == [False, False, True], "what a kill left goes, what is another's stays"
+    file.unlink()
+    assert main(words) == 0
+    assert read_header(file).notes["steps"] == 2
+    kept = file.read_bytes()
+    assert main([*words[:-1], "4"]) == 0
+    file.write_bytes(kept)  # killed before the new one was written
+    assert main([*words[:-1], "4"]) == 0
+    assert read_header(file).notes["steps"] == 4
+
+
+def test_curves_do_not_double_back_after_a_kill(recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    words = ["train", str(recipe), "--device", "cpu", "--set", "save_every=2", "--out", str(out)]
+    assert main(words) == 0
+    (out / "previous.ckpt").replace(out / "last.ckpt")  # the later steps are lost
+    (out / "sa-rcan-x2.safetensors").unlink()
+    assert main([*words, "--resume"]) == 0
+    events = EventAccumulator(str(out / "board"))
+    events.Reload()
+    steps = [event.step for event in events.Scalars("loss")]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 8
+    assert len(steps) > 2, "what was before the kill is there"
+
+
+@pytest.mark.slow
+def test_a_warm_started_u_net_goes_on_without_what_it_started_from(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = recipe.read_text().replace('extends = "fast"', 'extends = "fast-unet"').replace('"sa-rcan"', '"unet-1"')
+    small = "encoder = 'resnet18', widths = [16, 8, 8, 8, 8], blocks = [1, 1, 1, 1], head = 8"
+    recipe.write_text(re.sub(r"arguments = .*", f"arguments = {{ {small} }}", text).replace("= 12", "= 16"))
+    words = ["train", str(recipe), "--device", "cpu", "--no-board", "--set", "optimiser.kind=adam", "--out"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([*words, str(first), "--budget", "1"]) == 0
+    start = ["--warm-start", str(first / "unet-1-x2.safetensors")]
+    assert main([*words, str(second), "--budget", "1", *start]) == 0
+    assert main([*words, str(second), "--budget", "2", "--resume"]) == 0
+    notes = read_header(second / "unet-1-x2.safetensors").notes
+    assert (notes["steps"], notes["recipe"]["warm_start"]) == (2, "unet-1-x2.safetensors")
+    assert main([*words, str(first), "--budget", "2", "--resume", *start]) == 0, "nor does it start from it now"
+    assert capsys.readouterr().err.count("going on from step 1") == 2
+
+
+@pytest.mark.parametrize(("resumed", "hint"), [(False, "the same command with --resume"), (True, "the same command")])
+def test_under_torchrun_a_stop_does_not_name_the_command_of_one_process(
+    resumed: bool,
+    hint: str,
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finescale.training.run.train", lambda *_, **__: Outcome(Progress(step=3), None))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", str(recipe), "--out", "run", *(["--resume"] if resumed else [])]) == 0
+    assert capsys.readouterr().err == f"run: stopped at step 3 and saved; go on with: {hint}\n"
+
+
+def test_a_precision_that_is_slow_here_is_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("inference.engines.pytorch", "training.measure", "training.loop"):
+        monkeypatch.setattr(f"finescale.{module}.fast_bfloat16", lambda device: False)
+    with pytest.warns(FinescaleWarning) as found:
+        TorchEngine(tiny_network(), torch.device("cpu"), "bfloat16")
+    words = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu", "--no-board", "--budget", "1"]
+    for precision, count in (("bfloat16", 1), ("auto", 0)):
+        for more in (["--dry-run"], ["--resume"]):
+            said = main([*words, "--set", f"precision={precision}", *more]), capsys.readouterr()
+            assert said[0] == 0 if precision == "bfloat16" or "--dry-run" in more else 2
+            assert (said[1].out + said[1].err).count(str(found[0].message)) == count
+
+
 class Terminal(io.StringIO):
     """What is written to it a person would see at once."""
 
@@ -283,10 +380,54 @@ def test_a_dry_run_says_what_it_would_do(recipe: Path, tmp_path: Path, capsys: p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dry_run_without_the_memory_for_it_is_one_sentence(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["data.patch=80", "data.late_patch=80"], 1, "no picture of the store holds a low-resolution crop of 80 x 80"),
+        (["data.late_patch=80"], 1, "no picture of the store holds a low-resolution crop of 80 x 80"),
+        (["scale=4", "data.train={store}"], 1, "has no pictures for x4, only for x2"),
+    ],
+)
+def test_a_dry_run_finds_what_training_would_fail_on(
+    words: list[str],
+    code: int,
+    said: str,
+    recipe: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    list(store.prepare(find_pictures([pictures]), tmp_path / "x2", (2,)))
+    keys = [word for key in words for word in ("--set", key.replace("{store}", str(tmp_path / "x2")))]
+    for more in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+        assert main(["train", str(recipe), "--device", "cpu", *keys, *more]) == code
+        assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_of_processes_that_cannot_share_the_batch(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finescale.training.run.join", lambda device: World(0, 3, torch.device("cpu")))
+    monkeypatch.setattr(World, "close", lambda world: None)
+    assert main(["train", str(recipe), "--dry-run"]) == 2
+    assert "data.batch: 4 crops cannot be shared equally by 3 processes" in capsys.readouterr().err
+
+
+def test_a_dry_run_without_the_memory_for_it_is_one_sentence(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = recipe.read_text().replace("sa-rcan", "rcan").replace(", attention_reduction = 4", "")
     recipe.write_text(text.replace("patch = 12", "patch = 10_000_000"))  # crops larger than any address space
-    assert main(["train", str(recipe), "--dry-run", "--device", "cpu"]) == 1
+    words = [
+        "train",
+        str(recipe),
+        "--dry-run",
+        "--device",
+        "cpu",
+        "--data",
+        str(tmp_path / "gone"),
+    ]  # or none is so large
+    assert main(words) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("finescale: rcan-x2: out of memory (a smaller data.batch")
     assert shown.count("\n") == 1
@@ -412,6 +553,23 @@ def test_two_processes_take_the_steps_of_one(recipe: Path, tmp_path: Path) -> No
         weights = [files.load(tmp_path / name / "sa-rcan-x2.safetensors").state_dict() for name in ("one", kind)]
         for name, value in weights[0].items():
             torch.testing.assert_close(value, weights[1][name], rtol=2e-3, atol=2e-3)
+    # copies on several processes are those of one; parts go on as parts alone
+    longer = [*options, "--budget", "4", "--resume"]
+    for folder, kind, launcher, said in (
+        ("ddp", "ddp", (), None),
+        ("fsdp", "fsdp", torchrun(), None),
+        ("fsdp", "fsdp", (), "parallel: this run is of 'fsdp' on several processes, and goes on as that alone"),
+        ("fsdp", "ddp", torchrun(), "parallel: this run is of 'fsdp' on several processes, and goes on as that alone"),
+        ("one", "fsdp", torchrun(), "parallel: this run was begun without 'fsdp' on several processes"),
+    ):
+        words = [recipe, "--out", tmp_path / folder, *longer, "--set", f"parallel={kind}"]
+        process = finescale(*words, launcher=launcher)
+        if said is None:
+            assert "trained in 4 steps" in done(process)
+        else:
+            shown = process.communicate(timeout=240)[1]
+            assert process.returncode != 0
+            assert said in shown
 
 
 @pytest.mark.slow

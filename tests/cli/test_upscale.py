@@ -34,13 +34,6 @@ from finescale.weights.files import load
 pytestmark = pytest.mark.usefixtures("_here")
 
 
-@pytest.fixture
-def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path) -> None:
-    """Tiny weights, and a fresh folder to work in."""
-    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
-    monkeypatch.chdir(tmp_path)
-
-
 def photo(name: str, height: int = 20, width: int = 30) -> Path:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from finescale.atomic import sha256
 from finescale.cli.main import parser
-from finescale.weights.header import read_header, sha256
+from finescale.weights.header import read_header
 from finescale.weights.places import INDEX
 from tests.conftest import SHIPPED_WEIGHTS as SHIPPED
 
@@ -36,6 +37,8 @@ def test_the_readme_gives_every_measured_figure(script: Mapping[str, Any], weigh
     block = text.partition("<!-- figures -->\n")[2].partition("<!-- /figures -->")[0]
     write: Callable[..., str] = script["block"]
     assert block.strip() == write(weights).strip(), "stale: run python docs/refresh.py tables"
+    for table in block.split("\n**x")[1:]:
+        assert "| bicubic (" in table  # of every scale, something to compare with
     for path in SHIPPED:
         line = next(line for line in block.splitlines() if f"`{sha256(path)[:16]}`" in line)
         header = read_header(path)
@@ -44,12 +47,13 @@ def test_the_readme_gives_every_measured_figure(script: Mapping[str, Any], weigh
             assert f"{figures['psnr']:.2f} / {figures['ssim']:.4f}" in line
 
 
-def test_the_figures_in_the_index_are_those_of_the_files() -> None:
+def test_the_index_says_what_the_files_say() -> None:
     for folder, index in zip(FOLDERS, INDICES):
         assert sorted(index) == [path.name for path in SHIPPED if path.parent == folder]
     for path in SHIPPED:
-        assert LISTED[path.name]["sha256"] == sha256(path)
-        assert LISTED[path.name]["figures"] == read_header(path).notes["figures"]
+        notes = read_header(path).notes
+        told = {key: notes[key] for key in ("licence", "pictures", "minutes", "figures")}
+        assert LISTED[path.name] == {"sha256": sha256(path), "size": path.stat().st_size, **told}
 
 
 def test_the_gallery_is_of_the_shipped_weights(script: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 import io
 import math
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
 from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
-from finescale.evaluation.benchmark import run, score_picture
+from finescale.evaluation.benchmark import Row, Run, run, score_picture
 from finescale.evaluation.contenders import Contender, check_names, contender, labels
 from finescale.evaluation.metrics import Pixels, psnr_y
 from finescale.evaluation.scoring import means
@@ -203,7 +204,7 @@ def test_what_cannot_be_scored_is_told_before_the_work(tmp_path: Path, perceptua
 
 
 def test_a_network_that_fails_leaves_the_others_their_figures(
-    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(name: str, *arguments: Any, **options: Any) -> Contender:
         def enlarge(low: Tensor) -> Tensor:
@@ -214,9 +215,23 @@ def test_a_network_that_fails_leaves_the_others_their_figures(
         return Contender("large", enlarge) if name == "rcan" else contender(name, *arguments, **options)
 
     monkeypatch.setattr("finescale.evaluation.benchmark.contender", failing)
-    found = run(["nearest", "rcan", str(tiny)], [sets.find(str(folder))], 2, timed_size=None)
+    chosen = [sets.find(str(folder))]
+    found = run(["nearest", "rcan", str(tiny)], chosen, 2, timed_size=None)
     assert [row.missing for row in found.rows] == [None, "there is not enough memory", None]
     assert [len(row.scores.get("mine", ())) for row in found.rows] == [2, 0, 2]
+
+    def kept(row: Row, whole: Run) -> list[Row]:
+        return [row]
+
+    # also of an earlier run; what failed before and fails again is told as it is now
+    for before in (Row("rcan", 7, date="before"), Row("rcan", missing="there was not enough memory", date="before")):
+        caplog.clear()
+        found = run(["nearest", "rcan"], chosen, 2, timed_size=None, earlier=partial(kept, before))
+        now = Row("rcan", missing="there is not enough memory") if before.missing else before
+        assert [row for row in found.rows if row.name == "rcan"] == [now]
+        assert list(found.failed) == ["rcan"]
+        told = "rcan failed, so its earlier row is kept (there is not enough memory)"
+        assert (told in caplog.text) != bool(before.missing)
 
 
 def test_files_of_one_name_keep_their_paths(tiny: Path, tmp_path: Path) -> None:
@@ -273,6 +288,16 @@ def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hollow").mkdir()
     with pytest.raises(FinescaleError, match="holds no pictures"):
         sets.find("./hollow")
+
+
+def test_every_fifth_picture_of_urban100(tmp_path: Path) -> None:
+    folder = tmp_path / "Urban100"
+    folder.mkdir()
+    for number in range(1, 101):
+        Image.new("L", (9, 9)).save(folder / f"img_{number:03}.png")
+    found = sets.find("urban20", tmp_path)
+    assert found.name == "Urban20"
+    assert [path.stem for path in found.pictures] == [f"img_{number:03}" for number in range(3, 101, 5)]
 
 
 def test_sixteen_bits_and_grey_become_rgb(tmp_path: Path) -> None:

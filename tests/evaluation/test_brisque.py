@@ -11,7 +11,7 @@ from PIL import Image
 
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation import brisque, metric_files
+from finescale.evaluation import brisque, metric_files, scoring
 from finescale.evaluation.metrics import Pixels
 from finescale.evaluation.scoring import Unavailable
 
@@ -104,7 +104,7 @@ def test_what_is_missing_comes_with_the_way_to_get_it(nowhere: Path, monkeypatch
             brisque.load()
     with_it = SimpleNamespace(quality=SimpleNamespace(QualityBRISQUE_create=None))
     monkeypatch.setitem(sys.modules, "cv2", with_it)
-    stand_in = brisque.find()
+    stand_in = scoring.find("brisque", "BRISQUE", brisque.load)
     assert isinstance(stand_in, Unavailable)
     assert "brisque_model_live.yml and brisque_range_live.yml" in stand_in.reason
     assert "opencv-data" in stand_in.reason

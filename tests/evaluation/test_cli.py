@@ -97,7 +97,11 @@ def test_score(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert "already exists" in again.stderr
 
 
-def test_results_that_could_not_be_written_are_refused_before_the_work(finescale: Callable[..., Done]) -> None:
+def test_results_that_could_not_be_written_are_refused_before_the_work(
+    finescale: Callable[..., Done], place: Path
+) -> None:
+    report = place / "r"
+    report.mkdir()
     score = ["score", "--hr", "hr", "--sr", "sr", "--scale", "4", "--json"]
     bench = ["bench", "--networks", "bicubic", "--sets", "hr", "--no-timing"]
     drawn = ["figure", "hr/one.png", "--networks", "bicubic", "--auto", "1", "-o", "nowhere/x.png"]
@@ -106,6 +110,7 @@ def test_results_that_could_not_be_written_are_refused_before_the_work(finescale
         (1, [*bench, "--csv", "nowhere/x.csv"], "there is no folder nowhere"),
         (2, [*bench, "--csv", "x.txt", "--json", "x.txt"], "x.txt: two results cannot have one file"),
         (2, [*bench, "--csv", "-", "--json", "-"], "-: two results cannot have one file"),
+        (2, [*bench, "--report", str(report), "--json", "r/results-x4.json"], "two results cannot have one file"),
         (1, drawn, "no folder nowhere"),
     ):
         done = finescale(*words)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation import lpips
+from finescale.evaluation import lpips, scoring
 from finescale.evaluation.scoring import Unavailable
 
 
@@ -53,7 +53,7 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    stand_in = lpips.find("auto")
+    stand_in = scoring.find("lpips", "LPIPS", lpips.load)
     assert isinstance(stand_in, Unavailable)
     assert "lpips_v0.1_squeeze.pth" in stand_in.reason
     state = {f"lin{i}.model.1.weight": torch.zeros(1, c, 1, 1) for i, c in enumerate((64, 192, 384, 256, 256))}
@@ -61,7 +61,7 @@ def test_missing_weights_say_where_to_get_them(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(FinescaleError, match=r"alexnet-owt-7be5be79\.pth"):
         lpips.load("alex")
     with pytest.raises(UsageError, match="did you mean 'squeeze'"):
-        lpips.find("sqeeze")
+        scoring.find("lpips", "LPIPS", lambda: lpips.load("sqeeze"))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_other_variants_look_behind_activations(variant: str, name: str, layers:
     assert isinstance(features, torch.nn.Sequential)
     assert all(isinstance(features[index], torch.nn.ReLU) for index in layers)
     x = torch.randn(1, 3, 32, 32)
-    torch.testing.assert_close(network.maps(x), [features[: index + 1](x) for index in layers])
+    torch.testing.assert_close(network.backbone.maps(x), [features[: index + 1](x) for index in layers])
 
 
 @pytest.mark.parametrize(("variant", "levels"), [("alex", 5), ("vgg", 5)])

@@ -78,6 +78,13 @@ def test_what_is_kept_is_what_was_written(run: Run, tmp_path: Path, memory: floa
     assert found == [replace(row, date=run.date) for row in (known, MISSING)]
 
 
+def test_rows_with_perceptual_figures_are_not_kept_beside_rows_without(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    report.write(run, tmp_path)
+    with pytest.raises(FinescaleError, match=r"other rows .*: lpips_missing LPIPS needs its linear layers, now None"):
+        report.kept(replace(run, rows=(), metrics=[]), tmp_path, {"Set5": ["baby", "bird"]})
+
+
 def test_a_plot_of_one_point_is_left_out(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     ours = {"Drawn": LIGHT.scores["Set5"]}

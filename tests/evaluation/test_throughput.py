@@ -12,23 +12,16 @@ from finescale.evaluation import speed, throughput
 from finescale.evaluation.speed import Speed
 from finescale.evaluation.throughput import WAYS, chosen_ways, draw, measure
 from finescale.networks.catalogue import build
+from finescale.training.measure import slow_bfloat16
 from finescale.weights import store
 
-
-@pytest.fixture(autouse=True)
-def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_weights: Path) -> None:
-    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("_here")
 
 
 def test_ways_are_chosen_by_engine_and_precision() -> None:
     assert chosen_ways([], []) == list(WAYS)
     assert chosen_ways(["torch"], []) == [("torch", "float32"), ("torch", "bfloat16")]
     assert chosen_ways([], ["int8"]) == [("openvino", "int8")]
-    with pytest.raises(UsageError, match="did you mean 'openvino'"):
-        chosen_ways(["openvin"], [])
-    with pytest.raises(UsageError, match="onnx: no such engine computes in int8"):
-        chosen_ways(["onnx"], ["int8"])
 
 
 def test_what_no_engine_computes_is_refused() -> None:
@@ -73,6 +66,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
         return Speed(seconds[settings["precision"]], 100.0)
 
     monkeypatch.setattr(speed, "measure_apart", apart)
+    monkeypatch.setattr(throughput, "slow_bfloat16", lambda device, precision: None)
     monkeypatch.setattr(
         throughput, "measured_peak", lambda device, precision: 2e12 if precision == "bfloat16" else 1e12
     )
@@ -91,6 +85,17 @@ def test_figures_follow_from_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = by["openvino", "int8"].missing
     assert missing is not None
     assert "could not be timed" in missing or "pip install" in missing
+
+
+def test_bfloat16_that_is_slow_here_is_measured_only_if_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch, {"float32": 0.5, "bfloat16": 250})
+    monkeypatch.setattr(throughput, "slow_bfloat16", slow_bfloat16)
+    monkeypatch.setattr("finescale.training.measure.fast_bfloat16", lambda device: False)
+    for named, measured in (([], [True, False]), (["float32", "bfloat16"], [True, True])):
+        found = measure(["sa-rcan-light"], 2, engines=["torch"], precisions=named, device="cpu").lines
+        assert [line.seconds is not None for line in found] == measured
+        reason = "bfloat16 is much slower than float32 on this machine; --precisions bfloat16 measures it all the same"
+        assert found[1].missing == (None if named else reason)
 
 
 def test_where_nothing_can_be_measured_that_is_a_failure(

@@ -30,7 +30,7 @@ from finescale.errors import FinescaleError, UsageError
 from finescale.images.exif import Tags, directories
 from finescale.images.files import READABLE, Opened, check_size, probe, read, warnings_to, write
 from finescale.images.folders import NOT_READ, apart
-from finescale.images.picture import Picture, cmyk_to_srgb, split, to_8_bit
+from finescale.images.picture import Picture, cmyk_to_srgb, from_pil, split, to_8_bit
 from finescale.images.strips import StripReader, StripWriter
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -339,6 +339,10 @@ def test_cmyk_goes_through_its_profile(tmp_path: Path) -> None:
     changed = printer[: table.start] + bytes(255 - x for x in printer[table]) + printer[table.stop :]
     inks.save(tmp_path / "other.tif", icc_profile=changed)
     assert not np.array_equal(read(tmp_path / "other.tif").pixels, plain)
+    broken = printer[:start] + bytes(size) + printer[start + size :]
+    inks.save(tmp_path / "broken.tif", icc_profile=broken)
+    np.testing.assert_array_equal(read(tmp_path / "broken.tif").pixels, plain)
+    np.testing.assert_array_equal(from_pil(Image.open(tmp_path / "broken.tif")).pixels, plain)
 
 
 def ycbcr_tiff(planes: NDArray[Any], *, subsampling: int = 1, **tags: tuple[float, ...]) -> bytes:
@@ -980,6 +984,8 @@ def test_impossible_requests(tmp_path: Path) -> None:
         ("a.png", {"format": "jpg2"}, "cannot write the format 'jpg2'"),
         ("a.jpg", {"quality": 0}, "quality"),
         ("a.jpg", {"quality": 101}, "quality"),
+        ("a.jpg", {"quality": True}, "quality"),
+        ("a.jpg", {"quality": 90.0}, "quality"),
     ):
         with pytest.raises(UsageError, match=reason):
             write(picture(1), tmp_path / name, **options)
@@ -995,6 +1001,14 @@ def test_impossible_requests(tmp_path: Path) -> None:
         write(picture(1), tmp_path / "missing" / "a.png")
     with pytest.raises(FinescaleError, match="is a folder"):
         write(picture(1), tmp_path, format="png")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.avif"])
+@pytest.mark.parametrize("quality", [60, 100])
+def test_a_quality_of_numpy_is_one(tmp_path: Path, name: str, quality: int) -> None:
+    write(picture(3), tmp_path / name, quality=quality)
+    write(picture(3), tmp_path / f"same-{name}", quality=np.int64(quality))  # type: ignore[arg-type]
+    assert (tmp_path / f"same-{name}").read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_what_an_encoder_refuses_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,14 @@ def test_upright_as_pillow_turns_it(orientation: int) -> None:
     np.testing.assert_array_equal(from_pil(again).pixels, expected)
 
 
+def test_exif_tells_the_size_of_the_picture_it_is_in() -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA002: 1000, 0xA003: 2000})
+    image = to_pil(Picture(COLOUR, exif=exif.tobytes()))
+    told = image.getexif().get_ifd(0x8769)
+    assert (told[0xA002], told[0xA003]) == image.size == (7, 5)
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
 @pytest.mark.parametrize(("orientation", "wanted"), [(3, (300, 150)), (6, (150, 300))])
 def test_two_resolutions_turn_with_the_picture(format: str, orientation: int, wanted: tuple[float, float]) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from finescale.errors import UsageError
-from finescale.images.files import read, write
 from finescale.images.picture import Picture, mod_crop
 from finescale.images.scaling import pairs, resize_picture
 from finescale.images.sizes import parse_box, parse_scale, target_size
@@ -87,10 +86,3 @@ def test_folders_keep_their_structure(tmp_path: Path) -> None:
     found = [new.relative_to(target).as_posix() for _, new in pairs(source, target)]
     assert found == ["b.PNG", "deep/a.png", "still.png"]
     assert {new.suffix for _, new in pairs(source, target, "png")} == {".png"}
-
-
-def test_a_file_into_a_folder_keeps_its_name(tmp_path: Path) -> None:
-    write(Picture(np.zeros((4, 4, 1), np.uint8)), tmp_path / "a.png")
-    (tmp_path / "out").mkdir()
-    assert list(pairs(tmp_path / "a.png", tmp_path / "out")) == [(tmp_path / "a.png", tmp_path / "out" / "a.png")]
-    assert read(tmp_path / "a.png").size == (4, 4)

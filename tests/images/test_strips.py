@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tests.conftest import disk_of
+from tests.conftest import bound_by_permissions, disk_of
 
 from finescale import __version__
 from finescale.atomic import locked
@@ -443,6 +443,30 @@ def test_an_unfinished_file_lies_beside_what_a_link_leads_to(tmp_path: Path) -> 
     assert link.is_symlink()
     assert [path.name for path in elsewhere.iterdir()] == ["a.tif"]
     np.testing.assert_array_equal(read(elsewhere / "a.tif").pixels, pixels)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions")
+@pytest.mark.parametrize("begun", [b"", b"half of it"])
+def test_what_somebody_else_has_left_unfinished_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)  # to which not everybody may find the way
+    pixels, left = samples(1, 8), tmp_path / ".a.tif.part"
+    left.write_bytes(begun)
+    left.chmod(0o444)
+    tmp_path.chmod(0o777)
+    with bound_by_permissions(), StripWriter("a.tif", layout_of(pixels), resume="job") as out:
+        out.write(0, pixels)
+    np.testing.assert_array_equal(read("a.tif").pixels, pixels)
+    assert left.read_bytes() == begun
+    tmp_path.chmod(0o555)
+    with (
+        bound_by_permissions(),
+        pytest.raises(FinescaleError, match=r"b\.tif: cannot be written \(permission denied\)"),
+        StripWriter("b.tif", layout_of(pixels), resume="job"),
+    ):
+        pass
+    tmp_path.chmod(0o777)
 
 
 def test_two_writers_of_one_file(tmp_path: Path) -> None:

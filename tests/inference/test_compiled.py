@@ -103,8 +103,8 @@ def test_what_was_long_not_used_goes_where_all_is_too_much(folder: Path, monkeyp
     for i, name in enumerate("abc"):
         compiled.write(name, {}, bytes(1000))
         os.utime(folder / name, (1000 + i, 1000 + i))
-    (folder / "d.0000.part").write_bytes(b"a writer that was killed")
-    os.utime(folder / "d.0000.part", (1000, 1000))
+    (folder / ".d.0000.part").write_bytes(b"a writer that was killed")
+    os.utime(folder / ".d.0000.part", (1000, 1000))
     assert compiled.read("a") is not None  # so it is b that was longest not used
     compiled.write("e", {}, bytes(1000))
     assert sorted(path.name for path in folder.iterdir()) == ["a", "c", "e"]

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -446,9 +447,6 @@ def test_what_is_computed_otherwise_goes_to_torch(engine: str, monkeypatch: pyte
     [
         ({"engine": "openvin"}, "did you mean 'openvino'"),
         ({"precision": "float16"}, "is not one of auto, float32"),
-        ({"engine": "torch", "precision": "int8"}, "the torch engine computes in float32 and bfloat16, not in int8"),
-        ({"engine": "onnx", "precision": "bfloat16"}, "the onnx engine computes in float32, not in bfloat16"),
-        ({"engine": "onnx", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
         ({"precision": "int8", "device": "cuda"}, "runs on the CPU, not on 'cuda'"),
         ({"engine": "torch", "device": "nowhere"}, "there is no device 'nowhere' here, only cpu"),
         *(
@@ -461,6 +459,39 @@ def test_what_is_computed_otherwise_goes_to_torch(engine: str, monkeypatch: pyte
 def test_impossible_wishes(wish: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         choose(tiny_network(2), **wish)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU here can be used")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_gpu_that_torch_counts_and_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    pytorch.cuda_computes.cache_clear()
+    with warnings.catch_warnings(record=True, action="always") as told:
+        for engine in ("auto", "torch"):
+            np.testing.assert_allclose(choose(tiny_network(2), engine=engine).run(noise(9, 9)).mean(), 0.5, atol=0.2)
+    (sentence,) = (str(one.message) for one in told if "GPU" in str(one.message))
+    assert re.fullmatch(r"the GPU cannot be used \(\w.*\); this is computed on the CPU", sentence)
+    assert pytorch.cuda_computes.cache_info().currsize == 1
+    if hasattr(os, "fork"):  # what CUDA can do before a fork says nothing of the child
+        assert forked(lambda: pytorch.cuda_computes.cache_info().currsize and sys.exit(1)) == 0
+    pytorch.cuda_computes.cache_clear()
+    for name, message in (("cuda", r"the device 'cuda' cannot be used \(\w.*\)$"), ("cuda:7", "there is no device")):
+        with pytest.raises(UsageError, match=message):
+            choose(tiny_network(2), device=name)
+
+
+def test_what_a_gpu_needs_more_than_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory goes back to other programs, and its kernels count elements with 31 bits."""
+    engine, emptied = TorchEngine(for_inference(tiny_network(2)), torch.device("cpu"), "float32"), list[bool]()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 40, 1 << 40))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    engine.rest()
+    assert not emptied
+    engine.device = torch.device("cuda")
+    engine.rest()
+    assert emptied
+    rows, columns = fitting_tile(engine, engine.tile_budget(), 50_000, 50_000)
+    assert 1 << 23 < (rows + 2 * engine.margin) * (columns + 2 * engine.margin) <= 1 << 24
 
 
 @pytest.mark.parametrize(
@@ -651,6 +682,29 @@ def test_what_is_computed_exactly_is_the_network_that_was_given(monkeypatch: pyt
     exact = engine.exact()
     assert exact is not None
     np.testing.assert_allclose(exact.run(x), before, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["the folder", "the file"])
+def test_a_weight_file_that_is_read_again_is_the_one_that_was_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    pytest.importorskip("openvino")
+    low = "finescale.inference.engines.openvino.pick_precision"
+    monkeypatch.setattr(low, lambda core, precision="auto": "bfloat16" if precision == "auto" else precision)
+    monkeypatch.setitem(_HINTS, "bfloat16", "f32")  # also where there is no bfloat16
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    network, file, small = tiny_network(2), Path("a.safetensors"), picture(24, 32, np.uint16)
+    files.save(network, file, dtype=torch.float32)
+    up = Upscaler(file, engine="openvino")
+    if change == "the folder":
+        monkeypatch.chdir(tmp_path.parent)
+        wanted = Upscaler(network, engine="torch", precision="float32").pixels(small)
+        assert np.abs(up.pixels(small).astype(int) - wanted).max() < 100
+        return
+    files.save(tiny_network(2, blocks=1), file)
+    with pytest.raises(FinescaleError, match=r"a\.safetensors: the weight file has changed since it was loaded$"):
+        up.pixels(small)
 
 
 def test_what_openvino_cannot_take_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

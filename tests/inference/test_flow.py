@@ -16,6 +16,7 @@ from tests.inference.test_tiling import picture
 import finescale
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
+from finescale.images.decoders import Info
 from finescale.images.encoders import Layout
 from finescale.images.picture import Picture
 from finescale.images.strips import StripWriter
@@ -164,16 +165,64 @@ def test_large_results_that_cannot_go_by_strips_are_made_as_a_whole(
     assert np.abs(large.pixels - wanted).mean() < (5 if kind == "jpg" else 0.01)
 
 
+def test_without_windows_large_results_are_made_as_a_whole(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strips, "FROM_PIXELS", 0)
+    monkeypatch.setattr(strips, "STRIP_BYTES", 1)
+    for settings, count in (({}, 1), ({"tile": 48}, 10)):
+        (tmp_path / str(count)).mkdir()
+        networks._ready[2] = Noting(window=None, **settings)
+        assert not work(tmp_path / str(count), [Picture(picture(205, 70))], networks).failures
+        assert len(shapes(networks)) == count  # statistics are of the whole, or of the tiles that are asked for
+
+
+def test_large_results_are_not_looked_at_long_before_they_are_made(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes the second while the first is computed."""
+    monkeypatch.setattr(strips, "FROM_PIXELS", 0)
+    plain_probe, plain_read, plain_picture = files.probe, files.read, networks.picture
+    looked, opened = list[str](), list[str]()
+
+    def compute(*arguments: Any) -> Picture:
+        if not (tmp_path / "out" / "1.png").exists():
+            time.sleep(0.3)
+            assert looked == ["0.png", "1.png"]
+            (tmp_path / "out" / "1.png").write_text("of the other")
+        return plain_picture(*arguments)
+
+    def probe(path: Path) -> Info:
+        looked.append(path.name)
+        return plain_probe(path)
+
+    def read(path: Path) -> Picture:
+        opened.append(path.name)
+        return plain_read(path)
+
+    monkeypatch.setattr(networks, "picture", compute)
+    monkeypatch.setattr(files, "probe", probe)
+    monkeypatch.setattr(files, "read", read)
+    done = work(tmp_path, [Picture(picture(20, 30)) for _ in range(4)], networks, scale=1.5, skip=True)
+    assert not done.failures
+    assert [job.source.name for job in done.skipped] == ["1.png"]
+    assert opened == ["0.png", "2.png", "3.png"]
+
+
 @pytest.mark.parametrize("by", ["pixels", "memory"])
-def test_groups_stay_small(tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+@pytest.mark.parametrize("size", [(30, 40), (1, 320)])
+def test_groups_stay_small(
+    tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch, by: str, size: tuple[int, int]
+) -> None:
+    """Filled up to multiples of 4, the sides of both make 1280 pixels."""
     if by == "pixels":
-        monkeypatch.setattr(flow, "GROUP_PIXELS", 2500)
+        monkeypatch.setattr(flow, "GROUP_PIXELS", 2600)
     else:
         (upscaler,) = networks.ready
         engine = upscaler.engine
-        monkeypatch.setattr(engine, "tile_budget", lambda: 2500 * engine.bytes_per_pixel)
-    work(tmp_path, [Picture(picture(30, 40)) for _ in range(5)], networks)
-    assert [shape[0] for shape in shapes(networks)] == [2, 2, 1]
+        monkeypatch.setattr(engine, "tile_budget", lambda: 2600 * engine.bytes_per_pixel)
+    work(tmp_path, [Picture(picture(*size)) for _ in range(5)], networks)
+    assert [shape[0] for shape in shapes(networks)][:3] == [2, 2, 1]
 
 
 def test_a_group_that_needs_too_much_memory_goes_one_by_one(tmp_path: Path, networks: Networks) -> None:

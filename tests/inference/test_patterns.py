@@ -7,10 +7,11 @@ import pytest
 import torch
 from tests.conftest import SHIPPED_WEIGHTS
 
+from finescale.errors import FinescaleWarning, UsageError
 from finescale.images.picture import Samples
 from finescale.inference.engines.source import Source
 from finescale.inference.photograph import samples
-from finescale.inference.prepare import for_inference, gate_limits
+from finescale.inference.prepare import bytes_per_pixel, for_inference, gate_limits
 from finescale.layers.attention import ChannelAttention
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
@@ -89,6 +90,16 @@ def test_a_gate_goes_no_further() -> None:
         if isinstance(layer, ChannelAttention):
             assert layer.gates(10 * torch.randn(1, 16, 48, 48)).max() == 0.25
     assert not any("most" in name for name in prepared.state_dict())
+
+
+def test_windows_larger_than_the_photograph() -> None:
+    assert [part.shape for part in samples(128)] == [(1, 3, 128, 128)] * 4
+    with pytest.warns(FinescaleWarning, match="by steps of 256 pixels"):
+        prepared = for_inference(trained_like(), 2048)
+    assert len(gate_limits(prepared)) == 2
+    assert bytes_per_pixel(prepared) == pytest.approx(bytes_per_pixel(for_inference(trained_like())), rel=0.1)
+    with pytest.raises(UsageError, match="windows have at most 4096 pixels a side, not 5000"):
+        for_inference(trained_like(), 5000)
 
 
 def test_limits_are_found_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from finescale.inference import strips
 from finescale.inference.strips import upscale_strips
 from finescale.inference.tiling import Array, Cancelled
 from finescale.inference.upscale import Upscaler
+from finescale.weights.files import save
 
 
 @pytest.fixture
@@ -104,6 +105,16 @@ def test_goes_on_where_it_stopped(tmp_path: Path, upscaler: Upscaler, monkeypatc
     fresh: list[float] = []
     upscale_strips(tmp_path / "a.png", tmp_path / "d.tif", other, progress=fresh.append)
     assert fresh[0] < 0.2  # strips of another network are not used
+
+
+def test_weights_need_not_be_there_any_more(tmp_path: Path, upscaler: Upscaler) -> None:
+    file = tmp_path / "mine.safetensors"
+    save(tiny_network(2), file)
+    loaded = Upscaler(file, engine="torch", precision="float32")
+    file.unlink()
+    write(Picture(picture(60, 50)), tmp_path / "a.png")
+    upscale_strips(tmp_path / "a.png", tmp_path / "b.png", loaded)
+    assert read(tmp_path / "b.png").size == (100, 120)
 
 
 @pytest.mark.filterwarnings("ignore:bfloat16 is much slower")

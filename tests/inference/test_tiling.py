@@ -240,10 +240,14 @@ def test_preparing_leaves_the_network_alone() -> None:
     assert all(module.window is None for module in network.modules() if isinstance(module, StatisticsLayer))
 
 
+class Chain(nn.Sequential):
+    multiple = 1
+
+
 def test_memory_estimate_counts_what_is_alive_at_once() -> None:
-    chain = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1))
+    chain = Chain(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 3, 3, padding=1))
     assert bytes_per_pixel(chain) == 4 * (3 + 8 + 16)  # type: ignore[arg-type]  # the picture, and two maps
-    branch = nn.Sequential(nn.ReLU(), nn.PixelShuffle(1), nn.Flatten(2), nn.Unflatten(2, (48, 48)))  # views are free
+    branch = Chain(nn.ReLU(), nn.PixelShuffle(1), nn.Flatten(2), nn.Unflatten(2, (48, 48)))  # views are free
     assert bytes_per_pixel(branch) == pytest.approx(4 * (3 + 3 + 3))  # type: ignore[arg-type]
     direct, classic = tiny_network(4), tiny_network(4, tail="classic")
     assert bytes_per_pixel(classic) > max(4 * 16 * 16, bytes_per_pixel(direct))  # 16 channels at 16 times the pixels

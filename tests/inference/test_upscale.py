@@ -404,8 +404,11 @@ def test_networks_and_pictures_of_other_floats(kind: torch.dtype, near: float) -
     ],
 )
 def test_what_is_no_tensor_to_enlarge(x: torch.Tensor) -> None:
+    up = Upscaler(tiny_network(2), engine="torch")
     with pytest.raises(UsageError, match=r"a picture is \(3, H, W\)"):
-        Upscaler(tiny_network(2), engine="torch").enlarge(x)
+        up.enlarge(x)
+    with pytest.raises(UsageError, match=r"takes a tensor; Upscaler\.pixels takes an array"):
+        up.enlarge(x.numpy())  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("face")

@@ -4,6 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from finescale.training.amounts import Amount, parse
 from finescale.training.loop import Progress, Training
 from finescale.training.parallel import World, synchronise_norms
 from finescale.training.recipe import parse_recipe
+from finescale.training.run import check_norms, make_network
 from finescale.training.schedule import Moment
 from finescale.training.weights import StepWeights
 
@@ -57,7 +59,7 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
 
 def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
     """Bit for bit, but for times."""
-    clock = ("/progress/seconds", "/progress/per_second", "/progress/loss", "/progress/lowest")
+    clock = ("/progress/seconds", "/progress/per_second", "/progress/loss", "/progress/lowest", "/took/checkpoint")
     first, second = flat(a), flat(b)
     assert first.keys() == second.keys()
     for key, value in first.items():
@@ -235,6 +237,52 @@ def test_a_budget_in_time_is_kept_and_ends_fully_decayed(
     assert max(record.rates) == training.recipe.optimiser.rate
     assert record.rates[-1] < 0.01 * max(record.rates)
     assert record.spent[-1] == 1
+
+
+@pytest.mark.parametrize("last", [0.5, 20])  # seconds of the last validation
+def test_a_finished_run_stays_finished(
+    make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch, last: float
+) -> None:
+    """Though what validations take is part of the budget, and they never take the same."""
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+
+    def start(budget: str) -> Training:
+        training = make_training(budget=budget, validate=validate, validate_every="20s", save_every="1h")
+        objective = training.objective
+
+        def slow(output: Tensor, target: Tensor) -> Tensor:
+            clock.now += 1
+            return objective(output, target)
+
+        training.objective = slow
+        return training
+
+    def validate(network: nn.Module, is_last: bool) -> tuple[float, float, Sequence[Tensor]]:
+        clock.now += last if is_last else 10
+        return 30.0, math.nan, []
+
+    assert start("2m").run()
+    state = checkpoints.read_last(start("2m").out)
+    assert state is not None
+    again = start("120s")
+    again.restore(state)
+    monkeypatch.setattr(again, "prepare", lambda: pytest.fail("compiled for nothing"))
+    monkeypatch.setattr(again, "step", lambda: pytest.fail("trained beyond its budget"))
+    assert again.run()
+    longer = start("10m")
+    longer.restore(state)
+    assert longer.progress.spent == pytest.approx(state["progress"]["seconds"] / (600 - state["took"]["validation"]))
+    assert longer._took == state["took"]
+
+
+def test_a_checkpoint_of_other_groups_is_one_sentence(make_training: MakeTraining) -> None:
+    training = make_training(budget=4)
+    training.step()
+    training.save()
+    other = make_training(budget=4, groups=[{"match": "tail"}])
+    with pytest.raises(UsageError, match="the checkpoint's optimiser has other groups of parameters than this run"):
+        other.restore(checkpoints.read(training.out / "last.ckpt"))
 
 
 @pytest.mark.slow
@@ -586,6 +634,20 @@ def test_batch_norms_see_the_whole_batch_on_several_gpus() -> None:
         synchronise_norms(network, World(0, size, torch.device(device)))
         assert any(isinstance(module, nn.SyncBatchNorm) for module in network.modules()) == expected
         assert list(network.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("batch", "size", "device", "fine"),
+    [(1, 1, "cuda", False), (2, 2, "cpu", False), (4, 2, "cpu", True), (2, 2, "cuda", True)],
+)
+def test_one_crop_in_each_process_is_too_little_only_where_norms_do_not_see_the_whole_batch(
+    batch: int, size: int, device: str, fine: bool
+) -> None:
+    data = {"batch": batch, "patch": 16}
+    recipe = parse_recipe({"network": "unet-1", "scale": 2, "data": data}, "a test")
+    network, _ = make_network(recipe, fresh=False)
+    with nullcontext() if fine else pytest.raises(UsageError, match="one crop of 16 x 16 is too little"):
+        check_norms(network, recipe, World(0, size, torch.device(device)))
 
 
 def test_units_to_compile_are_small() -> None:

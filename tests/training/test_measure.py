@@ -88,7 +88,7 @@ def test_a_narrow_terminal_keeps_the_time_left(
 def test_where_nothing_can_be_said_there_is_no_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = parse_recipe({"network": "rcan", "scale": 2}, "a test")
     monkeypatch.setattr(sys, "stderr", None)  # as in programs with windows
-    assert run._observers(recipe, tmp_path, Speed(recipe, 1e9, 1e9), screen=True, board=False) == []
+    assert run._observers(recipe, tmp_path, Speed(recipe, 1e9, 1e9), 0, screen=True, board=False) == []
 
 
 class Stopped:

@@ -33,6 +33,7 @@ GOOD = 'network = "rcan"\nscale = 2\n'
         ("optimiser.rate = -1.0", "optimiser.rate: should be greater than 0, not -1.0"),
         ("optimiser.rate = inf", "optimiser.rate: should be a finite number, not inf"),
         ("optimiser.betas = [0.9, 1.5]", "optimiser.betas.1: should be less than 1, not 1.5"),
+        ('precision = "float16"', "precision: should be 'auto', 'bfloat16' or 'float32', not 'float16'"),
         ("data.batch = 1.5", "data.batch: should be a valid integer, not 1.5"),
         ("data.batch = true", "data.batch: should be a valid integer, not True"),
         ("data.patch = 4", "data.patch: should be greater than or equal to 8, not 4"),
@@ -89,14 +90,6 @@ def test_a_missing_key_and_a_broken_file(tmp_path: Path) -> None:
         recipe.load(write(tmp_path, "network = = 3"))
     with pytest.raises(UsageError, match="cannot be read"):
         recipe.load(tmp_path / "none.toml")
-
-
-def test_earlier_names_of_precisions_are_read(tmp_path: Path) -> None:
-    once = recipe.load(write(tmp_path, GOOD + 'precision = "bf16"\n'))
-    assert once.precision == once.resolved()["precision"] == "bfloat16"
-    assert once == recipe.load(write(tmp_path, GOOD), ["precision=bfloat16"])
-    with pytest.raises(UsageError, match="precision: should be 'auto', 'bfloat16' or 'float32', not 'float16'"):
-        recipe.load(write(tmp_path, GOOD), ["precision=float16"])
 
 
 def test_overrides_have_the_types_of_toml(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from finescale.cli.main import parser
+from finescale.training import checkpoints
 from finescale.training.recipe import load
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,21 @@ def test_a_failed_run_is_tried_uncompiled_and_a_wrong_one_is_not(tmp_path: Path)
     assert sum("wrong.toml" in " ".join(call) for call in tried) == 1
     assert sum("--set=compile=off" in call for call in tried) == 1
     assert "ended with status 2" in (tmp_path / "home" / "wrong.log").read_text()
+
+
+@needs_tools
+def test_what_a_run_has_had_is_part_of_its_budget(tmp_path: Path) -> None:
+    for name, spent in (("broken", 0.9), ("fine", 1.0)):
+        checkpoints.save(tmp_path / "runs" / name, {"progress": {"seconds": 1000.4, "spent": spent}})
+    _, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu broken fine")
+    budgets: dict[str, list[int]] = {}
+    for call in calls:
+        if "train" in call:
+            args = parser().parse_args(call[call.index("finescale") + 1 :])
+            budgets.setdefault(args.out.name, []).append(int(args.budget.rstrip("s")))
+    assert len(budgets["broken"]) == 2
+    assert all(1230 <= seconds <= 1270 for seconds in budgets["broken"])
+    assert all(230 <= seconds <= 270 for seconds in budgets["fine"]), "what is finished is not prolonged"
 
 
 @needs_tools

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from finescale.atomic import sha256
 from finescale.errors import FinescaleError
 from finescale.networks import catalogue
 from finescale.networks.base import Network
@@ -16,7 +17,7 @@ from finescale.training import checkpoints, warm_start
 from finescale.training.recipe import parse_recipe
 from finescale.training.run import train
 from finescale.weights import files
-from finescale.weights.header import read_header, sha256
+from finescale.weights.header import read_header
 
 SMALL: dict[str, Any] = {"channels": 8, "groups": 2, "blocks": 1, "reduction": 4}
 
@@ -61,15 +62,53 @@ def test_a_direct_tail_of_another_scale_gives_about_the_same_picture(scale: int)
     assert error(given) < error(fresh) / 4
 
 
-@pytest.mark.parametrize(("old", "new"), [(2, 3), (3, 2)])
-def test_the_upsampler_of_x2_and_that_of_x3_give_the_same_features(old: int, new: int) -> None:
-    source, target = network(0, scale=old), network(1, scale=new)
+@pytest.mark.parametrize(
+    ("old", "new", "width", "other"), [(2, 3, 8, 8), (3, 2, 8, 8), (2, 3, 8, 12), (3, 4, 12, 8), (2, 3, 9, 4)]
+)
+def test_upsamplers_of_other_scales_and_widths_give_the_same_features(
+    old: int, new: int, width: int, other: int
+) -> None:
+    source, target = network(0, scale=old, channels=width), network(1, scale=new, channels=other)
     taken = warm_start.apply(target, source.state_dict())
-    assert {"tail.0.0.weight", "tail.0.0.bias"} <= {*taken.resized}
+    assert {"tail.0.0.weight", "tail.0.0.bias"} <= {*taken.resized}  # of 9 at x2 and 4 at x3 36 biases, too
+    both = min(width, other)
     for name in ("tail.0.0.weight", "tail.0.0.bias"):  # ICNR: the outputs of one input position are all equal
-        given = source.state_dict()[name].unflatten(0, (8, old**2))[:, :1]
-        own = target.state_dict()[name].unflatten(0, (8, new**2))
+        given = source.state_dict()[name].unflatten(0, (width, old**2))[:both, :1]
+        own = target.state_dict()[name].unflatten(0, (other, -1))[:both]
+        if name.endswith("weight"):
+            given, own = given[:, :, :both], own[:, :, :both]
         torch.testing.assert_close(own, given.expand_as(own))
+
+
+@pytest.mark.parametrize(("old", "new"), [(12, 27), (12, 48), (16, 36)])
+def test_no_width_makes_channels_sub_kernels(old: int, new: int) -> None:
+    source, target = network(0, channels=old).state_dict(), network(1, channels=new)
+    warm_start.apply(target, source)
+    for name, value in target.state_dict().items():
+        if value.ndim and name in source:
+            common = tuple(slice(0, min(a, b)) for a, b in zip(value.shape, source[name].shape))
+            assert torch.equal(value[common], source[name][common]), name
+
+
+def test_a_direct_tail_of_another_scale_and_width() -> None:
+    source, target = network(0, tail="direct"), network(1, scale=3, channels=12, tail="direct")
+    warm_start.apply(target, source.state_dict())
+    given = source.state_dict()["tail.0.weight"].unflatten(0, (3, 4))[:, :1]
+    own = target.state_dict()["tail.0.weight"].unflatten(0, (3, 9))[:, :, :8]
+    torch.testing.assert_close(own, given.expand_as(own))
+
+
+def test_the_head_of_a_u_net_of_another_scale_and_width() -> None:
+    def small(seed: int, scale: int, head: int) -> Network:
+        torch.manual_seed(seed)
+        return catalogue.build("unet", scale=scale, widths=[16, 8, 8, 8, 8], head=head, upsampling="sub-pixel")
+
+    source, target = small(0, 2, 16), small(1, 3, 24)
+    taken = warm_start.apply(target, source.state_dict())
+    assert taken.resized == ["head.0.0.weight", "head.0.0.bias", "output.weight"]
+    given = source.get_parameter("head.0.0.weight").unflatten(0, (16, 4))[:, :1]
+    own = target.get_parameter("head.0.0.weight").unflatten(0, (24, 9))[:16]
+    torch.testing.assert_close(own, given.expand_as(own))
 
 
 def test_a_smaller_network_fills_part_of_a_larger_one() -> None:

@@ -8,10 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 import finescale
+from finescale.atomic import sha256
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks.catalogue import build
-from finescale.weights.header import read_header, sha256
+from finescale.weights.header import read_header
 from finescale.weights.official import load_official
 
 Shapes = dict[str, tuple[int, ...]]

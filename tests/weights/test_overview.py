@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from finescale.cli import main as cli
+from finescale.images.jpeg import STRONG
 from finescale.networks.catalogue import ALIASES, NETWORKS, build
 from finescale.weights import overview as module
 from finescale.weights import places
@@ -90,7 +91,9 @@ def test_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
     places = [next(i for i, line in enumerate(words) if line[:1] == [name]) for name in ("sa-rcan-light", "unet-2")]
     assert places == sorted(places)
     assert any(" x2 31.23 / 0.8765 " in line for line in lines)
-    assert any("small SA-RCAN for CPUs, the default" in line for line in lines)
+    assert any("for photographs; small and fast, the" in line for line in lines)
+    strong = NETWORKS["sa-rcan-light-jpeg"].summary
+    assert f"below quality {STRONG}:" in strong  # where `upscale` begins to advise it
 
 
 def test_aliases_name_networks() -> None:

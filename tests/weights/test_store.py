@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from finescale.atomic import sha256
 from finescale.cli import main as cli
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.evaluation.contenders import check_names, contender
@@ -20,7 +21,6 @@ from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 from finescale.web import studio
 from finescale.weights import files, places, store
-from finescale.weights.header import sha256
 from finescale.weights.places import INDEX, file_name, list_file, verify
 
 NAME = file_name(DEFAULT, 3)
@@ -195,20 +195,6 @@ def test_a_changed_file_is_refused_by_name(tmp_path: Path, byte: int, monkeypatc
     for network in (DEFAULT, path):
         with pytest.raises(FinescaleError, match=f"{NAME}: its SHA-256 is not the one listed"):
             store.load(network, 3)
-
-
-def test_the_command_line_refuses_a_changed_file_in_a_sentence(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = put(tmp_path / "mine")
-    (path.parent / INDEX).write_text(json.dumps({NAME: {"sha256": "0" * 64}}))
-    monkeypatch.setenv("FINESCALE_WEIGHTS", str(path.parent))
-    target = tmp_path / "out.png"
-    assert cli.main(["upscale", str(pictures / "3.png"), "--scale", "3", "-o", str(target)]) == 1
-    said = capsys.readouterr().err
-    assert f"{path}: its SHA-256" in said
-    assert "Traceback" not in said
-    assert not target.exists()
 
 
 def test_a_truncated_file_without_index_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ name (`resnet34.pth`, `resnet34.safetensors`, a path) is the caller's own: its n
 hash.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finescale.atomic import sha256
 from finescale.backbones.alexnet import AlexNet
 from finescale.backbones.resnest import resnest50
 from finescale.backbones.resnet import resnet
@@ -214,7 +214,5 @@ def _first_lines(error: RuntimeError) -> str:
 
 
 def _verify(path: Path, prefix: str) -> None:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(prefix):
+    if not sha256(path).startswith(prefix):
         raise FinescaleError(f"{path}: its SHA-256 does not start with {prefix}; the file is damaged or was changed")

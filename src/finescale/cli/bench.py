@@ -77,7 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=named, metavar="DIR", help="the folder that holds the sets")
     parser.add_argument("--report", type=named, metavar="DIR", help="write tables and plots into this folder")
     parser.add_argument(
-        "--keep", action="store_true", help="with --report: rows of the report that is there stay, of other networks"
+        "--keep", action="store_true", help="with --report: keep the rows of networks that are not measured now"
     )
     parser.add_argument("--json", type=named, metavar="FILE", help="write all figures here; -: print JSON, no table")
     parser.add_argument(
@@ -102,11 +102,13 @@ def run(args: argparse.Namespace) -> int:
     if args.keep and not args.report:
         raise UsageError("--keep goes with --report: its rows are kept")
     overwrite = args.overwrite or args.keep
-    scoring.check_outputs((args.json, args.csv), overwrite=args.overwrite)
+    outputs = [file for file in (args.json, args.csv) if file]
+    scoring.check_outputs(outputs, overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
     if args.report:
         called = [benchmark.set_name(one.name, args.jpeg) for one in chosen]
+        scoring.check_apart([*outputs, *report.files(args.report, args.scale, called)])
         report.check(args.report, args.scale, called, overwrite=overwrite)
         pictures = {name: [path.stem for path in one.pictures] for name, one in zip(called, chosen, strict=True)}
     with tables.bar(len(args.networks) * sum(len(one.pictures) for one in chosen)) as progress:
@@ -132,4 +134,4 @@ def run(args: argparse.Namespace) -> int:
         scoring.write_text(args.csv, report.csv(result), overwrite=args.overwrite)
     if args.report:
         report.write(result, args.report, overwrite=overwrite)
-    return 1 if any(row.missing and not row.date for row in result.rows) else 0
+    return 1 if result.failed else 0

@@ -12,7 +12,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("networks", nargs="*", metavar="NETWORK", help="networks or weight files (default: the default network)")
     add("--scale", type=int, choices=(2, 3, 4), default=4, help="which of the networks' weights (default: 4)")
     add("--engines", type=names, default=[], metavar="A,B,...", help="only these: torch, onnx, mnn, openvino")
-    add("--precisions", type=names, default=[], metavar="A,B,...", help="only these: float32, bfloat16, int8")
+    add(
+        "--precisions",
+        type=names,
+        default=[],
+        metavar="A,B,...",
+        help="only these: float32, bfloat16, int8 (default: all that are worth it)",
+    )
     add("--size", default="320x180", metavar="WxH", help="of the picture that is enlarged (default: 320x180)")
     add("--repeats", type=positive, default=7, metavar="N", help="timed runs, median counts (default: 7)")
     add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")

@@ -10,7 +10,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("file", type=named, metavar="FILE", help="the authors' .pt file")
     add("network", metavar="NETWORK", help="which network it holds: rcan, edsr or edsr-baseline")
-    add("--scale", type=int, choices=[2, 3, 4], required=True, help="the file's")
+    add("--scale", type=int, choices=[2, 3, 4], required=True, help="scale of the file")
     add("-o", "--output", type=named, required=True, metavar="FILE", help="the .safetensors file to write")
     add("--licence", metavar="TEXT", help="the weights' licence, kept in the file")
     add("--overwrite", action="store_true", help="replace the file if it is there already")

@@ -26,15 +26,17 @@ def add_perceptual(parser: argparse.ArgumentParser) -> None:
 
 def chosen_metrics(args: argparse.Namespace) -> "Metrics":
     """The perceptual measures that were asked for, or what stands for those whose files are missing."""
+    from finescale.evaluation import scoring
+
     chosen: list[Metric | Unavailable] = []
     if args.perceptual:
         from finescale.evaluation import lpips  # torch takes two seconds
 
-        chosen.append(lpips.find(args.perceptual))
+        chosen.append(scoring.find("lpips", "LPIPS", lambda: lpips.load(args.perceptual)))
     if args.brisque:
         from finescale.evaluation import brisque
 
-        chosen.append(brisque.find())
+        chosen.append(scoring.find("brisque", "BRISQUE", brisque.load))
     return chosen
 
 
@@ -47,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=positive,
         required=True,
         metavar="N",
-        help="how much they were enlarged: border and crop follow it",
+        help="factor by which they were enlarged (sets border and crop as the protocol does)",
     )
     parser.add_argument(
         "--json", type=named, metavar="FILE", help="write all figures here too; -: print JSON, no table"

@@ -22,8 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=0, help="listen at this port (default: a free one)")
     parser.add_argument(
         "--token",
-        help="requests must carry it (default: FINESCALE_TOKEN of the environment; else none on this machine only, and "
-        "a new one beyond)",
+        help="token that every request must carry (default: FINESCALE_TOKEN; else none on this machine, a new random "
+        "one with --host)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open the page")
     add_engine(parser.add_argument_group("how it works"))
@@ -45,14 +45,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_number,
         default=60,
         metavar="MINUTES",
-        help="results are kept so long, and longer where asked for (default: %(default)g)",
+        help="how long results are kept after they were last asked for (default: %(default)g)",
     )
     limits.add_argument(
         "--keep-size",
         type=_number,
         default=4,
         metavar="GIB",
-        help="finished pictures and results may take so much; the oldest go first (default: %(default)g)",
+        help="disk space for pictures and results; the oldest are deleted first (default: %(default)g)",
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -69,5 +70,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         again = [*started_as(), *(() if args.resume else ("--resume",))]
         line = subprocess.list2cmdline(again) if sys.platform == "win32" else shlex.join(again)
+        if int(os.environ.get("WORLD_SIZE") or 1) > 1:  # the words of torchrun are not known here
+            line = "the same command" if args.resume else "the same command with --resume"
         print(f"{out}: stopped at step {step} and saved; go on with: {line}", file=sys.stderr)
     return 0

@@ -33,13 +33,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--height", type=int, metavar="PIXELS", help="height of the result; the width follows")
     size.add_argument("--fit", metavar="WxH", help="as large as fits into this box")
     add("--network", metavar="NAME|FILE", help="a network (see `finescale networks`) or a weight file")
-    add("--ensemble", action="store_true", help="average over eight flips and turns: eight times the work")
+    add("--ensemble", action="store_true", help="average over eight flips and turns in float32: 8 to 30 times slower")
     add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png; TIFF stays)")
     add("--quality", type=int, metavar="1-100", help="for jpeg, webp and avif")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     existing.add_argument(
-        "--skip-existing", action="store_true", help="leave them, also where one picture is named alone (else an error)"
+        "--skip-existing",
+        action="store_true",
+        help="skip pictures whose result exists (folders always do; for one file alone it is an error otherwise)",
     )
     add_engine(parser)
     add("--json", action="store_true", help="print what was made, was there already, and failed as JSON")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from finescale.atomic import replace
+from finescale.atomic import replace, writing
 from finescale.cache import xdg
 from finescale.errors import FinescaleError
 from finescale.fetch import Report, alone, fetch
@@ -78,7 +78,7 @@ def get(source: Source, folder: Path, *, progress: Report | None = None) -> Path
     if target.is_dir():
         return target
     archive = folder / PurePosixPath(source.address).name
-    try:
+    with writing(target):
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder / f".{source.name}.lock"):
             if target.is_dir():  # another process has brought it meanwhile
@@ -88,8 +88,6 @@ def get(source: Source, folder: Path, *, progress: Report | None = None) -> Path
             _unpack(archive, source, target)
             if not any(other.address == source.address and other.name != source.name for other in sources().values()):
                 archive.unlink()
-    except OSError as error:
-        raise FinescaleError(f"{target}: could not be written ({error.strerror or error})") from error
     return target
 
 

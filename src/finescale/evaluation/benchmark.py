@@ -62,6 +62,7 @@ class Run:
     machine: Mapping[str, Any]
     timed_size: tuple[int, int] | None
     date: str
+    failed: Sequence[str] = ()  # contenders without weights, or that failed in this run
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; beside our networks the published ones, each with its source."""
@@ -179,7 +180,8 @@ def run(
         border: what stands for samples over the edge when the originals are shrunk.
         jpeg: quality (1 to 100) of the JPEG that the shrunk pictures have been; the sets are called so too. None: none.
         command: the command line, recorded.
-        earlier: told of the run before its first picture, gives rows that stand for networks it does not name.
+        earlier: told of the run before its first picture, gives rows that stand for networks it does not name, or that
+            fail.
         progress: called before each picture with the contender's name and the picture's.
 
     Raises:
@@ -239,7 +241,12 @@ def run(
         )
     if all(row.missing for row in rows):
         raise FinescaleError("; ".join(row.missing for row in rows if row.missing))
+    failed = [row.name for row in rows if row.missing]
     if before:
         new = {row.name: row for row in rows}
+        for name in failed:
+            if name in before and not before[name].missing:
+                log = logging.getLogger("finescale")
+                log.warning("%s failed, so its earlier row is kept (%s)", name, new.pop(name).missing)
         rows = [*(new.pop(name, row) for name, row in before.items()), *new.values()]
-    return replace(whole, rows=rows, date=_now())
+    return replace(whole, rows=rows, failed=failed, date=_now())

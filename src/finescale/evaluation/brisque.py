@@ -16,7 +16,7 @@ import numpy as np
 from finescale.errors import FinescaleError, UsageError, install
 from finescale.evaluation import metric_files
 from finescale.evaluation.metrics import Pixels, check_rgb
-from finescale.evaluation.scoring import SMALLEST, Unavailable
+from finescale.evaluation.scoring import SMALLEST
 
 MODEL, RANGE = "brisque_model_live.yml", "brisque_range_live.yml"
 _SYSTEM = [Path(root) / "share" / "opencv4" / "quality" for root in (sys.prefix, "/usr", "/usr/local", "/opt/homebrew")]
@@ -33,11 +33,7 @@ class Brisque:
     opencv: Any
     model: Any
     key: ClassVar[str] = "brisque"
-
-    @property
-    def label(self) -> str:
-        """For tables."""
-        return "BRISQUE"
+    label: ClassVar[str] = "BRISQUE"
 
     def __call__(self, enlarged: Pixels, high: Pixels | None = None) -> float | None:
         """The figure of a picture (H, W, 3) uint8.
@@ -55,14 +51,6 @@ class Brisque:
         if not np.isfinite(self.opencv.quality.QualityBRISQUE_computeFeatures(bgr)).all():
             return None  # OpenCV would call it perfect
         return float(self.model.compute(bgr)[0])
-
-
-def find() -> Brisque | Unavailable:
-    """As `load`, but gives a stand-in that says why where something is missing."""
-    try:
-        return load()
-    except FinescaleError as error:
-        return Unavailable("brisque", "BRISQUE", str(error))
 
 
 def load() -> Brisque:

@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
+from finescale.atomic import sha256
 from finescale.errors import UsageError, nearest
 from finescale.images.resize import resize
 from finescale.inference.upscale import Upscaler
 from finescale.networks.catalogue import ALIASES, NETWORKS
 from finescale.networks.complexity import count
 from finescale.weights import places, store
-from finescale.weights.header import read_header, sha256
+from finescale.weights.header import read_header
 
 PAPERS_BICUBIC = "bicubic-y"
 # References that are not networks.

@@ -24,7 +24,7 @@ from finescale.errors import FinescaleError, UsageError, check_known
 from finescale.evaluation import metric_files
 from finescale.evaluation.arrays import to_tensor
 from finescale.evaluation.metrics import Pixels, check_rgb
-from finescale.evaluation.scoring import SMALLEST, Unavailable
+from finescale.evaluation.scoring import SMALLEST
 
 _LINEAR_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
 
@@ -71,10 +71,6 @@ class LPIPS(nn.Module):
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1))
         self.register_buffer("spread", torch.tensor([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1))
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """The features that are compared, of a batch (B, 3, H, W) normalised as ImageNet's, in order of depth."""
-        return self.backbone.maps(x)
-
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """See the class."""
         if a.ndim != 4 or a.shape[1] != 3 or a.shape != b.shape:  # one plane would be taken for three
@@ -83,7 +79,7 @@ class LPIPS(nn.Module):
             )
         if min(a.shape[-2:]) < SMALLEST:
             raise UsageError(f"a picture of {a.shape[-1]} x {a.shape[-2]} is too small for LPIPS, which needs 32 x 32")
-        features = self.maps((torch.cat([a, b]) - self.shift) / self.spread)
+        features = self.backbone.maps((torch.cat([a, b]) - self.shift) / self.spread)
         total = torch.zeros(len(a), device=a.device)
         for feature, weight in zip(features, self.linear, strict=True):
             unit_a, unit_b = (feature / (feature.norm(dim=1, keepdim=True) + 1e-10)).chunk(2)
@@ -115,16 +111,6 @@ class PictureDistance:
         device = self.network.shift.device
         first, second = (to_tensor(p).to(device).unsqueeze(0).float() / 127.5 - 1 for p in (enlarged, high))
         return float(self.network(first, second))
-
-
-def find(variant: str = "auto") -> PictureDistance | Unavailable:
-    """As `load`, but gives a stand-in that says why where weights are not here."""
-    try:
-        return load(variant)
-    except UsageError:
-        raise
-    except FinescaleError as error:
-        return Unavailable("lpips", "LPIPS", str(error))
 
 
 def load(variant: str = "auto") -> PictureDistance:

@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finescale.errors import FinescaleError
-
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,14 +71,8 @@ def rows(scale: int | None = None, *, measured: bool | None = None) -> list[Publ
 
 
 def source(row: Published) -> Source:
-    """Where a row comes from.
-
-    Raises:
-        FinescaleError: the file names a source that it does not list.
-    """
-    if row.source not in _file().sources:
-        raise FinescaleError(f"published.toml: {row.network} x{row.scale} names an unknown source '{row.source}'")
-    return _file().sources[row.source]
+    """Where a row comes from."""
+    return sources()[row.source]
 
 
 def compared(scale: int, sets: Sequence[str], *, measured: bool = False) -> list[Published]:

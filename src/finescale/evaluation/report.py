@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from finescale.atomic import check_folder, check_free
+from finescale.atomic import check_folder, check_free, writing
 from finescale.errors import FinescaleError
 from finescale.evaluation import plots, published
 from finescale.evaluation.benchmark import Row, Run
@@ -23,14 +23,16 @@ def check(folder: Path, scale: int, sets: Sequence[str], *, overwrite: bool = Fa
             overwritten.
     """
     plots.require()
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FinescaleError(f"{folder}: cannot be made ({error.strerror})") from error
     check_folder(folder)
-    for name in (_texts(scale), *(plots.names(scale, one) for one in sets)):
-        for file in name:
-            check_free(folder / file, overwrite)
+    for file in files(folder, scale, sets):
+        check_free(file, overwrite)
+
+
+def files(folder: Path, scale: int, sets: Sequence[str]) -> list[Path]:
+    """What `write` writes; not every plot is made."""
+    return [folder / file for names in (_texts(scale), *(plots.names(scale, one) for one in sets)) for file in names]
 
 
 def write(run: Run, folder: Path, *, overwrite: bool = False) -> list[Path]:
@@ -39,13 +41,13 @@ def write(run: Run, folder: Path, *, overwrite: bool = False) -> list[Path]:
     `results-x4.md`, `.csv` and `.json`, `pictures-x4.md` (the figures of every picture), and for every set
     `psnr-parameters-x4-SET.svg` and, with timing, `psnr-seconds-x4-SET.svg`.
     """
-    table, lines, everything, per_picture = _texts(run.scale)
+    page, lines, everything, per_picture = _texts(run.scale)
     drawn = [file for name in run.sets for file in plots.draw(run, name, folder, overwrite=overwrite)]
-    write_text(folder / table, markdown(run, [file.name for file in drawn]), overwrite=overwrite)
+    write_text(folder / page, markdown(run, [file.name for file in drawn]), overwrite=overwrite)
     write_text(folder / lines, csv(run), overwrite=overwrite)
     write_json(folder / everything, run.as_json(), overwrite=overwrite)
     write_text(folder / per_picture, pictures(run), overwrite=overwrite)
-    return [folder / table, folder / lines, folder / everything, folder / per_picture, *drawn]
+    return [folder / page, folder / lines, folder / everything, folder / per_picture, *drawn]
 
 
 def kept(run: Run, folder: Path, pictures: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -76,9 +78,11 @@ def kept(run: Run, folder: Path, pictures: Mapping[str, Sequence[str]]) -> list[
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise FinescaleError(f"{file}: is no report of which rows can be kept") from error
     now = json.loads(json.dumps(run.as_json()))
-    for key in ("machine", "settings", "timed_size", *metrics_json(run.metrics)):
-        if before.get(key) != now[key]:
-            raise FinescaleError(f"{file}: has other rows than these would be: {key} {before.get(key)}, now {now[key]}")
+    measures = [key for key in before if key.endswith(("_by", "_missing"))]
+    for key in ("machine", "settings", "timed_size", *metrics_json(run.metrics), *measures):
+        old, new = before.get(key), now.get(key)
+        if old != new:
+            raise FinescaleError(f"{file}: has other rows than these would be: {key} {old}, now {new}")
     for row in rows:
         seen = {name: [score.name for score in scores] for name, scores in row.scores.items()}
         if not row.missing and seen != pictures:
@@ -124,7 +128,7 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
             else ""
         )
         + "MACs: multiply-accumulates for 48 x 48 pixels.",
-        _table(headings(run), (cells(row, run) for row in measured)),
+        table(headings(run), (cells(row, run) for row in measured)),
     ]
     missing = [f"- {row.missing.partition(' (')[0]}" for row in run.rows if row.missing]  # without local folders
     if missing:
@@ -155,7 +159,7 @@ def pictures(run: Run) -> str:
         lines = [
             [scores[0].name, *(f"{decibels(score.psnr)} / {score.ssim:.4f}" for score in scores)] for scores in pictures
         ]
-        parts += [f"## {name}", _table(["picture", *(row.name for row in measured)], lines)]
+        parts += [f"## {name}", table(["picture", *(row.name for row in measured)], lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -176,13 +180,13 @@ def _published(run: Run) -> list[str]:
     head = ["network", "parameters", *run.sets]
     if quoted:
         lines = [line(row, row.training or "-") for row in quoted]
-        parts += ["## Published figures", _table([*head, "training set", "source"], lines)]
+        parts += ["## Published figures", table([*head, "training set", "source"], lines)]
     if measured:
         lines = [line(row, _number(row.seconds), _number(row.memory_mib)) for row in measured]
         parts += [
             "## Small networks with their own published weights",
             "Seconds and MiB are for 320 x 180 pixels on the machine that the source names, not on ours.",
-            _table([*head, "seconds", "MiB", "source"], lines),
+            table([*head, "seconds", "MiB", "source"], lines),
         ]
     if order:
         origins = [published.sources()[key] for key in order]
@@ -202,6 +206,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown: the first column to the left, the others, of figures, to the right."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))

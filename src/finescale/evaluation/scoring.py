@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,20 @@ class Unavailable:
 
 
 Metrics = Sequence[Metric | Unavailable]
+
+
+def find(key: str, label: str, load: Callable[[], Metric]) -> Metric | Unavailable:
+    """The measure that `load` gives, or a stand-in that says why where its files or package are not here.
+
+    Raises:
+        UsageError: there is no such measure.
+    """
+    try:
+        return load()
+    except UsageError:
+        raise
+    except FinescaleError as error:
+        return Unavailable(key, label, str(error))
 
 
 @dataclass(frozen=True)
@@ -120,11 +134,24 @@ def check_outputs(files: Sequence[Path | None], *, overwrite: bool = False) -> N
         UsageError: two are the same.
     """
     chosen = [file for file in files if file]
-    if len(set(chosen)) < len(chosen):
-        raise UsageError(f"{chosen[0]}: two results cannot have one file")
+    check_apart(chosen)
     for file in chosen:
         if file != STDOUT:
             check_target(file, overwrite)
+
+
+def check_apart(files: Sequence[Path]) -> None:
+    """Refuses results of which one would be written over another.
+
+    Raises:
+        UsageError: two are the same file.
+    """
+    seen = set()
+    for file in files:
+        place = file if file == STDOUT else file.resolve()
+        if place in seen:
+            raise UsageError(f"{file}: two results cannot have one file")
+        seen.add(place)
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:

@@ -18,6 +18,8 @@ from finescale.images.files import READABLE, read, warn
 _INNER = ("HR", "original", "GTmod12", "GT", "image_SRF_4")
 # Those that hold originals (img_001_SRF_4_HR.png) beside what was shrunk, and enlarged again by others.
 _MIXED = re.compile("image_SRF_[0-9]")
+# Parts of a set that are measured where not all of it can be: pictures 003, 008, ... 098.
+_PARTS = {"urban20": ("urban100", slice(2, None, 5))}
 # Other names of the same set.
 _ALIASES = {"bsd100": "b100", "div2k": "div2k-valid-hr", "div2k-valid": "div2k-valid-hr", "div2k-val": "div2k-valid-hr"}
 
@@ -74,6 +76,9 @@ def find(name: str, data: Path | None = None) -> PictureSet:
         full = Path(name).resolve()
         return _read(_known(full.parent.name if full.name in _INNER else full.name), Path(name))
     folder = next((folder for folder in _candidates(data) if _plain(folder.name) == _plain(name)), None)
+    if folder is None and _plain(name) in _PARTS:
+        whole, part = _PARTS[_plain(name)]
+        return PictureSet(name.title(), find(whole, data).pictures[part])
     if folder is None:
         known = sorted({folder.name for folder in _candidates(data)})
         published = next((source for source in sources() if _plain(source) == _plain(name)), None)

@@ -15,7 +15,7 @@ from finescale.evaluation.plots import INK, OURS, STYLE, THEIRS, require, save
 from finescale.evaluation.tables import console
 from finescale.inference.engines.pytorch import pick_device
 from finescale.networks.complexity import count
-from finescale.training.measure import measured_peak
+from finescale.training.measure import measured_peak, slow_bfloat16
 from finescale.weights import store
 
 # Every engine with the precisions that it computes in, and the packages that this needs.
@@ -94,7 +94,7 @@ def measure(
     Args:
         networks: names or weight files.
         scale: of the networks.
-        engines, precisions: only these; empty: all.
+        engines, precisions: only these; empty: all, but for torch's bfloat16 where that is slow.
         size: (width, height) of the picture that is enlarged.
         repeats: of which the median counts.
         device: a GPU leaves PyTorch only.
@@ -121,6 +121,10 @@ def measure(
         for engine, precision in ways:
             progress(f"{name}, {engine} in {precision}")
             line = Line(name, scale, engine, precision)
+            slow = slow_bfloat16(where, precision) if engine == "torch" and not precisions else None
+            if slow:  # minutes to hours
+                lines.append(replace(line, missing=f"{slow}; --precisions {precision} measures it all the same"))
+                continue
             lines.append(_measured(line, costs[name].macs / 48**2, peaks, where, size, repeats))
     return Throughput(speed.machine(where), peaks, size, repeats, tuple(lines))
 

@@ -19,7 +19,7 @@ from isal import isal_zlib
 
 from finescale.images import exif as exif_blocks
 from finescale.images.colours import chunk
-from finescale.images.picture import Samples
+from finescale.images.picture import Picture, Samples
 
 _LEVEL = 1  # ISA-L's: ten times as fast as zlib's 4, files 7 % larger
 _BLOCK = 1 << 18  # bytes of samples compressed at a time: they stay in the cache while they are filtered
@@ -43,6 +43,12 @@ class Layout:
     exif: bytes | None = None
     resolution: tuple[float, float] | None = None
     colours: bytes | None = None
+
+    @classmethod
+    def of(cls, picture: Picture) -> "Layout":
+        """That of a picture."""
+        size = (*picture.size, picture.pixels.shape[2] + (picture.alpha is not None), picture.bits)
+        return cls(*size, picture.icc, picture.exif, picture.resolution, picture.colours)
 
     @property
     def row_bytes(self) -> int:

@@ -131,13 +131,9 @@ def directories(tags: Tags, start: int, big: bool = False) -> bytes:
     for tag, sub in ((EXIF_IFD, tags.exif), (GPS_IFD, tags.gps)):
         if sub:
             place = start + size + len(tail)
-            main[tag] = (16, 1, struct.pack(tags.order + "Q", place)) if big else _long(tags.order, place)
+            main[tag] = (16 if big else 4, 1, struct.pack(tags.order + ("Q" if big else "I"), place))
             tail += _directory(sub, tags.order, place, big)
     return _directory(main, tags.order, start, big) + tail
-
-
-def _long(order: str, value: int) -> Entry:
-    return (4, 1, struct.pack(order + "I", value))
 
 
 def _directory(entries: Directory, order: str, start: int, big: bool) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -383,7 +384,7 @@ def check_quality(quality: int | None) -> None:
         UsageError: it is not.
     """
     given: object = quality  # whatever a program passed
-    if given is not None and not (isinstance(given, int) and 1 <= given <= 100):
+    if given is not None and (type(given) is bool or not isinstance(given, Integral) or not 1 <= int(given) <= 100):
         raise UsageError(f"quality must be a whole number between 1 and 100, not {given!r}")
 
 
@@ -446,24 +447,20 @@ def write(
         if kind != "png":
             tell_colours(picture, os.fspath(path))
         if kind in ENCODERS:
-            samples = picture.samples
-            layout = Layout(
-                *picture.size, samples.shape[2], picture.bits, picture.icc, exif, picture.resolution, picture.colours
-            )
-            encoder = ENCODERS[kind](file, layout)
+            encoder = ENCODERS[kind](file, Layout.of(picture))
             encoder.begin()
-            encoder.write(samples)
+            encoder.write(picture.samples)
             encoder.finish()
         elif kind == "avif":
             if not forks.ready():
                 raise FinescaleError(f"{path}: AVIF cannot be written in a forked process (start it by 'spawn')")
             try:
-                file.write(_avif(picture, quality or _QUALITY[kind]))
+                file.write(_avif(picture, int(quality or _QUALITY[kind])))
             except _ERRORS as error:  # another build of libheif, or no memory
                 reason = " ".join(str(error).split()) or "the encoder failed"
                 raise FinescaleError(f"{path}: cannot be written ({reason})") from error
         else:
-            file.write(_with_pillow(picture, kind, quality or _QUALITY.get(kind, 0), str(path)))
+            file.write(_with_pillow(picture, kind, int(quality or _QUALITY.get(kind, 0)), str(path)))
 
 
 def check_size(path: str | os.PathLike[str], kind: str, size: tuple[int, int], channels: int = 3) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, is_out_of_memory
 from finescale.images import exif as exif_blocks
 
 Samples = NDArray[Any]  # uint8 or uint16
@@ -146,8 +146,15 @@ def oriented(samples: Samples, orientation: int) -> Samples:
 
 
 def cmyk_to_srgb(samples: Samples, icc: bytes | None) -> Samples:
-    """CMYK samples (H, W, 4) as sRGB (H, W, 3), through the profile, or through a typical print profile without one."""
-    return _to_srgb(samples, "cmyk", icc, input_profile="cmyk", depth=8 * samples.dtype.itemsize)
+    """CMYK samples (H, W, 4) as sRGB (H, W, 3), through the profile, or a typical print profile without a sound one."""
+    import pyvips
+
+    try:
+        return _to_srgb(samples, "cmyk", icc, input_profile="cmyk", depth=8 * samples.dtype.itemsize)
+    except pyvips.Error as error:
+        if not icc or is_out_of_memory(error):
+            raise
+        return cmyk_to_srgb(samples, None)
 
 
 def changes_colours(icc: bytes, channels: int) -> bool:
@@ -230,7 +237,8 @@ def to_pil(picture: Picture) -> Image.Image:
     else:
         samples = to_8_bit(picture.samples)
         image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
-    kept = {"icc_profile": picture.icc, "exif": picture.exif, "dpi": picture.resolution}
+    exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
+    kept = {"icc_profile": picture.icc, "exif": exif, "dpi": picture.resolution}
     image.info.update({key: value for key, value in kept.items() if value})
     return image
 

@@ -55,8 +55,7 @@ class StripReader:
         if opened.decoder is not None:
             picture = opened.picture()
             self._top, self._kept = 0, picture.samples
-            info = (*picture.size, self._kept.shape[2], picture.bits)
-            self.layout = Layout(*info, picture.icc, picture.exif, picture.resolution, picture.colours)
+            self.layout = Layout.of(picture)
         else:
             image = opened.image if opened.orientation == 1 else opened.image.autorot()
             self._region = pyvips.Region.new(image)
@@ -195,11 +194,21 @@ class StripWriter:
         """
         while True:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-            file = self._files.enter_context(open(os.open(self._part, flags, 0o666), "r+b"))  # noqa: SIM115
+            try:
+                descriptor = os.open(self._part, flags, 0o666)
+            except PermissionError:
+                if _WINDOWS or self._key is None:
+                    raise
+                return self._unlocked()  # it is somebody else's; or the folder is, and this is refused as well
+            file = self._files.enter_context(open(descriptor, "r+b"))  # noqa: SIM115
             if self._key is None:
                 return file
             free = locked(file.fileno())
             if free is None:
+                self._files.close()
+                with suppress(FileNotFoundError):  # the other one has taken it away
+                    if not self._part.stat().st_size:
+                        self._part.unlink()
                 return self._unlocked()
             if not free:
                 raise TakenError(f"{self.path}: another process is writing it")
@@ -214,10 +223,6 @@ class StripWriter:
 
     def _unlocked(self) -> BinaryIO:
         """A file of a name of its own, with which nobody goes on, where another process might be writing the usual."""
-        self._files.close()
-        with suppress(FileNotFoundError):  # the other one has taken it away
-            if not self._part.stat().st_size:
-                self._part.unlink()
         self._key = None
         self._part = self._part.with_name(f"{self._part.stem}.{secrets.token_hex(4)}.part")
         self._journal_path = self._part.with_name(f"{self._part.name}.journal")

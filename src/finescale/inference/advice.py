@@ -1,5 +1,6 @@
 """Which network suits a picture better than the default one, whose pictures were clean photographs."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,18 +90,15 @@ def _any(differs: Samples) -> Samples:
 def _rows(source: Path) -> tuple[Samples, Samples | None]:
     """Pixels and alpha of the middle rows of a picture.
 
-    None where it cannot be read, as is told later, or only as a whole.
+    One pixel where it cannot be read, as is told later, or only as a whole.
     """
-    try:
-        with warnings_to(lambda text: None):  # who reads it for good tells them
-            opened = Opened(source)
-            reader = StripReader(source) if opened.orientation == 1 and opened.decoder is None else None
-        if reader is None:
-            return np.zeros((1, 1, 1), np.uint8), None
-        middle = reader.layout.height // 2
-        return split(reader.rows(max(0, middle - _SIDE // 2), min(reader.layout.height, middle + _SIDE // 2)))
-    except FinescaleError:
-        return np.zeros((1, 1, 1), np.uint8), None
+    with suppress(FinescaleError), warnings_to(lambda text: None):  # who reads it for good tells them
+        opened = Opened(source)
+        if opened.orientation == 1 and opened.decoder is None:
+            reader = StripReader(source)
+            height, middle = reader.layout.height, reader.layout.height // 2
+            return split(reader.rows(max(0, middle - _SIDE // 2), min(height, middle + _SIDE // 2)))
+    return np.zeros((1, 1, 1), np.uint8), None
 
 
 def _there(network: str) -> bool:

@@ -1,5 +1,6 @@
 """Pictures on their way from file to file: while one is computed, the next are read and the last are written."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -59,9 +60,9 @@ class _Task:
     picture: Picture | None
 
     @property
-    def bytes(self) -> int:
-        """Of the picture, or 0."""
-        return self.picture.nbytes if self.picture else 0
+    def weight(self) -> int:
+        """Bytes of the picture; as long as there is none it waits alone, as making it may take an hour."""
+        return self.picture.nbytes if self.picture else _AHEAD + 1
 
     def goes_with(self, other: "_Task") -> bool:
         """Whether both can be computed together: opaque 8-bit colour of one size."""
@@ -128,7 +129,7 @@ class Flow:
         before = 0
         with (
             ThreadPoolExecutor(1, "finescale writing") as writer,
-            Prefetcher(todo, self._look, weight=lambda task: task.bytes if task else 0, limit=_AHEAD) as tasks,
+            Prefetcher(todo, self._look, weight=lambda task: task.weight if task else 0, limit=_AHEAD) as tasks,
         ):
             try:
                 while tasks.peek():
@@ -187,8 +188,7 @@ class Flow:
 
     def _room(self, task: _Task) -> int:
         """How many pictures of one size are computed together: of those that need one pass in one piece."""
-        pixels = task.small[0] * task.small[1]
-        if 2 * pixels > GROUP_PIXELS or task.picture is None:
+        if 2 * math.prod(task.small) > GROUP_PIXELS or task.picture is None:
             return 1
         try:
             chain = self.networks.chain(task.small, task.size)
@@ -197,6 +197,7 @@ class Flow:
         if len(chain) != 1 or not _exactly(chain[0], task) or chain[0].tile is not None or chain[0].ensemble:
             return 1
         engine = chain[0].engine_for(task.picture.pixels.dtype)
+        pixels = math.prod(-(-side // engine.multiple) * engine.multiple for side in task.small)  # filled up
         return int(min(GROUP_PIXELS, engine.tile_budget() / engine.bytes_per_pixel) // pixels)
 
     def _compute(self, group: list[_Task], writer: ThreadPoolExecutor, progress: Callable[[float], None]) -> None:
@@ -206,7 +207,7 @@ class Flow:
             if len(group) > 1:
                 pixels = chain[0].group(np.stack([one.picture.pixels for one in group if one.picture]))
                 results = [replace(one.picture, pixels=y) for one, y in zip(group, pixels) if one.picture]
-            elif task.picture is None and len(chain) == 1 and _exactly(chain[0], task):
+            elif task.picture is None and len(chain) == 1 and _exactly(chain[0], task) and _by_tiles(chain[0]):
                 strips.upscale_strips(
                     task.job.source,
                     task.job.target,
@@ -218,6 +219,8 @@ class Flow:
                 self.written[task.job] = task.size
                 return
             else:
+                if task.picture is None:
+                    check_free(task.job.target, self.overwrite)  # it was looked at before the last one was computed
                 picture = task.picture or files.read(task.job.source)
                 results = [self.networks.picture(picture, task.size, progress)]
         except Exception as error:
@@ -333,3 +336,8 @@ def _exactly(upscaler: Upscaler, task: _Task) -> bool:
     """Whether one pass gives the size that is asked for."""
     s = upscaler.scale
     return task.size == (task.small[0] * s, task.small[1] * s)
+
+
+def _by_tiles(upscaler: Upscaler) -> bool:
+    """Whether parts of a picture may be computed apart: without a window, statistics are of all of it."""
+    return upscaler.window is not None or upscaler.tile is not None

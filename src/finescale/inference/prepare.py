@@ -16,13 +16,14 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from finescale.errors import FinescaleWarning
+from finescale.errors import FinescaleWarning, UsageError
 from finescale.inference.tiling import GRID
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.statistics import StatisticsLayer, alignment, localise
 from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
+LARGEST_WINDOW = 4096  # larger ones need more memory to look at a photograph than to enlarge one
 HEADROOM = 1.75  # of the gates of channel attention over a photograph's
 
 # OpenMP's threads are not there in a forked process, which would wait for them for ever
@@ -94,7 +95,12 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
             over the whole picture, and then a tile is not equal to the whole. Where these squares do not meet those of
             the next tile, which begins at a multiple of 48 pixels, a `FinescaleWarning` tells it.
         gates: upper limits of all gates, as `gate_limits` told before; None: they are found.
+
+    Raises:
+        UsageError: the window is above `LARGEST_WINDOW`.
     """
+    if window is not None and window > LARGEST_WINDOW:
+        raise UsageError(f"windows have at most {LARGEST_WINDOW} pixels a side, not {window}")
     clone = copy.deepcopy(network).float().eval().requires_grad_(False)
     for module in clone.modules():
         if parametrize.is_parametrized(module):
@@ -185,9 +191,10 @@ def bytes_per_pixel(network: Network) -> float:
         network: prepared by `for_inference`.
     """
     device = next(network.parameters(), torch.empty(0, device="cpu")).device
+    side = -(-WINDOW // network.multiple) * network.multiple  # it would be filled up to that
     with exactly(device), _PeakMemory() as alive:
-        network(torch.zeros(1, 3, WINDOW, WINDOW, dtype=torch.float32, device=device))
-    return alive.most / WINDOW**2
+        network(torch.zeros(1, 3, side, side, dtype=torch.float32, device=device))
+    return alive.most / side**2
 
 
 class _PeakMemory(TorchDispatchMode):

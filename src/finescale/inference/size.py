@@ -44,13 +44,13 @@ class Target:
         for side in (*sides, *(self.fit or ())):
             if type(side) is bool or not isinstance(side, Integral):
                 raise UsageError(f"width and height are whole numbers, not {side!r}")
+            if int(side) < 1:
+                raise UsageError("the result must be at least 1 pixel wide and high")
+            if int(side) > LARGEST_SIDE:
+                raise UsageError(f"the result can be at most {LARGEST_SIDE:,} pixels wide and high")
         if self.scale is not None and not 0 < self.scale <= LARGEST_FACTOR:
             shown = f"{self.scale:g}" if isinstance(self.scale, float) else self.scale  # fractions may not fit into one
             raise UsageError(f"scale must be above 0 and at most {LARGEST_FACTOR:g}, not {shown}")
-        if any(side is not None and side < 1 for side in (self.width, self.height, *(self.fit or ()))):
-            raise UsageError("the result must be at least 1 pixel wide and high")
-        if any(side is not None and side > LARGEST_SIDE for side in (self.width, self.height, *(self.fit or ()))):
-            raise UsageError(f"the result can be at most {LARGEST_SIDE:,} pixels wide and high")
 
     @classmethod
     def of(
@@ -75,10 +75,9 @@ class Target:
             UsageError: that would be more than 16 times as large.
         """
         if self.scale is not None:
-            result = max(1, int(width * self.scale + 0.5)), max(1, int(height * self.scale + 0.5))
-        else:
-            result = target_size((width, height), width=self.width, height=self.height, fit=self.fit)
-        return result if self.scale is not None else exact_size(result, width, height)
+            return max(1, int(width * self.scale + 0.5)), max(1, int(height * self.scale + 0.5))
+        result = target_size((width, height), width=self.width, height=self.height, fit=self.fit)
+        return exact_size(result, width, height)
 
     @property
     def suffix(self) -> str:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from finescale.atomic import sha256
 from finescale.images.picture import Picture, split
 from finescale.images.strips import StripReader, StripWriter
-from finescale.inference.engines.source import Source
 from finescale.inference.tiling import GRID, Progress
 from finescale.inference.transparency import REACH
 from finescale.inference.upscale import Upscaler, enlarge_samples, share_of
-from finescale.weights.header import sha256
 
 FROM_PIXELS = 64_000_000  # results of more pixels than this go by strips
 STRIP_BYTES = 256 << 20  # of the result, about
@@ -52,7 +51,7 @@ def upscale_strips(
     engine = upscaler.engine_for(np.dtype(np.uint8 if small.bits == 8 else np.uint16))
     around = margin + (REACH if small.channels in (2, 4) else 0)  # of which hidden colours are made
     eight, after = ("eight turns, ", around + GRID) if upscaler.ensemble else ("", around)
-    made_by = f"{eight}{engine.name} {engine.precision} {Source(upscaler.network, upscaler.window).fingerprint}"
+    made_by = f"{eight}{engine.name} {engine.precision} {upscaler.source.fingerprint}"
     with StripWriter(target, large, format=format, overwrite=overwrite, resume=f"{sha256(source)} {made_by}") as out:
         for top in range(out.rows // scale // GRID * GRID, small.height, rows):
             bottom = min(top + rows, small.height)

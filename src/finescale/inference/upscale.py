@@ -23,6 +23,7 @@ from finescale.images.picture import Picture, from_pil, split, to_integers, to_p
 from finescale.inference import tiling
 from finescale.inference.engines import check, choose
 from finescale.inference.engines.interface import Engine, fitting_tile
+from finescale.inference.engines.source import Source
 from finescale.inference.size import Target, exact_size, passes
 from finescale.inference.tiling import Array, Progress
 from finescale.inference.transparency import bleed, within_neighbours
@@ -74,7 +75,7 @@ class Upscaler:
         _check_side("tile", tile)
         _check_side("window", window)
         if isinstance(network, str | os.PathLike):
-            source = _find(os.fspath(network), scale)
+            network = _find(os.fspath(network), scale)
         else:
             from finescale.networks.base import Network
 
@@ -82,11 +83,11 @@ class Upscaler:
                 raise UsageError(f"a network is a name, a weight file or a Network, not {type(network).__name__}")
             if scale not in (None, network.scale):
                 raise UsageError(f"this network enlarges x{network.scale}, not x{scale}")
-            source = network
         self._asked: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
-        self.engine = choose(source, device=device, engine=engine, precision=precision, window=window)
+        self.source = Source(network, window)
+        self.engine = choose(self.source, device=device, engine=engine, precision=precision)
         self.scale = self.engine.scale
-        self.ensemble, self.window, self.network = ensemble, window, source
+        self.ensemble, self.window, self.network = ensemble, window, network
         self._fine: Engine | None = self.engine if precision != "auto" else None
         self.tile = tile
 
@@ -119,10 +120,13 @@ class Upscaler:
             clipped, and are computed in float32 unless `precision` says otherwise.
 
         Raises:
-            UsageError: another shape or type, or floats far outside [0, 1].
+            UsageError: no tensor, another shape or type, or floats far outside [0, 1].
         """
         import torch
 
+        given: object = x  # whatever a program passed
+        if not isinstance(given, torch.Tensor):
+            raise UsageError("Upscaler.enlarge takes a tensor; Upscaler.pixels takes an array")
         known = x.dtype == torch.uint8 or x.is_floating_point()
         if x.ndim not in (3, 4) or x.shape[-3] != 3 or not x.numel() or not known:
             raise UsageError(
@@ -204,8 +208,7 @@ class Upscaler:
             raise UsageError("give one of size and scale, not both")
         else:
             size = exact_size(size, *picture.size)
-        chain = passes(max(size[0] / picture.size[0], size[1] / picture.size[1]), [self.scale])
-        return enlarge_picture(picture, [self] * len(chain), size, progress)
+        return Networks(self).picture(picture, size, progress)
 
     def rest(self) -> None:
         """Gives memory back that large tiles took, and stays ready; not while another thread enlarges."""
@@ -220,23 +223,6 @@ class Upscaler:
         if self._fine is None:
             self._fine = self.engine.exact() or self.engine
         return self._fine
-
-
-def enlarge_picture(
-    picture: Picture, chain: Sequence[Upscaler], size: tuple[int, int], progress: Progress | None = None
-) -> Picture:
-    """Sends a picture through one upscaler after another and then resizes it bicubically to (width, height)."""
-    pixels, alpha = picture.pixels, picture.alpha
-    for upscaler, share in zip(chain, _shares(chain)):
-        pixels, alpha = enlarge_samples(upscaler, pixels, alpha, progress=share_of(progress, *share))
-    result = replace(picture, pixels=pixels, alpha=alpha)
-    if result.size != size:
-        from finescale.images.scaling import resize_picture
-
-        result = resize_picture(result, size)
-    if progress:
-        progress(1.0)
-    return result
 
 
 def enlarge_samples(
@@ -432,7 +418,7 @@ def _find(name: str, scale: int | None) -> "Network | Path":
 
 
 def _weight_file(name: str, scale: int | None) -> Path | None:
-    """The weight file of a network's name, or that has this name; verified, and without torch.
+    """The weight file of a network's name, or that has this name: its whole path; verified, and without torch.
 
     None where it is not on this machine, or is for another scale; where no scale is said, a name stands for x4.
     """
@@ -440,12 +426,13 @@ def _weight_file(name: str, scale: int | None) -> Path | None:
     from finescale.weights.header import read_header
 
     if not name.endswith(".safetensors") or not os.path.isfile(name):  # noqa: PTH113 (too long a name)
-        return places.locate(name, 4 if scale is None else scale)
+        path = places.locate(name, 4 if scale is None else scale)
+        return path and path.absolute()
     path = Path(name)
     if scale not in (None, read_header(path).scale):
         return None
     places.verify(path)
-    return path
+    return path.absolute()
 
 
 class Networks:
@@ -508,7 +495,17 @@ class Networks:
 
     def picture(self, picture: Picture, size: tuple[int, int], progress: Progress | None = None) -> Picture:
         """See `Upscaler.picture`."""
-        return enlarge_picture(picture, self.chain(picture.size, size), size, progress)
+        pixels, alpha, chain = picture.pixels, picture.alpha, self.chain(picture.size, size)
+        for upscaler, share in zip(chain, _shares(chain)):
+            pixels, alpha = enlarge_samples(upscaler, pixels, alpha, progress=share_of(progress, *share))
+        result = replace(picture, pixels=pixels, alpha=alpha)
+        if result.size != size:
+            from finescale.images.scaling import resize_picture
+
+            result = resize_picture(result, size)
+        if progress:
+            progress(1.0)
+        return result
 
 
 @dataclass

@@ -23,7 +23,7 @@ def cubic(x: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # each takes a few hundred bytes for every sample of the target
 @torch.inference_mode(False)  # what is kept is used in training, too
 def contributions(size: int, target: int, scale: float, border: Border) -> tuple[Tensor, Tensor]:
     """Which input samples make each output sample, and with which weights, along one axis.

@@ -68,15 +68,15 @@ NETWORKS: dict[str, Entry] = {
     "rcan": Entry(RCAN, "residual channel attention network"),
     "sa-rcan": Entry(
         RCAN,
-        "the large one, slow on CPUs: RCAN of six groups with self-attention in every block",
+        "a little better on photographs, far slower: six groups, self-attention in every block",
         {"groups": 6, "attention": "block"},
     ),
     "sa-rcan-group": Entry(
         RCAN, "RCAN of six groups with self-attention after every second group", {"groups": 6, "attention": "group"}
     ),
-    "sa-rcan-light": Entry(RCAN, "small SA-RCAN for CPUs, the default", _LIGHT),
-    "sa-rcan-light-jpeg": Entry(RCAN, "the same for strongly compressed JPEGs: takes their traces away", _LIGHT),
-    "sa-rcan-light-graphics": Entry(RCAN, "the same for text, charts, screenshots and pixel art", _LIGHT),
+    "sa-rcan-light": Entry(RCAN, "for photographs; small and fast, the default", _LIGHT),
+    "sa-rcan-light-jpeg": Entry(RCAN, "for JPEGs below quality 85: removes blocks and ringing", _LIGHT),
+    "sa-rcan-light-graphics": Entry(RCAN, "for text, charts, screenshots and pixel art", _LIGHT),
 }
 
 ALIASES: dict[str, str] = {"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"}  # as their authors call them
@@ -144,8 +144,3 @@ def architecture(name: str, title: str) -> type[Network] | None:
     """The class called `title` of the network called `name`, or else of any network; None where there is none."""
     entries = [*([NETWORKS[name]] if name in NETWORKS else []), *NETWORKS.values()]
     return next((entry.architecture for entry in entries if entry.architecture.__name__ == title), None)
-
-
-def names() -> list[str]:
-    """Names of all networks, with trained weights or without."""
-    return list(NETWORKS)

@@ -25,7 +25,7 @@ from finescale.errors import FinescaleError, is_out_of_memory
 from finescale.inference.engines.pytorch import fast_bfloat16
 from finescale.inference.prepare import full_float32
 from finescale.training import checkpoints, groups, parallel, schedule
-from finescale.training.amounts import Amount
+from finescale.training.amounts import Amount, parse
 from finescale.training.capture import Captured
 from finescale.training.ema import EMA
 from finescale.training.parallel import Distributed, World
@@ -168,7 +168,7 @@ class Training:
         self.stop_requested = False
         self._started = time.monotonic()
         self._tick_step, self._tick_length = 0, 1
-        self._took: dict[str, float] = {}  # seconds that a validation and a checkpoint take
+        self._took = {"validation": 0.0, "checkpoint": 0.0}  # seconds that one takes
         parallel.synchronise_norms(self.network, world)
         self._compiled = recipe.compile != "off"
         # several processes exchange gradients within the backward pass
@@ -199,7 +199,7 @@ class Training:
     # The run
 
     def run(self) -> bool:
-        """Trains until the budget is spent or a stop is requested; whether it is spent.
+        """Trains until the budget is spent, unless it is already, or a stop is requested; whether it is spent.
 
         Raises:
             FinescaleError: nothing but non-finite gradients for a hundred steps, or for all there are; a loss far above
@@ -209,6 +209,8 @@ class Training:
             return self._run()
 
     def _run(self) -> bool:
+        if self.finished:
+            return True
         self._started = time.monotonic() - self.progress.seconds
         self._tick_step = self.progress.step
         self.prepare()
@@ -518,6 +520,7 @@ class Training:
             "crops": self.crops.generator.get_state(),
             "generators": _generators(self.world.device),
             "progress": dict(vars(self.progress)),
+            "took": dict(self._took),
             "skipped_in_a_row": float(self._skipped[1]),
         }
         if self.world.first:
@@ -525,7 +528,12 @@ class Training:
         self._mark_time("checkpoint", started)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from what `save` wrote, exactly."""
+        """Goes on from what `save` wrote, exactly.
+
+        Raises:
+            UsageError: it is of a run with other groups, or with "fsdp" on several processes and this one is not so, or
+                the other way round.
+        """
         self.distributed.load_network(state["average"])
         self.ema.updates = state["updates"]
         for name, mean in self.ema.mean.items():
@@ -533,14 +541,17 @@ class Training:
         self.distributed.load_network(state["network"])
         self._running_before.copy_(_flat(self._running))
         self.progress = Progress(**state["progress"])
+        self._took |= state.get("took", {})
         self._tick_step = self.progress.step
         groups.freeze(self.members, self._moment())
         self.distributed.load_optimiser(self.optimiser, state["optimiser"])
         self.crops.generator.set_state(state["crops"])
         _set_generators(state["generators"], self.world.device)
         self._skipped[0], self._skipped[1] = self.progress.skipped, state["skipped_in_a_row"]
-        # a longer budget brings the run back to an earlier share
-        self.progress.spent = self._moment().spent
+        budget = parse(state["recipe"]["budget"])
+        same = (budget.value, budget.unit) == (self.recipe.budget.value, self.recipe.budget.unit)
+        if not (self.finished and same):  # the last validation may have taken less time than was reckoned with
+            self.progress.spent = self._moment().spent  # a longer budget brings the run back to an earlier share
         self.distributed.renew()
 
     def request_stop(self) -> None:

@@ -6,6 +6,7 @@ import time
 import torch
 from torch import Tensor, nn
 
+from finescale.inference.engines.pytorch import SLOW, fast_bfloat16
 from finescale.networks.base import Network
 from finescale.networks.complexity import count
 
@@ -34,6 +35,13 @@ def measured_peak(device: torch.device, precision: str) -> float:
             a @ b
             best, count = max(best, 2 * size**3 / (_now(device) - started)), count + 1
     return best
+
+
+def slow_bfloat16(device: torch.device, precision: str) -> str | None:
+    """What there is to say against a precision on a device; None: nothing."""
+    if precision != "bfloat16" or fast_bfloat16(device):
+        return None
+    return SLOW
 
 
 def activation_bytes(network: Network, batch: int, patch: int) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from finescale.errors import UsageError
+from finescale.inference.engines.pytorch import cuda_computes
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.state_dict import StateDictOptions
@@ -92,7 +93,7 @@ def join(device: str | torch.device) -> World:
     device = str(device)
     size, local = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if cuda_computes() else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
@@ -185,7 +186,7 @@ class Distributed:
             self.network.load_state_dict(state)
 
     def optimiser_state(self, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        """All of the optimiser's state, whole; a collective call."""
+        """All of the optimiser's state, whole, by the parameters' names if sharded, else by number; collective."""
         if not self.sharded:
             return optimiser.state_dict()
         from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
@@ -193,14 +194,31 @@ class Distributed:
         return dict(get_optimizer_state_dict(self.network, optimiser, options=_whole_on_cpu()))
 
     def load_optimiser(self, optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Takes what `optimiser_state` gave."""
+        """Takes what `optimiser_state` gave.
+
+        Raises:
+            UsageError: it is of a sharded network and this one is not, or the other way round; or of other groups.
+        """
+        sharded = any(isinstance(key, str) for group in state["param_groups"] for key in group["params"])
+        if sharded != self.sharded:
+            reason = (
+                "this run is of 'fsdp' on several processes, and goes on as that alone (torchrun, --set parallel=fsdp)"
+                if sharded
+                else "this run was begun without 'fsdp' on several processes, and goes on without (--set parallel=ddp)"
+            )
+            raise UsageError(f"parallel: {reason}; its best.safetensors can start another (--warm-start, --out)")
         if self.sharded:
             from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
             options = StateDictOptions(full_state_dict=True)
             set_optimizer_state_dict(self.network, optimiser, state, options=options)
         else:
-            optimiser.load_state_dict(state)
+            try:
+                optimiser.load_state_dict(state)
+            except ValueError as error:
+                raise UsageError(
+                    f"groups: the checkpoint's optimiser has other groups of parameters than this run ({error})"
+                ) from error
 
 
 def _whole_on_cpu() -> "StateDictOptions":

@@ -223,11 +223,6 @@ class Recipe(_Strict):
     def _resolved(cls, value: str) -> str:
         return ALIASES.get(value, value)  # by which its weights are found
 
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _full_name(cls, value: Any) -> Any:
-        return "bfloat16" if value == "bf16" else value  # as earlier checkpoints and recipes say
-
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
         for name in self.loss:

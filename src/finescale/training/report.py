@@ -115,14 +115,19 @@ class Screen:
 class Board:
     """TensorBoard scalars and sample pictures.
 
+    Args:
+        folder: of its files.
+        speed: of the run.
+        begun: the step from which the run goes on; what a run that was killed wrote of later ones is not shown.
+
     Raises:
         ImportError: tensorboard is not installed.
     """
 
-    def __init__(self, folder: Path, speed: Speed) -> None:
+    def __init__(self, folder: Path, speed: Speed, begun: int = 0) -> None:
         import tensorboard  # noqa: F401
 
-        self.folder, self.speed = folder, speed
+        self.folder, self.speed, self.begun = folder, speed, begun
         self._last = 0.0
 
     @cached_property
@@ -130,7 +135,7 @@ class Board:
         """Makes the folder and the file; when there is something to write, and not for runs that do not begin."""
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder))
+        return SummaryWriter(str(self.folder), purge_step=self.begun + 1)
 
     def tick(self, progress: Progress) -> None:
         """Writes scalars every few seconds."""

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from finescale import __version__
 from finescale.backbones import catalogue as backbones
 from finescale.backbones.resnest import SplitAttention
-from finescale.data.crops import Crops
+from finescale.data.crops import Crops, Where
 from finescale.data.degradations import Degradation
 from finescale.data.store import Store
 from finescale.errors import FinescaleError, UsageError, install, is_out_of_memory
@@ -42,6 +43,7 @@ from finescale.training.parallel import World, join
 from finescale.training.recipe import Recipe, parse_recipe, to_toml
 from finescale.training.report import Board, Screen, Speed, clock
 from finescale.weights import files
+from finescale.weights.header import read_header
 
 # (set or folder, scale, device, at most so many pictures, what is done to them) -> what scores a network; the room of
 # evaluation makes it.
@@ -145,16 +147,23 @@ def _train(
 ) -> Outcome:
     recipe = with_precision(recipe, world.device)
     saved = _saved(recipe, out, resume, world)
+    if resume and world.first:
+        _clear(recipe, out)
+    if saved is not None:  # with it go the groups that count
+        recipe = parse_recipe({**recipe.resolved(), "warm_start": saved["recipe"].get("warm_start", "")}, str(out))
     torch.manual_seed(recipe.seed)
     network, said = make_network(recipe, fresh=saved is None)
+    said += _slow(recipe, world)
     if saved is None:
         start = {"started_from": warm_start.origin(recipe.warm_start)} if recipe.warm_start else {}
     else:
         start = {key: value for key, value in saved.get("notes", {}).items() if key == "started_from"}
-    _check_norms(network, recipe, world)
+    check_norms(network, recipe, world)
     data = recipe.data
     store = Store(data.train)
-    crops = _crops(recipe, store, world)
+    if saved is not None:
+        _check_pictures(saved.get("notes", {}).get("data", {}), _pictures(store), data.train, out)
+    crops = _crops(recipe, store, world, data.where)
     validate = None
     if data.validation and make_validation:
         validate = make_validation(
@@ -168,7 +177,8 @@ def _train(
         measure.step_flops(network, data.patch),
         measure.measured_peak(world.device, recipe.precision) * world.size,
     )
-    observers = _observers(recipe, out, speed, screen, board) if world.first else []
+    begun = 0 if saved is None else saved["progress"]["step"]
+    observers = _observers(recipe, out, speed, begun, screen, board) if world.first else []
     try:  # from here on a terminal shows the bar in place of its cursor
         facts = {**_facts(store, world), **start}
 
@@ -195,9 +205,11 @@ def _train(
             for observer in observers:
                 observer.said(line)
         name = f"{recipe.name}.safetensors"
+        # a finished run's file stays as it is
+        whole = training.finished and world.from_first(lambda: _steps(out / name)) == training.progress.step
         with _stopped_by_signals(training):
             finished = training.run()
-        if finished:
+        if finished and not whole:
             state = training.averaged_state()
             if world.first:
                 keep(name, training.progress, state)
@@ -215,15 +227,47 @@ def _saved(recipe: Recipe, out: Path, resume: bool, world: World) -> dict[str, A
     """
     if not resume and (checkpoints.present(out) or (out / f"{recipe.name}.safetensors").exists()):
         raise UsageError(f"{out}: already holds a run (--resume goes on with it, --out NAME starts another)")
-    if recipe.data.batch % world.size:
-        raise UsageError(f"data.batch: {recipe.data.batch} crops cannot be shared equally by {world.size} processes")
+    _check_shares(recipe, world)
     saved = world.from_first(lambda: checkpoints.read_last(out)) if resume else None
     if saved is not None:
         _check_same(recipe, saved["recipe"], out)
     return saved
 
 
-def _crops(recipe: Recipe, store: Store, world: World) -> Crops:
+def _check_shares(recipe: Recipe, world: World) -> None:
+    """Refuses batches that processes cannot share."""
+    if recipe.data.batch % world.size:
+        raise UsageError(f"data.batch: {recipe.data.batch} crops cannot be shared equally by {world.size} processes")
+
+
+def _check_pictures(before: Mapping[str, Any], now: Mapping[str, Any], folder: str, out: Path) -> None:
+    """Refuses to go on with other pictures: the weights would tell their licence alone, and not that of the first."""
+    for key in ("pictures", "megapixels", "licence"):
+        old, new = before.get(key), now.get(key)
+        if before and old != new:
+            raise UsageError(
+                f"{out}: this run was started on a store of {key} = {old!r}, not {new!r} as {folder} has it (--out "
+                "NAME starts another, with --warm-start from this one's weights)"
+            )
+
+
+def _clear(recipe: Recipe, out: Path) -> None:
+    """Removes what a kill left of weight files that were being written."""
+    for name in ("best.safetensors", f"{recipe.name}.safetensors"):
+        for part in out.glob(f".{escape(name[:32])}.*.part"):  # see `finescale.atomic.new_file`
+            with suppress(OSError):
+                part.unlink()
+
+
+def _steps(file: Path) -> int | None:
+    """How long the weights in a file were trained; None where there are none."""
+    try:
+        return read_header(file).notes.get("steps")
+    except FinescaleError:
+        return None
+
+
+def _crops(recipe: Recipe, store: Store, world: World, where: Where) -> Crops:
     """This process's crops of the store."""
     data = recipe.data
     crops = Crops(
@@ -232,7 +276,7 @@ def _crops(recipe: Recipe, store: Store, world: World) -> Crops:
         patch=data.patch,
         device=world.device,
         seed=recipe.seed,
-        where=data.where,
+        where=where,
         degradation=recipe.degradation.crops,
         share=(world.rank, world.size),
     )
@@ -270,10 +314,12 @@ def describe(recipe: Recipe, device: str | torch.device = "auto") -> str:
 
 
 def _describe(recipe: Recipe, world: World) -> str:
+    _check_shares(recipe, world)
     network, _ = make_network(recipe, fresh=False)
-    _check_norms(network, recipe, world)
+    check_norms(network, recipe, world)
     members = groups.assign(network, recipe.active_groups)
     lines = [to_toml(recipe), f"# {recipe.network} x{recipe.scale} on {_device_name(world)}"]
+    lines += [f"# {line}" for line in _slow(recipe, world)]
     for key in ("encoder", "warm_start", "perception_file"):
         file = getattr(recipe, key)
         if key == "encoder" and file == "imagenet":
@@ -295,6 +341,7 @@ def _describe(recipe: Recipe, world: World) -> str:
     pictures = 0
     if Path(data.train).exists():
         store = Store(data.train)
+        _crops(recipe, store, world, "memory")  # what is impossible is found
         pictures = store.size() + store.size(recipe.scale)
         lines.append(f"# {len(store.items)} pictures, {store.megapixels:.0f} megapixels in {data.train}")
     else:
@@ -353,10 +400,10 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
     return network, said
 
 
-def _check_norms(network: Network, recipe: Recipe, world: World) -> None:
+def check_norms(network: Network, recipe: Recipe, world: World) -> None:
     """Refuses batches of which the batch norms of the deepest features would see a single number."""
     patch = min(recipe.data.patch, recipe.data.late_patch or recipe.data.patch)
-    if recipe.data.batch // world.size > 1:
+    if recipe.data.batch > (world.size if world.device.type == "cpu" else 1):  # GPUs' norms see the whole batch
         return
     if any(isinstance(module, SplitAttention) for module in network.modules()):  # of means over whole crops
         raise UsageError(f"data.batch: one crop is too little for the batch norms of {recipe.network}; take more")
@@ -396,12 +443,12 @@ def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
             )
 
 
-def _observers(recipe: Recipe, out: Path, speed: Speed, screen: bool, board: bool) -> list[Observer]:
+def _observers(recipe: Recipe, out: Path, speed: Speed, begun: int, screen: bool, board: bool) -> list[Observer]:
     observers: list[Observer] = []
     missing = False
     if board:
         try:
-            observers.append(Board(out / "board", speed))
+            observers.append(Board(out / "board", speed, begun))
         except ImportError:
             missing = True
     # last: a folder that cannot be written must not leave the bar on the terminal; programs with windows may have none
@@ -450,21 +497,30 @@ def _notes(recipe: Recipe, progress: Progress, facts: Mapping[str, Any]) -> dict
     return notes
 
 
+def _pictures(store: Store) -> dict[str, Any]:
+    return {
+        "store": store.folder.resolve().name,
+        "pictures": len(store.items),
+        "megapixels": round(store.megapixels, 1),
+        **({"licence": store.licence} if store.licence else {}),
+    }
+
+
+def _slow(recipe: Recipe, world: World) -> list[str]:
+    reason = measure.slow_bfloat16(world.device, recipe.precision)
+    return [reason] if reason else []
+
+
 def _facts(store: Store, world: World) -> dict[str, Any]:
     """What checkpoints and weight files say of the pictures, the machine and the code."""
-    licence = {"licence": store.licence} if store.licence else {}
+    pictures = _pictures(store)
     return {
-        "data": {
-            "store": store.folder.resolve().name,
-            "pictures": len(store.items),
-            "megapixels": round(store.megapixels, 1),
-            **licence,
-        },
+        "data": pictures,
         "device": _device_name(world),
         "torch": str(torch.__version__),
         "finescale": __version__,
         "commit": _commit(),
-        **licence,
+        **{key: pictures[key] for key in ("licence",) if key in pictures},
     }
 
 

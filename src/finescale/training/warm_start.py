@@ -4,18 +4,21 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from finescale.atomic import sha256
 from finescale.backbones.catalogue import read_state
 from finescale.errors import FinescaleError
 from finescale.layers.spectral import SpectralNorm
 from finescale.training import checkpoints
-from finescale.weights.header import read_header, sha256, told
+from finescale.weights.header import read_header, told
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,9 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
     """Takes what fits of `state` into a network, in place.
 
     A tensor of the same name and shape is taken (any precision). A convolution before a pixel shuffle of another factor
-    has its sub-kernels interpolated over the finer or coarser grid. Otherwise the part that both have is taken, from
-    the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only unchanged,
-    and found anew for weights that were resized.
+    has its sub-kernels interpolated over the finer or coarser grid. Of another width the part that both have is taken,
+    from the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only
+    unchanged, and found anew for weights that were resized.
 
     Raises:
         FinescaleError: less than a twentieth fits, or pictures have another range inside the other network.
@@ -87,11 +90,12 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
             f"{source}: was trained on pictures of another range (its value_range, one of the arguments, is {values:g} "
             "times as large)"
         )
+    shuffled = _shuffled(network, state)
     for name, mine in own.items():
-        theirs = state.get(name)
+        theirs = shuffled.get(name, state.get(name))
         if theirs is not None and theirs.shape == mine.shape:
             mine.copy_(theirs)
-            taken.same.append(name)
+            (taken.resized if name in shuffled else taken.same).append(name)
         elif theirs is not None and name.rpartition(".")[2] not in ("_u", "_v") and _fit(mine, theirs):
             taken.resized.append(name)
         else:
@@ -111,33 +115,55 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
 
 
 def _fit(mine: Tensor, theirs: Tensor) -> bool:
-    """Fills `mine` from a tensor of another shape; False if nothing of it makes sense."""
-    if mine.ndim != theirs.ndim or not mine.is_floating_point():
-        return False
-    theirs = theirs.to(mine)
-    shuffled = _reshuffle(theirs, mine.shape[0]) if mine.shape[1:] == theirs.shape[1:] else None
-    if shuffled is not None:
-        mine.copy_(shuffled)
-        return True
-    if mine.shape[2:] != theirs.shape[2:]:
+    """Fills the part of `mine` that a tensor of another shape has; False if nothing of it makes sense."""
+    if mine.ndim != theirs.ndim or not mine.is_floating_point() or mine.shape[2:] != theirs.shape[2:]:
         return False
     common = tuple(slice(0, min(a, b)) for a, b in zip(mine.shape, theirs.shape))
-    mine[common] = theirs[common]
+    mine[common] = theirs[common].to(mine)
     return True
 
 
-def _reshuffle(theirs: Tensor, channels: int) -> Tensor | None:
-    """Weights (C s^2, ...) of a convolution before a pixel shuffle by s as (C S^2, ...) for S; None if they are not.
+def _shuffled(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and biases of `state` before a pixel shuffle that has another factor in the network, brought to that."""
+    names = {module: name for name, module in network.named_modules()}
+    result: dict[str, Tensor] = {}
+    for layer, factor in _before_shuffles(network).items():
+        bias = f"{names[layer]}.bias"
+        inner = "parametrizations.weight.original" if parametrize.is_parametrized(layer, "weight") else "weight"
+        weight = f"{names[layer]}.{inner}"
+        old = _factor(layer, factor, state[weight]) if weight in state else factor
+        if old != factor:
+            result |= {name: _reshuffle(state[name].float(), old, factor) for name in (weight, bias) if name in state}
+    return result
 
-    Either pictures leave the network by it, so that C is 3; or it is the one that a tail of x2 and of x3 have, known by
-    the ratio of 4 to 9.
+
+def _before_shuffles(network: nn.Module) -> dict[nn.Conv2d, int]:
+    """The convolutions before a pixel shuffle with its factor: in sequences, and the last if pictures leave by it."""
+    found = {}
+    for sequence in network.modules():
+        if isinstance(sequence, nn.Sequential):
+            for layer, after in pairwise(sequence):
+                if isinstance(layer, nn.Conv2d) and isinstance(after, nn.PixelShuffle):
+                    found[layer] = after.upscale_factor
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][-1:]
+    scale = getattr(network, "scale", 0)
+    return found | {layer: scale for layer in last if layer.out_channels == 3 * scale**2}  # a direct tail
+
+
+def _factor(layer: nn.Conv2d, factor: int, theirs: Tensor) -> int:
+    """The other network's factor after its weights (C s^2, C_in, ...) for a layer that has a factor of its own.
+
+    Pictures, so that C is 3, leave that too; or its C is to C_in as this one's; else its factor is this one's, if it
+    can be.
     """
-    count = theirs.shape[0]
-    old, new = (round((n / 3) ** 0.5) for n in (count, channels))
-    if 3 * old**2 != count or 3 * new**2 != channels or not {old, new} <= {2, 3, 4}:
-        old, new = (2, 3) if channels > count else (3, 2)
-        if count % old**2 or count // old**2 * new**2 != channels:
-            return None
-    grid = theirs.reshape(count // old**2, old, old, -1).permute(0, 3, 1, 2)
+    count, channels = len(theirs), layer.out_channels // factor**2
+    wanted = 3 if channels == 3 else theirs.shape[1] * channels / layer.in_channels
+    alike = [s for s in (2, 3, 4) if wanted * s**2 == count]
+    return next(iter([*alike, *(s for s in (factor, 2, 3) if count % s**2 == 0)]), factor)
+
+
+def _reshuffle(theirs: Tensor, old: int, new: int) -> Tensor:
+    """(C old^2, ...) before a pixel shuffle as (C new^2, ...) before one by another factor."""
+    grid = theirs.reshape(-1, old, old, theirs[0].numel()).permute(0, 3, 1, 2)
     resized = F.interpolate(grid, size=(new, new), mode="bilinear", align_corners=False)
-    return resized.permute(0, 2, 3, 1).reshape(channels, *theirs.shape[1:])
+    return resized.permute(0, 2, 3, 1).reshape(-1, *theirs.shape[1:])

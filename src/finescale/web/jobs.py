@@ -170,8 +170,7 @@ class Jobs:
     def room(self) -> None:
         """Raises `Full` when the queue takes no more."""
         with self._changed:
-            waiting = self._count(State.WAITING)
-            if waiting >= self.limits.waiting or self.closing:
+            if self.waiting() >= self.limits.waiting or self.closing:
                 raise Full(max(1, min(600, round(self._typical))))
 
     def submit(self, order: Order, upload: Path) -> Job:
@@ -212,7 +211,7 @@ class Jobs:
     def waiting(self) -> int:
         """Jobs in the queue."""
         with self._changed:
-            return self._count(State.WAITING)
+            return sum(job.state is State.WAITING for job in self._jobs.values())
 
     def expires(self, job: Job) -> float | None:
         """Seconds until a finished job is forgotten, if nobody asks for it; None for one that is not finished."""
@@ -247,9 +246,6 @@ class Jobs:
             self._changed.notify_all()
         self._thread.join(_PATIENCE)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _count(self, state: State) -> int:
-        return sum(job.state is state for job in self._jobs.values())
 
     def _forget(self, job: Job) -> None:
         job.stop.set()

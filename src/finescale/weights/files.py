@@ -17,11 +17,11 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from finescale.atomic import check_target, new_file
+from finescale.atomic import check_target, new_file, sha256
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks.base import Network, check_network
 from finescale.networks.catalogue import architecture, construct
-from finescale.weights.header import FORMAT, read_header, sha256, told
+from finescale.weights.header import FORMAT, read_header, told
 
 
 def save(

@@ -1,6 +1,5 @@
 """What a weight file says of itself; needs neither torch nor the network."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -36,12 +35,6 @@ class Header:
     def scale(self) -> int:
         """Enlargement factor."""
         return int(self.arguments["scale"])
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def told(notes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ import json
 import os
 from pathlib import Path
 
-from finescale.atomic import new_file
+from finescale.atomic import new_file, sha256
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
-from finescale.weights.header import sha256
 
 INDEX = "index.json"
 

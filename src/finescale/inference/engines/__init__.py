@@ -23,7 +23,7 @@ _TRANSLATORS = ("openvino", "mnn", "onnx")  # which run on CPUs alone
 
 
 def choose(
-    network: "Network | Path",
+    network: "Network | Path | Source",
     *,
     device: "str | torch.device" = "auto",
     engine: str = "auto",
@@ -38,7 +38,7 @@ def choose(
     and OpenVINO alone computes it.
 
     Args:
-        network: a network or a weight file.
+        network: a network or a weight file, or one that is a source already, with its window.
         device: "auto", "cpu", "cuda", ...
         engine: one of `ENGINES`.
         precision: one of `PRECISIONS`.
@@ -49,7 +49,7 @@ def choose(
     """
     device = _name(device)
     engine = _possible(device, engine, precision)
-    source = Source(network, window)
+    source = network if isinstance(network, Source) else Source(network, window)
     if engine in _TRANSLATORS:
         return _make(engine, source, precision)
     if engine == "auto" and _on_cpu(device):
@@ -82,7 +82,7 @@ def _torch(source: Source, device: str, precision: str) -> Engine:
         return engine
     exact: Engine = engine.exact() or engine
     if stored is None:
-        x = photograph(engine.network.multiple)
+        x = photograph(engine.multiple)
         try:
             decibels = closeness(exact.run(x), engine.run(x), limits=(0, 1))
         except Exception as error:
@@ -200,13 +200,13 @@ def _make(engine: str, source: Source, precision: str) -> Engine:
 
 
 def _gpu() -> bool:
-    """Whether there is a GPU that torch could use; asks torch only where a driver is installed."""
+    """Whether there is a GPU that torch can use; asks torch only where a driver is installed."""
     driver = shutil.which("nvidia-smi") or any(
         Path(path).exists()
         for path in ("/dev/nvidiactl", "/dev/kfd", f"{os.environ.get('SYSTEMROOT', '')}/System32/nvcuda.dll")
     )
     if not driver and "torch" not in sys.modules:
         return False
-    import torch
+    from finescale.inference.engines.pytorch import cuda_computes
 
-    return torch.cuda.is_available()
+    return cuda_computes()

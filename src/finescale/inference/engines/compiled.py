@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from finescale.atomic import replace
+from finescale.atomic import new_file
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError
 
@@ -124,19 +123,13 @@ def write(name: str, notes: Mapping[str, Any], data: bytes) -> None:
     The file appears complete or not at all, also when several processes write it at once.
     """
     folder = cache_folder("compiled")
-    part = folder / f"{name}.{secrets.token_hex(4)}.part"
     text = json.dumps(notes).encode()
     body = len(text).to_bytes(4, "little") + text + data
-    try:
+    with suppress(OSError, FinescaleError):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_bytes(hashlib.sha256(body).digest() + body)
-            replace(part, folder / name)
-        finally:
-            part.unlink(missing_ok=True)
+        with new_file(folder / name, overwrite=True) as file:
+            file.write(hashlib.sha256(body).digest() + body)
         _tidy(folder)
-    except OSError:
-        pass
 
 
 def _tidy(folder: Path) -> None:

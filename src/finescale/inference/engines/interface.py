@@ -6,10 +6,10 @@ from typing import Protocol
 import numpy as np
 
 from finescale.inference.machine import tile_budget
-from finescale.inference.tiling import GRID, Array
+from finescale.inference.tiling import GRID, Array, Runner
 
 
-class Engine(Protocol):
+class Engine(Runner, Protocol):
     """A network on a device, ready to compute.
 
     Attributes:
@@ -18,20 +18,17 @@ class Engine(Protocol):
         scale: of the network.
         bytes_per_pixel: memory that the features need for every input pixel, about.
         margin: input pixels of context that a tile needs, a multiple of 48.
+        multiple: pictures are filled up to sides that are multiples of this.
         closeness: dB between its picture of a photograph and float32's, where that is worth telling (int8); else None.
     """
 
     name: str
     precision: str
-    scale: int
     bytes_per_pixel: float
     margin: int
+    multiple: int
     closeness: float | None = None
     _exact: "Engine | None" = None
-
-    def run(self, x: Array) -> Array:
-        """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
-        ...
 
     def exact(self) -> "Engine | None":
         """The same network in float32, made when it is first needed; None where this one is already."""

@@ -70,7 +70,7 @@ class MNNEngine(Engine):
             raise FinescaleError(f"the mnn engine needs a folder for temporary files ({error})") from error
         notes, self._file = compiled.once(lambda: compiled.read(name), lambda: _translate(source, name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
-        self._multiple: int = notes["multiple"]
+        self.multiple: int = notes["multiple"]
         self.rest()
 
     def run(self, x: Array) -> Array:
@@ -79,9 +79,9 @@ class MNNEngine(Engine):
         session: _Session | None = getattr(self._sessions, "own", None)
         if session is None or session.process != os.getpid():  # one computes for one thread at a time
             self._sessions.parents = session  # which cannot be taken down here
-            self._sessions.own = session = _Session(self._file, self._multiple)
+            self._sessions.own = session = _Session(self._file, self.multiple)
         try:
-            y = session.run(grown(x, self._multiple))
+            y = session.run(grown(x, self.multiple))
         except MemoryError:
             self._sessions.own = None  # it may crash at the next size, however small
             raise

@@ -17,6 +17,7 @@ from finescale.inference.engines.agreement import FLOAT32, least_agreement
 from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
 from finescale.inference.engines.unreported import unreported
+from finescale.inference.machine import cores
 from finescale.inference.tiling import Array
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ONNXEngine(Engine):
         name = compiled.key(weights=source.fingerprint, engine=f"onnx {load_runtime().__version__} {translator()}")
         notes, data = compiled.once(lambda: compiled.read(name), lambda: self._translate(source, name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
+        self.multiple: int = notes["multiple"]
         self._run = runner(data)
 
     def run(self, x: Array) -> Array:
@@ -64,15 +66,15 @@ class ONNXEngine(Engine):
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
-    """Turns ONNX Runtime's own errors, but for want of memory, into one sentence."""
+def _refusing(who: str) -> Iterator[None]:
+    """Turns all errors, but for want of memory, into one sentence."""
     try:
         yield
-    except Exception as error:  # of classes of its own
+    except Exception as error:  # ONNX Runtime's are of classes of its own; a translator meets all kinds
         if is_out_of_memory(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise FinescaleError(f"ONNX Runtime cannot take this network ({lines[0]})") from error
+        raise FinescaleError(f"{who} cannot take this network ({lines[0]})") from error
 
 
 def load_runtime() -> Any:
@@ -92,13 +94,15 @@ def runner(data: bytes) -> Callable[[Array], Array]:
         FinescaleError: ONNX Runtime does not take the file, or (what is returned) fails at it.
     """
     onnxruntime = load_runtime()
-    with _refusing():
-        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    with _refusing("ONNX Runtime"):
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = cores()  # by itself it takes all that the machine has
+        session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
     options = onnxruntime.RunOptions()  # else it keeps all that its largest tile needed
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def run(x: Array) -> Array:
-        with _refusing():
+        with _refusing("ONNX Runtime"):
             found: Array = session.run(None, {"picture": np.ascontiguousarray(x, np.float32)}, options)[0]
         return found
 
@@ -160,7 +164,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
     try:
         logger.setLevel(logging.ERROR)
         torch.set_default_dtype(torch.float32)  # of the constants that it writes down
-        with exactly(x.device), warnings.catch_warnings():
+        with _refusing("ONNX"), exactly(x.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # by tracing: twenty times faster here than by torch.export, and the graph is smaller
             torch.onnx.export(
@@ -173,11 +177,6 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
                 output_names=["enlarged"],
                 dynamic_axes=free,
             )
-    except Exception as error:  # whatever a translator meets in somebody's network
-        if is_out_of_memory(error):
-            raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise FinescaleError(f"ONNX cannot take this network ({lines[0]})") from error
     finally:
         logger.setLevel(level)
         torch.set_default_dtype(default)

@@ -56,7 +56,7 @@ class OpenVINOEngine(Engine):
         notes, model = compiled.once(lambda: self._stored(name), lambda: self._compile(name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness = notes["agreement"] if precision == "int8" else None
-        self._multiple: int = notes["multiple"]
+        self.multiple: int = notes["multiple"]
         self._model = model
         self._requests = threading.local()
 
@@ -65,7 +65,7 @@ class OpenVINOEngine(Engine):
         height, width = x.shape[2:]
         if not hasattr(self._requests, "own"):  # a request holds its results, which a second thread would overwrite
             self._requests.own = self._model.create_infer_request()
-        whole = np.ascontiguousarray(grown(x, self._multiple), np.float32)
+        whole = np.ascontiguousarray(grown(x, self.multiple), np.float32)
         found = np.asarray(self._requests.own.infer([whole], share_inputs=True, share_outputs=True)[0])
         return found[..., : height * self.scale, : width * self.scale]
 

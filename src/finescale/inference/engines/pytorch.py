@@ -1,7 +1,10 @@
 """PyTorch: every device, float32 and bfloat16."""
 
+import math
+import os
 import warnings
 from contextlib import nullcontext
+from functools import cache
 
 import numpy as np
 import torch
@@ -13,24 +16,63 @@ from finescale.inference.prepare import bytes_per_pixel, full_float32
 from finescale.inference.tiling import Array
 from finescale.networks.base import Network
 
+LARGEST_TILE = 1 << 24
+"""Pixels of a tile on a GPU: of more than twice as many 64 maps have more numbers than some kernels can count."""
+SLOW = "bfloat16 is much slower than float32 on this machine"
+_UNUSABLE = (RuntimeError, AssertionError, ImportError)
+
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" takes CUDA where there is one, else the CPU.
+    """The device of that name; "auto" takes CUDA where it computes, else the CPU.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: there is no such device here, or it does not compute.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if cuda_computes() else "cpu")
     try:
         with warnings.catch_warnings(action="ignore"):  # of names that torch no longer uses
             device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # "meta" holds no numbers
+        _try(device)
         if device.type == "cpu" and device.index:
             raise RuntimeError("torch takes any number")
-    except (RuntimeError, AssertionError, ImportError) as error:
-        raise UsageError(f"there is no device '{name}' here, only {', '.join(_devices())}") from error
+    except _UNUSABLE as error:
+        here = _devices()
+        if name in here or (name == "cuda" and torch.cuda.is_available()):
+            raise UsageError(f"the device '{name}' cannot be used ({_reason(error)})") from error
+        raise UsageError(f"there is no device '{name}' here, only {', '.join(here)}") from error
     return device
+
+
+@cache
+def cuda_computes() -> bool:
+    """Whether there is a GPU that computes; of one that torch counts and that does not, a warning gives the reason.
+
+    It may be too old for this torch, or another process may have it for itself.
+    """
+    if not torch.cuda.is_available():
+        return False
+    try:
+        _try(torch.device("cuda"))
+    except _UNUSABLE as error:
+        reason = f"the GPU cannot be used ({_reason(error)}); this is computed on the CPU"
+        warnings.warn(reason, FinescaleWarning, stacklevel=2)
+        return False
+    return True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=cuda_computes.cache_clear)  # CUDA does not go on in a forked process
+
+
+def _try(device: torch.device) -> None:
+    """Computes a little there and brings it back; fails with one of `_UNUSABLE` ("meta" holds no numbers)."""
+    torch.zeros(2, device=device).add(1).cpu()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what torch says: after it come hints for those who look for faults of their own kernels."""
+    return str(error).partition("\n")[0]
 
 
 def _devices() -> list[str]:
@@ -66,10 +108,11 @@ class TorchEngine(Engine):
         if precision == "auto":
             precision = "bfloat16" if fast_bfloat16(device) else "float32"
         if precision == "bfloat16" and not fast_bfloat16(device):
-            warnings.warn("bfloat16 is much slower than float32 on this machine", FinescaleWarning, stacklevel=2)
+            warnings.warn(SLOW, FinescaleWarning, stacklevel=2)
         self.bytes_per_pixel, self.margin = bytes_per_pixel(network), network.context
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.scale, self.device, self.precision = network.scale, device, precision
+        self.scale, self.multiple = network.scale, network.multiple
+        self.device, self.precision = device, precision
 
     def run(self, x: Array) -> Array:
         """See `Engine`."""
@@ -84,6 +127,12 @@ class TorchEngine(Engine):
         """See `Engine`."""
         return TorchEngine(self.network, self.device, "float32")
 
+    def rest(self) -> None:
+        """See `Engine`: torch keeps what tensors on a GPU took, out of other programs' reach."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def tile_budget(self) -> float:
         """See `Engine`."""
-        return tile_budget(self.device)
+        most = LARGEST_TILE * self.bytes_per_pixel if self.device.type == "cuda" else math.inf
+        return min(tile_budget(self.device), most)

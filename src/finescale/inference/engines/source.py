@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import finescale
+from finescale.atomic import sha256
+from finescale.errors import FinescaleError
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """A network, or a weight file that is read only when the network is needed.
+    """A network, or a weight file that is read only when the network is needed, and is to be the same then.
 
     Args:
         network: either of them.
@@ -26,18 +28,16 @@ class Source:
 
     def __init__(self, network: "Network | Path", window: int | None) -> None:
         self._network, self.window = network, window
+        self._digest = sha256(network) if isinstance(network, Path) else ""
 
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the weights and of what the network does with them, as it is when this is first asked for."""
         network = self._network
         if isinstance(network, Path):
-            from finescale.weights.header import sha256
-
-            own = _load_if_own(network)
-            if own is None:
-                return f"file {sha256(network)} {_code()} {self.window}"
-            network = own
+            if not _is_own(network):
+                return f"file {self._digest} {_code()} {self.window}"
+            network = self._loaded(network)
         kind, config = type(network), network.config
         digest = hashlib.sha256(f"{kind} {network.scale} {network.multiple} {network.context}".encode())
         if config is not None:
@@ -49,15 +49,17 @@ class Source:
         return f"state {digest.hexdigest()} {self.window}"
 
     def prepared(self) -> "Network":
-        """A copy of the network to compute with, see `finescale.inference.prepare.for_inference`."""
+        """A copy of the network to compute with, see `finescale.inference.prepare.for_inference`.
+
+        Raises:
+            FinescaleError: the file is gone, or has changed since this was made.
+        """
         from finescale.inference.engines import compiled
         from finescale.inference.prepare import for_inference, gate_limits
 
         network = self._network
         if isinstance(network, Path):
-            from finescale.weights.files import load
-
-            network = load(network)
+            network = self._loaded(network)
         if self.window is None:
             return for_inference(network, None)
         name = compiled.key(weights=self.fingerprint, engine="gates")
@@ -66,6 +68,14 @@ class Source:
         if stored is None and (found := gate_limits(prepared)):
             compiled.write(name, {"gates": found}, b"")
         return prepared
+
+    def _loaded(self, path: Path) -> "Network":
+        from finescale.weights.files import load
+
+        network = load(path)
+        if sha256(path) != self._digest:
+            raise FinescaleError(f"{path}: the weight file has changed since it was loaded")
+        return network
 
 
 def _bytes(x: "torch.Tensor") -> memoryview:
@@ -90,20 +100,16 @@ def _sample(network: "Network", window: int | None) -> "torch.Tensor":
     return sample
 
 
-def _load_if_own(path: Path) -> "Network | None":
-    """The network of a weight file, if its class is a program's own, and not Finescale's."""
+def _is_own(path: Path) -> bool:
+    """Whether the network of a weight file is of a class that is a program's own, and not Finescale's."""
     catalogue = sys.modules.get("finescale.networks.catalogue")
     if catalogue is None:  # where nobody has imported it, nobody has put a network into it
-        return None
+        return False
     from finescale.weights.header import read_header
 
     header = read_header(path)
     kind = catalogue.architecture(header.name, header.architecture)
-    if kind is None or kind.__module__.startswith("finescale."):
-        return None
-    from finescale.weights.files import load
-
-    return load(path)
+    return kind is not None and not kind.__module__.startswith("finescale.")
 
 
 @cache
