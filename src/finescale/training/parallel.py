@@ -93,7 +93,8 @@ def join(device: str | torch.device) -> World:
     device = str(device)
     size, local = _number("WORLD_SIZE", 1), _number("LOCAL_RANK", 0)
     if device == "auto":
-        device = "cuda" if cuda_computes() else "cpu"
+        # one of several does not try: it would take memory of the first GPU, which is another's
+        device = "cuda" if (cuda_computes() if size == 1 else torch.cuda.is_available()) else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
