@@ -8,7 +8,7 @@
 #
 # -p  pictures to train on, as files; packed into stores/session first, unless that is there
 # -v  pictures to validate on
-# -w  folder of wheels to install first, where the machine has no network
+# -w  folder of wheels to install first, where the machine has no internet access
 # -m  minutes from the start of this script to its end, packing and all (default 15)
 # -o  folder for what goes home (default home): logs, and results.tar.00, .01 ... of at most 15 MiB each:
 #     `cat results.tar.* | tar x` unpacks them
@@ -71,19 +71,24 @@ if [ ! -e stores/session ]; then
     OMP_NUM_THREADS=1 "$python" -m finescale data prepare "$pictures" -o stores/session --scales "$scales" || exit 1
 fi
 
-had() { # FOLDER: seconds that an unfinished run there has had
+had() { # FOLDER: seconds that a run there has had; "all" if it has finished
     [ -e "$1/last.ckpt" ] || { echo 0; return; }
     "$python" -c 'import sys
 from pathlib import Path
 from finescale.training import checkpoints
 progress = checkpoints.read_last(Path(sys.argv[1]))["progress"]
-print(0 if progress["spent"] >= 1 else round(progress["seconds"]))' "$1" 2>/dev/null || echo 0
+print("all" if progress["spent"] >= 1 else round(progress["seconds"]))' "$1" 2>/dev/null || echo 0
 }
 
 attempt() { # SECONDS FOLDER OPTION...: trains the recipe $name if there is so much time; sets $status
     status=1 least=$1 out=$2
     shift 2
     before=$(had "runs/$out") # is part of the budget
+    if [ "$before" = all ]; then
+        echo "runs/$out has finished; --warm-start from its weights goes on" >>"$home/$name.log"
+        status=0
+        return
+    fi
     budget=$(($(left) - spare))
     [ $budget -gt "$least" ] || return
     # a late start of the process eats into the budget of time, not into what comes after: it is then told to stop

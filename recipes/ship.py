@@ -71,8 +71,8 @@ def main() -> None:
 
     index_file = args.folder / INDEX
     index = json.loads(index_file.read_text()) if index_file.is_file() else {}
-    told_again = {key: notes[key] for key in ("licence", "pictures", "minutes") if key in notes}
-    index[target.name] = {"sha256": sha256(target), "size": target.stat().st_size, **told_again, "figures": figures}
+    kept = {key: notes[key] for key in ("licence", "pictures", "minutes") if key in notes}
+    index[target.name] = {"sha256": sha256(target), "size": target.stat().st_size, **kept, "figures": figures}
     index_file.write_text(json.dumps(dict(sorted(index.items())), indent=1) + "\n")
     print(json.dumps({target.name: index[target.name]}, indent=1))
 

@@ -418,15 +418,8 @@ def test_a_dry_run_without_the_memory_for_it_is_one_sentence(
 ) -> None:
     text = recipe.read_text().replace("sa-rcan", "rcan").replace(", attention_reduction = 4", "")
     recipe.write_text(text.replace("patch = 12", "patch = 10_000_000"))  # crops larger than any address space
-    words = [
-        "train",
-        str(recipe),
-        "--dry-run",
-        "--device",
-        "cpu",
-        "--data",
-        str(tmp_path / "gone"),
-    ]  # or none is so large
+    store = str(tmp_path / "gone")  # one that is there would be refused first: its pictures are smaller
+    words = ["train", str(recipe), "--dry-run", "--device", "cpu", "--data", store]
     assert main(words) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("finescale: rcan-x2: out of memory (a smaller data.batch")

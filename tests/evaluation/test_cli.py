@@ -249,6 +249,7 @@ def test_one_network_of_a_report_is_measured_again(finescale: Callable[..., Done
         (("bench", "--networks", "bicubic", "--sets", "hr", "--scale", "5"), "invalid choice"),
         (("bench", "--networks", ",", "--sets", "hr"), "expected names separated by commas"),
         (("bench", "--networks", "bicubic", "--sets", "hr,hr/"), "two sets are called 'hr'"),
+        (("bench", "--networks", "bicubic", "--sets", "hr,hr/", "--report", "r"), "two sets are called 'hr'"),
         (("bench", "--networks", "bicubic", "--sets", "hr", "--window", "0"), "expected a whole number above 0"),
         (("score", "--hr", "hr", "--sr", "sr", "--scale", "0"), "expected a whole number above 0, not '0'"),
         (("figure", "hr/one.png", "--networks", "bicubic", "-o", "f.png"), "say what to show"),

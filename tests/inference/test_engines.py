@@ -491,7 +491,8 @@ def test_what_a_gpu_needs_more_than_a_processor(monkeypatch: pytest.MonkeyPatch)
     engine.rest()
     assert emptied
     rows, columns = fitting_tile(engine, engine.tile_budget(), 50_000, 50_000)
-    assert 1 << 23 < (rows + 2 * engine.margin) * (columns + 2 * engine.margin) <= 1 << 24
+    pixels = (rows + 2 * engine.margin) * (columns + 2 * engine.margin)
+    assert 1 << 30 < pixels * engine.bytes_per_pixel / 4 <= 1 << 31
 
 
 @pytest.mark.parametrize(

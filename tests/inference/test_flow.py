@@ -222,7 +222,8 @@ def test_groups_stay_small(
         engine = upscaler.engine
         monkeypatch.setattr(engine, "tile_budget", lambda: 2600 * engine.bytes_per_pixel)
     work(tmp_path, [Picture(picture(*size)) for _ in range(5)], networks)
-    assert [shape[0] for shape in shapes(networks)][:3] == [2, 2, 1]
+    groups = [shape[0] for shape in shapes(networks)]
+    assert groups == [2, 2, 1] if size == (30, 40) else groups[:3] == [2, 2, 1]
 
 
 def test_a_group_that_needs_too_much_memory_goes_one_by_one(tmp_path: Path, networks: Networks) -> None:

@@ -111,6 +111,21 @@ def test_the_head_of_a_u_net_of_another_scale_and_width() -> None:
     torch.testing.assert_close(own, given.expand_as(own))
 
 
+def test_the_head_of_a_u_net_of_another_width_is_cut() -> None:
+    """64 channels by a shuffle of 2 are as many as 16 by one of 4."""
+    made = (catalogue.build("unet", scale=2, widths=[8] * 5, head=head, upsampling="sub-pixel") for head in (64, 16))
+    source, target = made
+    warm_start.apply(target, source.state_dict())
+    assert torch.equal(target.get_parameter("head.0.0.weight"), source.get_parameter("head.0.0.weight")[:64])
+
+
+def test_a_file_with_vectors_under_the_names_of_convolutions_is_left() -> None:
+    source, target = network(0).state_dict(), network(1, scale=3)
+    before = target.get_parameter("tail.0.0.weight").clone()
+    warm_start.apply(target, {**source, "tail.0.0.weight": torch.ones(32), "tail.0.0.bias": torch.tensor(1.0)})
+    assert torch.equal(target.get_parameter("tail.0.0.weight"), before)
+
+
 def test_a_smaller_network_fills_part_of_a_larger_one() -> None:
     source, target = network(0), network(1, channels=12, blocks=2)
     before = {name: value.clone() for name, value in target.state_dict().items()}

@@ -106,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     scoring.check_outputs(outputs, overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
+    benchmark.check_different(chosen)
     if args.report:
         called = [benchmark.set_name(one.name, args.jpeg) for one in chosen]
         scoring.check_apart([*outputs, *report.files(args.report, args.scale, called)])

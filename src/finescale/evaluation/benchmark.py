@@ -126,13 +126,25 @@ def set_name(name: str, jpeg: int | None) -> str:
     return name if jpeg is None else f"{name}-jpeg{jpeg}"
 
 
+def check_different(picture_sets: Sequence[sets.PictureSet]) -> None:
+    """Refuses sets of one name.
+
+    Raises:
+        UsageError: two are called the same.
+    """
+    seen = set()
+    for one in picture_sets:
+        if one.name in seen:
+            raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
+        seen.add(one.name)
+
+
 def _check_sets(picture_sets: Sequence[sets.PictureSet], scale: int, metrics: Metrics) -> None:
     """Refuses sets of one name and pictures that are damaged or too small, before any work is done."""
     perceptual = any(not isinstance(metric, Unavailable) for metric in metrics)
     least = max(2 * scale + WINDOW, SMALLEST if perceptual else 0)
+    check_different(picture_sets)
     for one in picture_sets:
-        if sum(other.name == one.name for other in picture_sets) > 1:
-            raise UsageError(f"two sets are called '{one.name}'; tables could not tell them apart")
         for path in one.pictures:
             height, width = sets.read_rgb(path).shape[:2]
             if min(side - side % scale for side in (width, height)) < least:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from finescale.errors import UsageError
-from finescale.inference.engines.pytorch import cuda_computes
+from finescale.inference.engines.pytorch import UNUSABLE, cuda_computes, reason, try_out
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.state_dict import StateDictOptions
@@ -110,7 +110,11 @@ def join(device: str | torch.device) -> World:
         chosen = torch.device("cuda", local if size > 1 else chosen.index or 0)
         if chosen.index is None or chosen.index >= count:
             raise UsageError(f"--device {device}: PyTorch finds {count} CUDA devices on this machine")
-        torch.cuda.set_device(chosen)
+        try:
+            torch.cuda.set_device(chosen)
+            try_out(chosen)
+        except UNUSABLE as error:
+            raise UsageError(f"--device {device}: it cannot be used ({reason(error)})") from error
     if size > 1:
         if not dist.is_available():
             raise UsageError(f"WORLD_SIZE is {size}, and this build of torch is for one process alone")
@@ -118,8 +122,8 @@ def join(device: str | torch.device) -> World:
         try:
             store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
         except (ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"WORLD_SIZE is {size}, and its processes cannot be joined ({reason})") from error
+            words = " ".join(str(error).split())
+            raise UsageError(f"WORLD_SIZE is {size}, and its processes cannot be joined ({words})") from error
         store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)  # type: ignore[attr-defined]
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)

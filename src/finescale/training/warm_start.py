@@ -131,7 +131,7 @@ def _shuffled(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tens
         bias = f"{names[layer]}.bias"
         inner = "parametrizations.weight.original" if parametrize.is_parametrized(layer, "weight") else "weight"
         weight = f"{names[layer]}.{inner}"
-        old = _factor(layer, factor, state[weight]) if weight in state else factor
+        old = _factor(layer, factor, state[weight]) if weight in state and state[weight].ndim == 4 else factor
         if old != factor:
             result |= {name: _reshuffle(state[name].float(), old, factor) for name in (weight, bias) if name in state}
     return result
@@ -153,11 +153,11 @@ def _before_shuffles(network: nn.Module) -> dict[nn.Conv2d, int]:
 def _factor(layer: nn.Conv2d, factor: int, theirs: Tensor) -> int:
     """The other network's factor after its weights (C s^2, C_in, ...) for a layer that has a factor of its own.
 
-    Pictures, so that C is 3, leave that too; or its C is to C_in as this one's; else its factor is this one's, if it
+    Pictures, so that C is 3, leave that too; or its C is its C_in, as this one's; else its factor is this one's, if it
     can be.
     """
     count, channels = len(theirs), layer.out_channels // factor**2
-    wanted = 3 if channels == 3 else theirs.shape[1] * channels / layer.in_channels
+    wanted = 3 if channels == 3 else theirs.shape[1] if channels == layer.in_channels else 0
     alike = [s for s in (2, 3, 4) if wanted * s**2 == count]
     return next(iter([*alike, *(s for s in (factor, 2, 3) if count % s**2 == 0)]), factor)
 

@@ -9,17 +9,17 @@ from functools import cache
 import numpy as np
 import torch
 
-from finescale.errors import FinescaleWarning, UsageError
+from finescale.errors import FinescaleWarning, UsageError, is_out_of_memory
 from finescale.inference.engines.interface import Engine
 from finescale.inference.machine import tile_budget
 from finescale.inference.prepare import bytes_per_pixel, full_float32
 from finescale.inference.tiling import Array
 from finescale.networks.base import Network
 
-LARGEST_TILE = 1 << 24
-"""Pixels of a tile on a GPU: of more than twice as many 64 maps have more numbers than some kernels can count."""
+LARGEST_TENSOR = 4 << 31
+"""Bytes of all features of a tile on a GPU, so that none has more numbers (float32) than some kernels can count."""
 SLOW = "bfloat16 is much slower than float32 on this machine"
-_UNUSABLE = (RuntimeError, AssertionError, ImportError)
+UNUSABLE = (RuntimeError, AssertionError, ImportError)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -33,13 +33,13 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         with warnings.catch_warnings(action="ignore"):  # of names that torch no longer uses
             device = torch.device(name)
-        _try(device)
+        try_out(device)
         if device.type == "cpu" and device.index:
             raise RuntimeError("torch takes any number")
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         here = _devices()
         if name in here or (name == "cuda" and torch.cuda.is_available()):
-            raise UsageError(f"the device '{name}' cannot be used ({_reason(error)})") from error
+            raise UsageError(f"the device '{name}' cannot be used ({reason(error)})") from error
         raise UsageError(f"there is no device '{name}' here, only {', '.join(here)}") from error
     return device
 
@@ -53,10 +53,12 @@ def cuda_computes() -> bool:
     if not torch.cuda.is_available():
         return False
     try:
-        _try(torch.device("cuda"))
-    except _UNUSABLE as error:
-        reason = f"the GPU cannot be used ({_reason(error)}); this is computed on the CPU"
-        warnings.warn(reason, FinescaleWarning, stacklevel=2)
+        try_out(torch.device("cuda"))
+    except UNUSABLE as error:
+        if is_out_of_memory(error):  # it computes, and is full at the moment
+            return True
+        warning = f"the GPU cannot be used ({reason(error)}); this is computed on the CPU"
+        warnings.warn(warning, FinescaleWarning, stacklevel=2)
         return False
     return True
 
@@ -65,12 +67,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=cuda_computes.cache_clear)  # CUDA does not go on in a forked process
 
 
-def _try(device: torch.device) -> None:
-    """Computes a little there and brings it back; fails with one of `_UNUSABLE` ("meta" holds no numbers)."""
+def try_out(device: torch.device) -> None:
+    """Computes a little there and brings it back; fails with one of `UNUSABLE` ("meta" holds no numbers)."""
     torch.zeros(2, device=device).add(1).cpu()
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """The first line of what torch says: after it come hints for those who look for faults of their own kernels."""
     return str(error).partition("\n")[0]
 
@@ -134,5 +136,4 @@ class TorchEngine(Engine):
 
     def tile_budget(self) -> float:
         """See `Engine`."""
-        most = LARGEST_TILE * self.bytes_per_pixel if self.device.type == "cuda" else math.inf
-        return min(tile_budget(self.device), most)
+        return min(tile_budget(self.device), LARGEST_TENSOR if self.device.type == "cuda" else math.inf)
