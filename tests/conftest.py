@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from finescale.networks.base import Network
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core: threads that wait for theirs would take the others'
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 # of the package, and those too large for it
