@@ -321,13 +321,13 @@ def block(weights: Sequence[Shipped]) -> str:
     times = "; ".join(f"on {device} {', '.join(those.values())}" for device, those in by_device.items())
     text = (
         "PSNR (dB) and SSIM say how near the result is to the original, higher is better: on luma, by the [published "
-        "protocol](docs/protocol.md). GMAC, billions of multiply-accumulates, are what 48 x 48 pixels cost. "
+        "protocol](docs/protocol.md). GMAC are the billions of multiply-accumulates for a picture of 48 x 48 pixels. "
         "Set5, Set14 and B100 are the field's test pictures. "
-        'Urban20 is every fifth picture of Urban100; "drawn" are 24 pictures by `finescale data draw`, none of them '
-        "trained on. "
-        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}. Those of sa-rcan x4 and "
-        "sa-rcan-light-jpeg x3 include their x2's. Not counted: the 40 minutes of the x2 network from which "
-        "sa-rcan-light x3 and x4 started ([all runs](docs/results/training.md)). Files that are not in the "
+        'Urban20 is every fifth picture of Urban100; "drawn" stands for 24 pictures by `finescale data draw`, which '
+        "no network was trained on. "
+        f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}. Each includes those of the "
+        "weights it was started from, of another scale or of the default network. Not counted: the 40 minutes of the "
+        "x2 network from which sa-rcan-light x3 and x4 started ([all runs](docs/results/training.md)). Files that are not in the "
         "package lie in [weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
         "networks trained on DIV2K; where there are none, bicubic is measured here. All that was measured, with plots, "
         "time, memory, perceptual figures and sources: [docs/results](docs/results/README.md); how to [make the tables "

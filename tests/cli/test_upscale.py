@@ -353,7 +353,7 @@ def test_a_bad_file_does_not_stop_the_rest(capsys: pytest.CaptureFixture[str]) -
 
 
 _NO_PICTURE = "a picture's name ends in one of .png, .jpg, "
-_NO_QUALITY = "there is no quality to choose, its format keeps everything"
+_NO_QUALITY = "there is no quality to choose, its format keeps everything (jpeg, webp and avif have one)"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="names of `finescale networks`, weight files, bicubic, bicubic-y (the papers' row), nearest",
     )
     parser.add_argument("--sets", type=names, required=True, metavar="A,B,...", help="names such as Set5, or folders")
-    parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4)
+    parser.add_argument("--scale", type=int, choices=(2, 3, 4), default=4, help="factor (default: 4)")
     parser.add_argument(
         "--border",
         choices=("replicate", "mirror"),

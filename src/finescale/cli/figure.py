@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--auto", type=positive, metavar="N", help="choose N boxes: where the networks differ most")
     add("--size", metavar="WxH", help="size of the chosen boxes")
-    add("--scale", type=int, choices=(2, 3, 4), default=4)
+    add("--scale", type=int, choices=(2, 3, 4), default=4, help="factor (default: 4)")
     add("--hr", type=named, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
     add("--real", action="store_true", help="PICTURE is a photograph to enlarge as it is; there is no original")
     add_jpeg(parser)

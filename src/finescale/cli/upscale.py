@@ -9,7 +9,7 @@ from finescale.inference import ENGINES, PRECISIONS
 def add_engine(parser: argparse._ActionsContainer) -> None:
     """Adds what computes, shared with `serve`."""
     add = parser.add_argument
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--engine", default="auto", choices=ENGINES, help="what computes (default: auto)")
     add(
         "--precision",
@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--network", metavar="NAME|FILE", help="a network (see `finescale networks`) or a weight file")
     add("--ensemble", action="store_true", help="average over eight flips and turns in float32: 8 to 30 times slower")
     add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png; TIFF stays)")
-    add("--quality", type=int, metavar="1-100", help="for jpeg, webp and avif")
+    add("--quality", type=int, metavar="1-100", help="for jpeg (default: 95), webp and avif (default: 90)")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     existing.add_argument(

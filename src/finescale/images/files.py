@@ -407,7 +407,8 @@ def check_choice(quality: int | None, targets: Sequence[Path], format: str | Non
     """
     check_quality(quality)
     if quality is not None and targets and {format_of(target, format) for target in targets} <= set(LOSSLESS):
-        raise UsageError(f"{targets[0]}: there is no quality to choose, its format keeps everything")
+        reason = "there is no quality to choose, its format keeps everything (jpeg, webp and avif have one)"
+        raise UsageError(f"{targets[0]}: {reason}")
 
 
 def write(
