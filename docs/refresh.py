@@ -327,11 +327,11 @@ def block(weights: Sequence[Shipped]) -> str:
         "no network was trained on. "
         f"Minutes of training by the files' own notes, x2 / x3 / x4: {times}. Each includes those of the "
         "weights it was started from, of another scale or of the default network. Not counted: the 40 minutes of the "
-        "x2 network from which sa-rcan-light x3 and x4 started ([all runs](docs/results/training.md)). Files that are not in the "
-        "package lie in [weights](weights/MANIFEST.md). Published rows are figures that others printed, of "
-        "networks trained on DIV2K; where there are none, bicubic is measured here. All that was measured, with plots, "
-        "time, memory, perceptual figures and sources: [docs/results](docs/results/README.md); how to [make the tables "
-        "yourself](docs/protocol.md#reproduce-the-tables)."
+        "x2 network from which sa-rcan-light x3 and x4 started ([all runs](docs/results/training.md)). Files that "
+        "are not in the package lie in [weights](weights/MANIFEST.md). Published rows are figures that others "
+        "printed, of networks trained on DIV2K; where there are none, bicubic is measured here. All that was "
+        "measured, with plots, time, memory, perceptual figures and sources: [docs/results](docs/results/README.md); "
+        "how to [make the tables yourself](docs/protocol.md#reproduce-the-tables)."
     )
     parts.append(textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False))
     return "\n\n".join(parts)

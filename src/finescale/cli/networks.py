@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     screen = console()
     for usable in (True, False):
         if chosen := [row for row in rows if bool(row.scales) is usable]:
-            title = "With weights: these enlarge pictures" if usable else "Without weights on this machine: these can be trained"
+            title = "With weights: these enlarge" if usable else "Without weights on this machine: these can be trained"
             screen.print(*(_list if screen.width < _TABLE else _table)(title, chosen), sep="\n", highlight=False)
     screen.print(
         f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; PSNR in dB and SSIM: of luma, Set5"
