@@ -7,6 +7,7 @@ import json
 import mimetypes
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
@@ -231,6 +232,14 @@ def test_requests_without_a_picture(client: httpx.Client) -> None:
     assert client.post("/api/jobs", files=[("picture", ("a", png()))] * 2).status_code == 400
     broken = {"content-type": "multipart/form-data"}
     assert client.post("/api/jobs", content=b"no boundary", headers=broken).status_code == 400
+    for size in (4096, 4097):  # as a text, as where curl gets "<" for "@"
+        reply = client.post("/api/jobs", files={"picture": (None, bytes(size))})
+        assert reply.status_code == 400
+        assert reply.json()["error"].endswith("a file, with a filename.")
+    broken = {"content-type": "multipart/form-data; boundary=b; charset=undefined"}
+    reply = client.post("/api/jobs", content=b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n', headers=broken)
+    assert reply.status_code == 400
+    assert reply.json()["error"].startswith("The form cannot be read: ")
     for method, path, status in (
         ("PUT", "/api/jobs", 405),
         ("GET", "/api/nothing", 404),
@@ -293,6 +302,29 @@ def test_too_many_bytes_are_refused(server: Server, announced: bool) -> None:
     assert not [entry for entry in server.folders()[0].iterdir() if entry.name.startswith("incoming")]
 
 
+@pytest.mark.parametrize(("kind", "status"), [("multipart/form-data; boundary=b", 413), ("image/png", 415)])
+def test_a_client_that_asks_first_is_told_before_it_sends(server: Server, kind: str, status: int) -> None:
+    host, _, port = server.address.removeprefix("http://").partition(":")
+    lines = (f"Host: {host}:{port}", f"Content-Type: {kind}", "Content-Length: 20000000", "Expect: 100-continue")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall("\r\n".join(["POST /api/jobs HTTP/1.1", *lines, "", ""]).encode())
+        assert connection.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_the_limit_is_that_of_the_file(jobs: Jobs) -> None:
+    jobs.limits = Limits(upload_bytes=512 << 10)
+    page = app.application(jobs, token=None, hosts=None, port=80)
+
+    async def ask(size: int) -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(page), base_url="http://here") as client:
+            return await client.post("/api/jobs", files={"picture": ("cat.png", bytes(size))})
+
+    replies = [asyncio.run(ask(size << 10)) for size in (512, 513, 600)]  # the last is refused unread
+    assert [reply.status_code for reply in replies] == [415, 413, 413]
+    sentence = "The file is larger than the 512 KiB this server takes."
+    assert [reply.json()["error"] for reply in replies[1:]] == [sentence, sentence]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -347,6 +379,12 @@ def test_the_cookie_of_an_encrypted_page_is_never_sent_unencrypted() -> None:
     for scheme in ("http", "https"):
         (reply,) = asyncio.run(_ask(with_token(), f"/?token={TOKEN}", base=f"{scheme}://test"))
         assert ("; secure" in reply.headers["set-cookie"].lower()) == (scheme == "https")
+
+
+def test_a_token_may_be_pasted_with_spaces() -> None:
+    (reply,) = asyncio.run(_ask(with_token(), f"/?token=%20{TOKEN}%0A"))
+    assert reply.status_code == 303
+    assert reply.headers["set-cookie"].startswith(f"finescale-8425={TOKEN};")
 
 
 async def _types(names: list[str]) -> list[str]:
@@ -478,6 +516,14 @@ def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
     reply = submit(client)
     matches(reply.json(), "Job")
     matches(finished(client, reply), "Job")
+    for part in ("result", "preview/result"):
+        described = document["paths"][f"/api/jobs/{{id}}/{part.replace('/result', '/{which}')}"]["get"]["responses"]
+        for asked, status in (("bytes=0-9", "206"), ("pages=1", "400"), ("bytes=999999-", "416")):
+            answer = client.get(f"{reply.headers['location']}/{part}", headers={"range": asked})
+            assert str(answer.status_code) == status
+            name = described[status]["$ref"].rpartition("/")[2]
+            kinds = document["components"]["responses"][name].get("content", {"image/png": {}})
+            assert answer.headers["content-type"].partition(";")[0] in kinds
     matches(client.get("/api/health").json(), "Health")
     matches(client.get("/api/networks").json(), "Offer")
     matches(client.get("/api/jobs/none").json(), "Problem")
@@ -491,7 +537,7 @@ def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
     for path, methods in document["paths"].items():
         for method in methods.keys() & {"get", "post", "delete"}:
             answer = client.request(method, path.replace("{id}", "none").replace("{which}", "source"))
-            assert str(answer.status_code) in methods[method]["responses"], (path, method)
+            assert {str(answer.status_code), "401", "403"} <= methods[method]["responses"].keys(), (path, method)
 
 
 def test_the_description_makes_clients_that_can_send_a_picture() -> None:

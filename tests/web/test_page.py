@@ -331,7 +331,7 @@ def promise(page: webdriver.Chrome) -> str:
 
 
 def test_where_pictures_go_is_said(page: webdriver.Chrome) -> None:
-    assert promise(page) == "Your pictures stay on this machine."
+    assert promise(page) == "Your pictures stay on the machine where Finescale runs."  # also through a tunnel
 
 
 @pytest.mark.parametrize(("kind", "made"), [("TIFF", "TIFF"), ("HEIC", "PNG")])
@@ -342,12 +342,38 @@ def test_a_format_that_browsers_do_not_show(
     if kind == "TIFF":
         file = tmp_path / "scan.tif"
         Image.open(pictures[0]).save(file)
-    choose(page, [file])
+    choose(page, [file, Path(shutil.copy(file, tmp_path / f"other{file.suffix}"))])
     until(lambda: "cannot show this kind" in one(page, "stage-note").text)
     enlarge(page)
-    until(lambda: shown(page, "before") and shown(page, "after"))
-    assert made in one(page, "caption").text
-    assert not one(page, "stage-note").is_displayed()
+    for i, pick in enumerate(page.find_elements(By.CLASS_NAME, "pick")):
+        pick.click()
+        until(lambda: shown(page, "before") and shown(page, "after"))
+        assert made in one(page, "caption").text
+        assert not one(page, "stage-note").is_displayed()
+        blank = [("blank" in (t.get_attribute("class") or "")) for t in page.find_elements(By.CLASS_NAME, "thumb")]
+        assert blank == [False, i == 0]  # a preview only of what is looked at
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("first.png", {"result": {"format": "png", "width": 9000, "height": 8000}}, True),
+        ("first.png", {"result": {"format": "tiff", "width": 40, "height": 5000}}, True),
+        ("first.png", {"result": {"format": "png", "width": 5000, "height": 40}}, False),
+        ("first.tif", {"source": {"width": 5000, "height": 40}}, True),
+        ("first.tif", {"source": {"width": 4096, "height": 40}}, False),
+    ],
+)
+def test_where_the_comparison_shows_less_than_the_file_has_it_says_so(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path, name: str, change: dict[str, Any], told: bool
+) -> None:
+    Image.open(pictures[0]).save(tmp_path / "first.tif")
+    choose(page, [tmp_path / name])
+    page.execute_script(CHANGE, change)
+    enlarge(page)
+    assert one(page, "warnings").is_displayed() == told
+    sentence = "The comparison shows a preview of at most 4096 pixels a side; the file has all of its pixels."
+    assert one(page, "warnings").text == (sentence if told else "")
 
 
 def test_by_touch(page: webdriver.Chrome, pictures: list[Path]) -> None:
@@ -447,6 +473,10 @@ def test_a_wrong_size_is_forgotten_with_another_scale(page: webdriver.Chrome, pi
     page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
     assert one(page, "width").is_enabled()
     assert one(page, "width").get_attribute("value") == "1.5"
+    one(page, "width").clear()
+    one(page, "width").send_keys("1e2")  # a number in every browser
+    enlarge(page)
+    assert states(page)[0].startswith("100 × 75")
 
 
 def test_a_scale_chosen_while_the_networks_are_awaited_stays(page: webdriver.Chrome) -> None:
@@ -605,8 +635,11 @@ def test_cancelling_one_that_waits_for_a_full_queue_lets_the_next_go(
         "release(); const usual = window.fetch; window.fetch = (path, options) => "
         f"options?.body?.get('picture').name === 'first.png' ? {full} : usual(path, options)"
     )
+    page.execute_script(HASTE)
     one(page, "go").click()
     until(lambda: states(page) == ["The queue is full, waiting", "Waiting to be sent"])
+    until(lambda: page.execute_script("return pauses.length"))
+    assert set(page.execute_script("return pauses")) == {2000}  # not many short ones: browsers slow them down
     page.find_element(By.CLASS_NAME, "remove").click()
     enlarged(page)
     assert states(page)[0] == "40 × 30"
@@ -709,12 +742,19 @@ def test_a_result_stays_until_another_is_done(
             client.delete(f"/api/jobs/{new.name}")
     enlarged(page)
     assert states(page)[0].startswith("80 × 60")
+    assert reason.removeprefix("first.png: ") in states(page)[0].partition("not made anew: ")[2]
+    assert ("not made anew" in states(page)[0]) == bool(reason)
     assert one(page, "notice").text.startswith(reason)
     assert one(page, "notice").is_displayed() == bool(reason)
     assert one(page, "go").is_enabled()
     result = client.get(one(page, "download-current").get_attribute("href") or "")
     assert files.probe(result.content)[:2] == (80, 60)
     until(lambda: set(server.folders()[0].iterdir()) - before == {old})
+    if how == "refused":
+        page.find_element(By.CSS_SELECTOR, "input[name=scale][value='4']").send_keys(Keys.SPACE)
+        enlarge(page)
+        assert states(page)[0].startswith("160 × 120")
+        assert "not made anew" not in states(page)[0]
 
 
 def test_a_result_is_kept_while_another_is_waited_for(page: webdriver.Chrome, pictures: list[Path]) -> None:
@@ -736,13 +776,41 @@ def test_a_result_is_kept_while_another_is_waited_for(page: webdriver.Chrome, pi
           if (path.startsWith("/api/jobs/")) asked.push(path);
           return fetched(path, options);
         };
-        lookAfterAll();
-        Date.now = () => now() + 2e6; // more than half of the time that results are kept
-        lookAfterAll();
+        return lookAfterAll().then(() => {
+          Date.now = () => now() + 2e6; // more than half of the time that results are kept
+          return lookAfterAll();
+        });
     """)
     assert page.execute_script("return asked") == [old[old.index("/api") :]]
     page.execute_script("release()")
     enlarged(page)
+    page.execute_script("""
+        window.fetch = (path) => new Promise(() => asked.push(path)); // no answer
+        asked = [];
+        lookAfterAll();
+        lookAfterAll();
+    """)
+    assert len(page.execute_script("return asked")) == 1  # who waits does not ask once more
+
+
+def test_a_network_that_loses_everything_is_not_waited_for_without_end(
+    page: webdriver.Chrome, pictures: list[Path]
+) -> None:
+    choose(page, pictures[:1])
+    page.execute_script(HASTE)
+    page.execute_script("""
+        const real = window.fetch, { timeout } = AbortSignal;
+        AbortSignal.timeout = (time) => timeout.call(AbortSignal, time / 50);
+        window.lost = new Set();
+        window.fetch = (path, options = {}) => {
+          if (options.method || lost.has(path)) return real(path, options);
+          lost.add(path);
+          return new Promise((_, fail) => options.signal.addEventListener("abort", () => fail(options.signal.reason)));
+        };
+    """)
+    enlarge(page)
+    assert states(page)[0].startswith("160 × 120")
+    assert len(page.execute_script("return [...lost]")) == 2  # whether there is room, and how far it is
 
 
 def test_another_result_takes_the_place_of_the_one_before(
@@ -892,8 +960,14 @@ def test_leaving_asks_while_there_is_something_to_lose(page: webdriver.Chrome, p
     question = page.switch_to.alert
     assert question.text == "One result is not saved. Clear the list all the same?"
     question.dismiss()
+    page.find_elements(By.CLASS_NAME, "remove")[1].click()  # as by who wanted to cancel it, a moment too late
+    question = page.switch_to.alert
+    assert question.text == "One result is not saved. Remove second.jpg all the same?"
+    question.dismiss()
     one(page, "download-all").click()
     until(lambda: not page.execute_script(asks))
+    page.find_elements(By.CLASS_NAME, "remove")[1].click()
+    assert len(states(page)) == 1
     one(page, "clear").click()
     assert states(page) == []
 

@@ -49,6 +49,7 @@ PREVIEW_SIDE = 4096
 # of the page's files; Windows takes them from its registry, where other programs may have put text/plain for .js
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 DISCARDED = 1 << 30  # bytes that are read, and not kept, of what is refused
+FORM = 1 << 16  # bytes of a request beside its file: the form around it and the other fields
 
 
 class TooLarge(MultiPartException):
@@ -164,11 +165,13 @@ async def submit(request: Request) -> Response:
     try:
         jobs.room()  # before the upload is read and looked at
     except Full as full:
-        await _discard(request.stream())
+        await _pass_over(request)
         return _full(full)
     form = await _form(request, jobs.limits.upload_bytes)
     try:
         upload, values = _values(form)
+        if (upload.size or 0) > jobs.limits.upload_bytes:
+            raise _too_large(jobs.limits.upload_bytes)
         job = await run_in_threadpool(_submit, jobs, upload, values)
         if await request.is_disconnected():  # whoever left does not know its id
             await run_in_threadpool(jobs.remove, job.id)
@@ -315,40 +318,51 @@ def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
 
 
 async def _form(request: Request, limit: int) -> FormData:
-    """The fields of a multipart body of at most `limit` bytes (and a little for the other fields)."""
+    """The fields of a multipart body with a file of at most `limit` bytes."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        await _discard(request.stream())
+        await _pass_over(request)
         raise HTTPException(415, "Send the picture as multipart/form-data, in a field named 'picture'.")
-    limit += 1 << 16
     announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit + FORM:
+        await _pass_over(request)
+        raise _too_large(limit, {"Connection": "close"})
     body = request.stream()
 
     async def limited() -> AsyncGenerator[bytes]:
         received = 0
         async for chunk in body:
             received += len(chunk)
-            if received > limit:
+            if received > limit + FORM:
                 raise TooLarge("too large")
             yield chunk
 
     try:
-        if announced.isdigit() and int(announced) > limit:
-            raise TooLarge("too large")
         return await MultiPartParser(
             request.headers, limited(), max_files=1, max_fields=len(FIELDS), max_part_size=4096
         ).parse()
     except TooLarge as error:
         await _discard(body)
-        raise HTTPException(
-            413, f"The file is larger than the {_megabytes(limit)} this server takes.", {"Connection": "close"}
-        ) from error
-    except MultiPartException as error:
+        raise _too_large(limit, {"Connection": "close"}) from error
+    except (MultiPartException, UnicodeError) as error:  # the latter of a charset that decodes nothing
         await _discard(body)
-        raise HTTPException(400, f"The form cannot be read: {error.message.rstrip('.')}.") from error
+        reason = str(error).rstrip(".")
+        if reason.startswith("Part exceeded"):  # most likely the picture, sent as a text
+            reason += "; send 'picture' as a file, with a filename"
+        raise HTTPException(400, f"The form cannot be read: {reason}.") from error
+
+
+def _too_large(limit: int, headers: Mapping[str, str] | None = None) -> HTTPException:
+    return HTTPException(413, f"The file is larger than the {_megabytes(limit)} this server takes.", headers)
+
+
+async def _pass_over(request: Request) -> None:
+    """Discards a body of which nothing was read, unless its client waits for the answer before it sends one."""
+    if request.headers.get("expect", "").lower() != "100-continue":
+        await _discard(request.stream())
 
 
 async def _discard(body: AsyncIterator[bytes]) -> None:
-    """Reads on without keeping anything: a client that still sends does not get to see the answer before."""
+    """Reads on without keeping anything: closed while its client sends, a connection is reset, the answer with it."""
     discarded = 0
     async for chunk in body:
         discarded += len(chunk)
@@ -357,7 +371,7 @@ async def _discard(body: AsyncIterator[bytes]) -> None:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / (1 << 20):.0f} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
+    return f"{round(size / (1 << 20), 1):g} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
 def _values(form: FormData) -> tuple[UploadFile, dict[str, str]]:
@@ -374,7 +388,7 @@ def _values(form: FormData) -> tuple[UploadFile, dict[str, str]]:
                 raise HTTPException(400, f"The field '{key}' is not a file.")
             upload = value
         elif key == "picture":
-            raise HTTPException(400, "The field 'picture' must be a file.")
+            raise HTTPException(400, "The field 'picture' must be a file, with a filename.")
         elif value.strip():
             values[key] = value.strip()
     if upload is None:

@@ -95,6 +95,7 @@ class Guard:
         if scheme.lower() == "bearer" and self._is_token(credentials.strip()):
             return None
         given = QueryParams(scope["query_string"]).get("token")
+        given = given and given.strip()  # pasted
         page = scope["path"] == "/" and scope["method"] == "GET"
         if page and given is not None and self._is_token(given):  # the link that was printed: remember it, hide it
             reply = RedirectResponse("/", 303)

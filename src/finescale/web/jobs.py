@@ -50,7 +50,7 @@ class Limits:
     """What one server accepts.
 
     Attributes:
-        upload_bytes: of one request.
+        upload_bytes: of one file.
         pixels: of a picture that is sent.
         result_pixels: of a picture that is asked for.
         waiting: jobs in the queue, without the running one.

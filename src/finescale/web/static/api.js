@@ -8,22 +8,33 @@ export class Problem extends Error {
 }
 
 const PAUSES = [1, 2, 4, 8, 15, 30]; // seconds between attempts where the server does not answer
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+const PATIENCE = 30_000; // milliseconds that a short answer may take: a network that loses everything says nothing
 const silence = () => new Problem("The server does not answer. Is it still running?", 0);
 
+// By one timer: browsers slow down those that follow each other while the page is not seen.
 async function rest(seconds, signal) {
-  for (let i = 0; i < 5 * seconds; i += 1) {
-    await pause(200);
-    signal.throwIfAborted();
-  }
+  signal.throwIfAborted();
+  await new Promise((resolve, reject) => {
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, 1000 * seconds);
+    signal.addEventListener("abort", stop);
+  });
 }
+
+const brief = (signal) => AbortSignal.any([AbortSignal.timeout(PATIENCE), ...(signal ? [signal] : [])]);
 
 const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 
 async function call(path, options = {}) {
   let reply;
   try {
-    reply = await fetch(path, { credentials: "same-origin", ...options });
+    reply = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     const file = options.body?.get("picture");
@@ -43,9 +54,9 @@ async function call(path, options = {}) {
   throw new Problem(body.error || `The server answered with ${reply.status}.`, reply.status);
 }
 
-export const state = (id, signal) => call(`/api/jobs/${id}`, { signal });
+export const state = (id, signal) => call(`/api/jobs/${id}`, { signal: brief(signal) });
 export const networks = () => call("/api/networks");
-export const health = () => call("/api/health");
+export const health = (signal) => call("/api/health", { signal: brief(signal) });
 export const remove = (id) => call(`/api/jobs/${id}`, { method: "DELETE", keepalive: true }).catch(() => null);
 export const resultUrl = (id) => `/api/jobs/${id}/result`;
 export const previewUrl = (id, which) => `/api/jobs/${id}/preview/${which}`;
@@ -64,12 +75,12 @@ async function patiently(attempt, signal, onSilence = () => {}) {
   return null;
 }
 
-const hasRoom = () => health().then(({ waiting, capacity }) => waiting < capacity, () => true);
+const hasRoom = (signal) => health(signal).then(({ waiting, capacity }) => waiting < capacity, () => true);
 
 // Sends a picture when the queue has room for it; `onWait` is told what it waits for, "room" or "answer".
 export async function submit(file, fields, signal, onWait) {
   for (;;) {
-    while (!(await hasRoom())) {
+    while (!(await hasRoom(signal))) {
       onWait("room");
       await rest(2, signal);
     }
@@ -88,13 +99,12 @@ export async function submit(file, fields, signal, onWait) {
   }
 }
 
-// Calls `update` with every new state of a job until it is finished; resolves with the last state.
+// Calls `update` with every new state of a job until it is finished.
 export async function follow(id, signal, update) {
   for (;;) {
     const job = await patiently(() => state(id, signal), signal);
     update(job);
-    if (["done", "failed", "cancelled"].includes(job.state)) return job;
-    await pause(job.state === "running" ? 300 : 1000);
-    signal.throwIfAborted();
+    if (["done", "failed", "cancelled"].includes(job.state)) return;
+    await rest(job.state === "running" ? 0.3 : 1, signal);
   }
 }

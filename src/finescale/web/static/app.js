@@ -13,6 +13,7 @@ let readable = null; // extension -> format, of what can be read here
 
 const SHOWN_BY_BROWSERS = ["png", "jpeg", "webp", "avif"];
 const LARGEST_SHOWN = 64e6; // pixels of a result that is shown as it is; above, a smaller preview
+const PREVIEW_SIDE = 4096; // pixels of the longer side of a preview, as the server makes them
 const OWN = "own";
 const touch = matchMedia("(hover: none) and (pointer: coarse)").matches; // nothing can be dropped there
 document.body.classList.toggle("touch", touch);
@@ -53,7 +54,7 @@ function notice(sentence) {
 function settings() {
   const scale = document.querySelector("input[name=scale]:checked")?.value;
   const own = scale === OWN;
-  const [width, height] = own ? [$("width").value, $("height").value] : ["", ""];
+  const [width, height] = ["width", "height"].map((side) => (own && $(side).valueAsNumber) || ""); // 1e3 is 1000
   return {
     network: $("network").value,
     scale: own ? "" : scale,
@@ -68,7 +69,13 @@ const keyOf = (wanted) => JSON.stringify(wanted);
 const isBusy = (item) => ["queued", "sending", "waiting", "running"].includes(item.state);
 const isDone = (item) => item.state === "done" && items.includes(item);
 const isUnsaved = ({ state, saved, old }) => (old ? !old.saved : state === "done" && !saved);
-const needsWork = (item) => !isBusy(item) && !(item.state === "done" && item.key === keyOf(settings()));
+const isReduced = ({ width, height }) => Math.max(width, height) > PREVIEW_SIDE;
+
+// The pictures that are not yet, and not being made, as the settings say.
+function unmade() {
+  const key = keyOf(settings());
+  return items.filter((item) => !isBusy(item) && !(item.state === "done" && item.key === key));
+}
 
 function segment(value, label) {
   const node = document.createElement("label");
@@ -112,7 +119,7 @@ function settingsChanged() {
   const own = document.querySelector("input[name=scale]:checked")?.value === OWN;
   $("own-size").hidden = !own;
   for (const side of ["width", "height"]) $(side).disabled = !own; // hidden, a wrong number would still stop the form
-  const count = items.filter(needsWork).length;
+  const count = unmade().length;
   const ready = known.length > 0 && count > 0 && (!own || $("width").value || $("height").value);
   $("go").disabled = !ready;
   const idle = items.some(isBusy) ? "Enlarging …" : "Enlarge";
@@ -162,7 +169,10 @@ function addOne(file) {
     $("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the list
     lookAfter(item);
   });
-  part("remove").addEventListener("click", () => (isBusy(item) ? cancel(item) : discard(item)));
+  part("remove").addEventListener("click", () => {
+    if (isBusy(item)) cancel(item);
+    else if (mayGo([item], `Remove ${item.name}`)) discard(item); // perhaps it was busy a moment ago
+  });
   const thumb = part("thumb");
   thumb.addEventListener("load", () => {
     thumb.classList.remove("blank");
@@ -203,6 +213,8 @@ function arranged() {
   settingsChanged();
 }
 
+const withoutName = ({ name }, sentence) => sentence.replace(`${name}: `, "");
+
 function stateText(item) {
   const job = item.job;
   switch (item.state) {
@@ -219,16 +231,19 @@ function stateText(item) {
       if (job.seconds_left === null) return "Enlarging";
       if (job.progress === 1) return "Saving";
       return `${Math.round(job.progress * 100)} %, ${duration(job.seconds_left)} left`;
-    case "done":
-      return `${size(job.result.width, job.result.height)} · ${duration(job.seconds)}${job.warnings.length ? " · see note" : ""}`;
+    case "done": {
+      const made = `${size(job.result.width, job.result.height)} · ${duration(job.seconds)}`;
+      if (item.refused) return `${made} · not made anew: ${withoutName(item, item.refused)}`;
+      return `${made}${job.warnings.length ? " · see note" : ""}`;
+    }
     default:
-      return item.error.replace(`${item.name}: `, "");
+      return withoutName(item, item.error);
   }
 }
 
 function draw(item) {
   const { node, part, job } = item;
-  node.classList.toggle("failed", item.state === "failed");
+  node.classList.toggle("failed", item.state === "failed" || Boolean(item.refused));
   const busy = isBusy(item);
   part("state").textContent = stateText(item);
   // progress is the bar's to tell: screen readers speak a name with the focus anew whenever it changes
@@ -264,23 +279,29 @@ function drawStage(item) {
   $("stage").hidden = false;
   $("download-current").hidden = !done;
   if (done) linkTo(job, $("download-current"));
-  warn(done ? job.warnings : []);
+  const asItIs = done && SHOWN_BY_BROWSERS.includes(job.result.format) && width * height <= LARGEST_SHOWN;
+  warn(done ? [...job.warnings, ...reductions(item, asItIs)] : []);
   if (!width) {
     $("caption").textContent = item.name;
     const before = item.unshown ? "This browser cannot show this kind of picture before it is enlarged." : "";
     return comparison.explain(item.error || before);
   }
   let after = null;
-  if (done) {
-    const asItIs = SHOWN_BY_BROWSERS.includes(job.result.format) && width * height <= LARGEST_SHOWN;
-    after = asItIs ? api.resultUrl(job.id) : api.previewUrl(job.id, "result");
-  }
+  if (done) after = asItIs ? api.resultUrl(job.id) : api.previewUrl(job.id, "result");
   const before = item.unshown ? api.previewUrl(job.id, "source") : item.url;
+  const thumb = item.part("thumb");
+  if (thumb.getAttribute("src") !== before) thumb.src = before; // that preview is loaded anyway
   comparison.show({ before, after, width, height, name: item.name });
   const to = done ? ` → ${size(width, height)} · ${job.result.format.toUpperCase()}, ${bytes(job.result.bytes)}` : "";
   const from = job ? size(job.source.width, job.source.height) : size(width, height);
   // apart from a name that is read from right to left
   $("caption").replaceChildren(Object.assign(document.createElement("bdi"), { textContent: item.name }), ` · ${from}${to}`);
+}
+
+// Blown up, a preview of the result, or of what it was made from, would say that a network did nothing, or wonders.
+function reductions({ job, unshown }, asItIs) {
+  if (!(!asItIs && isReduced(job.result)) && !(unshown && isReduced(job.source))) return [];
+  return [`The comparison shows a preview of at most ${PREVIEW_SIDE} pixels a side; the file has all of its pixels.`];
 }
 
 function warn(sentences) {
@@ -296,7 +317,7 @@ function queue(item, wanted) {
   const { job, key, saved, until } = item;
   if (item.state === "done") item.old = { job, key, saved, until }; // until another is done
   else if (job) api.remove(job.id);
-  const fresh = { job: null, error: null, saved: 0, gone: false };
+  const fresh = { job: null, error: null, refused: null, saved: 0, gone: false };
   Object.assign(item, { state: "queued", wanted, key: keyOf(wanted), ...fresh });
   draw(item);
 }
@@ -309,18 +330,24 @@ function restore(item) {
   return true;
 }
 
-let sending = false;
+// `work` as a function that does nothing while it is at work.
+function alone(work) {
+  let busy = false;
+  return async () => {
+    if (busy) return;
+    busy = true;
+    try {
+      await work();
+    } finally {
+      busy = false;
+    }
+  };
+}
 
 // One upload after the other, until nothing is queued; those that were cancelled or removed meanwhile are not sent.
-async function sendQueued() {
-  if (sending) return;
-  sending = true;
-  try {
-    for (let item; (item = items.find((other) => other.state === "queued")); ) await enlarge(item);
-  } finally {
-    sending = false;
-  }
-}
+const sendQueued = alone(async () => {
+  for (let item; (item = items.find((other) => other.state === "queued")); ) await enlarge(item);
+});
 
 // What the server would say of a picture's size, before it is sent; nothing where the browser does not know the size.
 function checkSize({ name, width, height, wanted }) {
@@ -356,7 +383,6 @@ async function watch(item) {
       item.until = Date.now() + 1000 * job.expires;
       if (item.old && ["failed", "cancelled"].includes(job.state)) throw new Error(job.error || "cancelled.");
       if (item.state === "done") forgetOld(item);
-      if (item.state === "done" && item.unshown) item.part("thumb").src = api.previewUrl(job.id, "source");
       draw(item);
       if (item.state === "done") say([`${item.name} is done.`, ...job.warnings].join(" "));
       if (item.state === "failed") say(item.error);
@@ -371,6 +397,7 @@ function failed(item, error) {
   if (error.name === "AbortError" || item.abort.signal.aborted) return;
   const sentence = error.message.startsWith(item.name) ? error.message : `${item.name}: ${error.message}`;
   if (item.old && item.job) api.remove(item.job.id); // else another press does it
+  if (item.old) item.refused = error.message; // of several, the notice tells the last
   if (restore(item)) return notice(sentence);
   Object.assign(item, { state: "failed", error: error.message });
   say(sentence); // seen in the list, and where the picture would be
@@ -380,7 +407,7 @@ function failed(item, error) {
 function reset(item) {
   item.abort?.abort();
   if (restore(item)) return;
-  Object.assign(item, { state: "ready", job: null, error: null });
+  Object.assign(item, { state: "ready", job: null, error: null, refused: null });
   draw(item);
 }
 
@@ -415,11 +442,11 @@ function expire(item) {
 
 // Results go in the order in which they came: as long as the first is there, so are the others. Those of which half the
 // time is over are asked for, which keeps them.
-async function lookAfterAll() {
+const lookAfterAll = alone(async () => {
   const halfOver = ({ until }) => until - Date.now() < 500 * limits.keep;
-  for (const { old } of items) {
+  for (const { old } of [...items]) {
     if (!old || !halfOver(old)) continue;
-    api.state(old.job.id).then(({ expires }) => (old.until = Date.now() + 1000 * expires), () => null);
+    await api.state(old.job.id).then(({ expires }) => (old.until = Date.now() + 1000 * expires), () => null);
   }
   let there = false;
   for (const item of items.filter(isDone).sort((a, b) => a.until - b.until)) {
@@ -427,7 +454,7 @@ async function lookAfterAll() {
     await lookAfter(item);
     there = !item.gone;
   }
-}
+});
 
 // Beside the link's own doing: where the result is gone, that would be nothing.
 async function download(item) {
@@ -448,6 +475,13 @@ function forgetOld(item) {
 function release(item) {
   forget(item);
   forgetOld(item);
+}
+
+// Whether pictures may leave the list: asks where their results are not saved.
+function mayGo(going, question) {
+  const lost = going.filter(isUnsaved).length;
+  const results = lost > 1 ? `${lost} results are` : "One result is";
+  return !lost || confirm(`${results} not saved. ${question} all the same?`);
 }
 
 function discard(item) {
@@ -472,7 +506,7 @@ function discard(item) {
 $("settings").addEventListener("submit", (event) => {
   event.preventDefault();
   notice("");
-  const batch = items.filter(needsWork);
+  const batch = unmade();
   const wanted = settings();
   const pressed = document.activeElement === $("go");
   if (batch.length && !batch.includes(current)) select(batch[0]);
@@ -488,9 +522,7 @@ $("files").addEventListener("change", (event) => {
 });
 $("download-current").addEventListener("click", () => download(current));
 $("clear").addEventListener("click", () => {
-  const lost = items.filter(isUnsaved).length;
-  const results = lost > 1 ? `${lost} results are` : "One result is";
-  if (!lost || confirm(`${results} not saved. Clear the list all the same?`)) [...items].forEach(discard);
+  if (mayGo(items, "Clear the list")) [...items].forEach(discard);
 });
 $("download-all").addEventListener("click", () => {
   items.filter(isDone).forEach((item, index) => {
