@@ -16,10 +16,10 @@ import torch
 
 from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
+from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import machine
 from finescale.images.picture import mod_crop
-from finescale.images.resize import resize
 from finescale.inference.upscale import Upscaler
 from finescale.networks.catalogue import NETWORKS
 from finescale.weights import store
@@ -35,8 +35,7 @@ def seam(name: str, scale: int, chosen: list[sets.PictureSet]) -> int:
     worst = 0
     for one in chosen:
         for path in one.pictures:
-            high = torch.from_numpy(np.array(mod_crop(sets.read_rgb(path), scale)))
-            low = resize(high.permute(2, 0, 1), scale=1 / scale).permute(1, 2, 0).contiguous().numpy()
+            low = to_pixels(downscale(mod_crop(sets.read_rgb(path), scale), scale))
             difference = tiled.pixels(low).astype(int) - whole.pixels(low).astype(int)
             worst = max(worst, int(np.abs(difference).max()))
     return worst

@@ -52,9 +52,16 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Hex digest of a file.
+
+    Raises:
+        FinescaleError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FinescaleError(f"{path}: cannot be read ({system_reason(error)})") from error
 
 
 def check_free(target: Path, overwrite: bool) -> None:

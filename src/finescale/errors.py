@@ -73,6 +73,12 @@ def check_known(what: str, name: object, known: Collection[object]) -> None:
         raise UsageError(f"there is no {what} '{name}'{nearest(name, known)}")
 
 
+def misfit(error: RuntimeError) -> str:
+    """The first thing that `load_state_dict` finds wrong, as part of a sentence."""
+    _, _, found = str(error).partition("\n")  # the first line names the class
+    return (found or str(error)).strip().partition("\n")[0][:160]
+
+
 def system_reason(error: OSError) -> str:
     """What the operating system said, as part of a sentence."""
     return (error.strerror or str(error)).lower()
@@ -81,7 +87,7 @@ def system_reason(error: OSError) -> str:
 # the last two are cuBLAS's and cuDNN's: CUBLAS_STATUS_ALLOC_FAILED, ..._DEVICE_ALLOCATION_FAILED
 _MEMORY_WORDS = (
     *("out of memory", "can't alloc", "not enough memory", "bad_alloc", "failed to allocate", "insufficient memory"),
-    "storage size calculation overflowed",
+    *("storage size calculation overflowed", "bad allocation", "cannot allocate memory"),
     *("alloc_failed", "allocation_failed"),
 )
 

@@ -342,6 +342,21 @@ def test_a_precision_that_is_slow_here_is_told(
             assert (said[1].out + said[1].err).count(str(found[0].message)) == count
 
 
+def test_pictures_too_small_for_crops_are_told(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The smaller sides of the four are 36, 42, 48 and 48."""
+    words = ["train", str(recipe), "--device", "cpu", "--no-board", "--budget", "1", "--set", "data.batch=1"]
+    words += ["--set", "data.patch=36", "--set", "data.late_patch=44"]
+    for more in (["--dry-run"], ["--out", str(tmp_path / "run")]):
+        assert main([*words, *more]) == 0
+        shown = capsys.readouterr()
+        said = [line for line in (shown.out + shown.err).splitlines() if "too small" in line]
+        assert [line.removeprefix("# ") for line in said] == [
+            "2 of 4 pictures are too small for crops of 44 and are left out"
+        ]
+
+
 class Terminal(io.StringIO):
     """What is written to it a person would see at once."""
 

@@ -565,6 +565,12 @@ def test_an_output_folder_inside_the_input() -> None:
     assert len(finished("in/out")) == 5
 
 
+def test_nothing_but_results_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/out/a.png")
+    assert upscale("in", "-o", "in/out") == 2
+    assert "there are no pictures but in in/out, where the results go" in capsys.readouterr().err
+
+
 def test_pictures_that_differ_in_their_extension() -> None:
     for name in ("in/a.png", "in/a.bmp", "in/b.png"):
         photo(name)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -178,6 +179,20 @@ def test_damage_is_found_when_it_is_opened(tiny_store: Path, tmp_path: Path) -> 
         Store(damaged)
     with pytest.raises(FinescaleError, match="finescale data prepare"):
         Store(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere files have no holes, or memory no such bound")
+def test_a_store_larger_than_the_memory(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    side = 12 * (1 << 16)  # 1.7 TiB, of which nothing lies on the disk
+    index = {"scales": [2], "items": [{"name": "a.png", "height": side, "width": side, "offset": 0}]}
+    (tmp_path / "index.json").write_text(json.dumps(index))
+    for name, scale in (("hr.bin", 1), ("x2.bin", 2)):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(3 * (side // scale) ** 2)
+    large = Store(tmp_path)
+    assert large.flat().shape == (3 * side**2,)
+    assert not large.flat()[-5:].any()
+    assert not recwarn.list
 
 
 def test_a_scale_it_lacks(tiny_store: Path, pictures: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
 from finescale.evaluation.benchmark import Row, Run, run, score_picture
 from finescale.evaluation.contenders import Contender, check_names, contender, labels
 from finescale.evaluation.metrics import Pixels, psnr_y
-from finescale.evaluation.scoring import means
+from finescale.evaluation.scoring import Pair, means, score_pair
 from finescale.evaluation.speed import measure, measure_apart
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
@@ -234,6 +234,26 @@ def test_a_network_that_fails_leaves_the_others_their_figures(
         assert (told in caplog.text) != bool(before.missing)
 
 
+def test_a_measure_without_the_memory_names_the_picture(folder: Path) -> None:
+    class Large:
+        key, label = "lpips", "a measure"
+
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def __call__(self, enlarged: Pixels, high: Pixels) -> float:
+            raise self.error
+
+    picture = folder / "2.png"
+    for error in (MemoryError(), RuntimeError("CUDA out of memory. Tried"), Exception("(-4:Insufficient memory)")):
+        with pytest.raises(FinescaleError, match=r"2\.png: out of memory while it was scored$"):
+            score_picture(contender("nearest", 2), picture, 2, [Large(error)])
+        with pytest.raises(FinescaleError, match=r"2\.png: out of memory while it was scored$"):
+            score_pair(Pair("2", picture, picture), 2, [Large(error)])
+    with pytest.raises(RuntimeError, match=r"^a bug$"):
+        score_pair(Pair("2", picture, picture), 2, [Large(RuntimeError("a bug"))])
+
+
 def test_files_of_one_name_keep_their_paths(tiny: Path, tmp_path: Path) -> None:
     twin = tmp_path / tiny.name
     twin.write_bytes(tiny.read_bytes())
@@ -286,8 +306,25 @@ def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="dta: there is no such folder"):  # and not the Set5 of ./datasets instead
         sets.find("Set5", tmp_path / "dta")
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(FinescaleError, match="holds no pictures"):
+    with pytest.raises(FinescaleError, match="hollow: holds no pictures"):
         sets.find("./hollow")
+
+
+def test_a_folder_that_is_called_as_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the folder is what counts: a DIV2K here is often that of the pictures to train on."""
+    monkeypatch.setenv("FINESCALE_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    valid = tmp_path / "data" / "DIV2K" / "DIV2K_valid_HR"
+    valid.mkdir(parents=True)
+    (tmp_path / "DIV2K" / "DIV2K_train_HR").mkdir(parents=True)
+    for place in (valid, tmp_path / "DIV2K" / "DIV2K_train_HR"):
+        Image.new("L", (9, 9)).save(place / "a.png")
+    found = sets.find("DIV2K")
+    assert (found.name, found.pictures) == ("DIV2K_valid_HR", (valid / "a.png",))
+    Image.new("L", (9, 9)).save("DIV2K/b.png")
+    assert (sets.find("DIV2K").name, sets.find("div2k-val").name) == ("DIV2K", "DIV2K_valid_HR")
+    Image.new("L", (9, 9)).save(tmp_path / "data" / "DIV2K" / "c.png")
+    assert sets.find("DIV2K_valid_HR").pictures == (valid / "a.png",)
 
 
 def test_every_fifth_picture_of_urban100(tmp_path: Path) -> None:

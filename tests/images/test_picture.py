@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, UsageError
 from finescale.images.files import read
 from finescale.images.picture import Picture, from_pil, on_white, oriented, to_8_bit, to_pil
 
@@ -144,3 +144,34 @@ def test_shapes_and_types_are_checked() -> None:
     ):
         with pytest.raises(ValueError):
             Picture(pixels, alpha)
+
+
+def _pillow(format: str, **options: object) -> Image.Image:
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, format, **options)
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize("block", [b"Exif\0\0no structure", b"Exif\0\0II*\0"])
+def test_a_broken_exif_block_of_pillow_s_is_no_damage(block: bytes) -> None:
+    image = _pillow("PNG", exif=block)
+    picture = from_pil(image)
+    np.testing.assert_array_equal(picture.pixels, COLOUR)
+    assert picture.exif is None
+
+
+def test_exif_of_a_pillow_tiff_is_without_its_layout() -> None:
+    picture = from_pil(_pillow("TIFF", tiffinfo={271: "a maker", 34377: b"layers" * 50}, icc_profile=bytes(3000)))
+    assert picture.exif is not None
+    assert len(picture.exif) < 300
+    exif = Image.Exif()
+    exif.load(picture.exif)
+    assert exif[271] == "a maker"
+    assert not {256, 257, 258, 262, 273, 34377, 34675} & set(exif)
+
+
+def test_a_pillow_image_of_a_closed_file_is_one_sentence() -> None:
+    image = _pillow("PNG")
+    image.close()
+    with pytest.raises(UsageError, match="closed before it was read"):
+        from_pil(image)

@@ -124,16 +124,20 @@ def test_torch_takes_bfloat16_only_where_little_is_lost(tmp_path: Path, monkeypa
     assert len(list((tmp_path / "finescale" / "compiled").iterdir())) == 2 + 2  # with those of the gates
 
 
-def test_a_broken_openvino_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system does not tell what its processor can, OpenVINO is asked."""
+@pytest.mark.parametrize("abilities", ["some processor", "flags: avx512_bf16"])
+def test_a_broken_openvino_leaves_the_others(abilities: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system does not tell what its processor can, OpenVINO is asked; where it can bfloat16, it is taken."""
+    needs("openvino")
 
     def fail() -> None:
-        raise FinescaleError("OpenVINO is installed and cannot be imported")
+        raise RuntimeError("Cannot load library 'openvino_intel_cpu_plugin'")
 
-    monkeypatch.setattr("finescale.inference.engines.compiled.abilities", lambda: "some processor")
-    monkeypatch.setattr("finescale.inference.engines.openvino.load_core", fail)
+    monkeypatch.setattr("finescale.inference.engines.compiled.abilities", lambda: abilities)
+    monkeypatch.setattr("openvino.Core", fail)
     upscaler = Upscaler(tiny_network(2))
     assert upscaler.engine.name != "openvino"
+    with pytest.raises(FinescaleError, match="OpenVINO"):
+        Upscaler(tiny_network(2), engine="openvino")
 
 
 def test_auto_takes_the_fastest_that_is_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from tests.conftest import tiny_network
 from tests.inference.test_tiling import picture
 
@@ -239,6 +241,26 @@ def test_a_group_that_needs_too_much_memory_goes_one_by_one(tmp_path: Path, netw
     done = work(tmp_path, [Picture(picture(30, 40)) for _ in range(3)], networks)
     assert not done.failures
     assert [shape[0] for shape in shapes(networks)] == [1, 1, 1]
+
+
+def test_a_full_gpu_is_told_of_the_picture(tmp_path: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(networks, "chain", full)
+    done = work(tmp_path, [Picture(picture(30, 40)) for _ in range(2)], networks)
+    assert all("there is not enough memory for this picture" in str(error) for error in done.failures.values())
+    assert len(done.failures) == 2
+
+
+def test_warnings_are_heard_of_every_thread(tmp_path: Path) -> None:
+    clear = np.zeros((20, 30, 4), np.uint8)
+    frames = [Image.fromarray(clear), Image.fromarray(clear + 9)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    told: list[str] = []
+    with files.warnings_to(told.append):
+        finescale.upscale_file(tmp_path / "a.webp", tmp_path / "b.jpg", scale=2, network="bicubic")
+    assert [any(word in one for one in told) for word in ("only the first is read", "white")] == [True, True]
 
 
 def test_reading_computing_and_writing_overlap(

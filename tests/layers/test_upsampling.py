@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from finescale.errors import UsageError
 from finescale.layers.initialisation import INITIALISATIONS, icnr_, initialise
+from finescale.layers.spectral import spectral_norm
 from finescale.layers.upsampling import UPSAMPLINGS, SubPixelUpsampler, upsampling
 
 
@@ -110,10 +111,11 @@ def test_kaiming_keeps_the_size_of_features_through_every_upsampling(
     assert abs(large.std().item() - 1) < 0.08
 
 
-def test_initialisation_of_a_spectrally_normalised_layer_keeps_its_bound() -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_initialisation_of_a_spectrally_normalised_layer_keeps_its_bound(training: bool) -> None:
     torch.manual_seed(0)
-    layer = nn.Conv2d(16, 32, 3)
-    torch.nn.utils.parametrizations.spectral_norm(layer)
+    layer = nn.Conv2d(16, 32, 3).train(training)
+    spectral_norm(layer)
     before = layer.weight.detach().clone()
     initialise(layer, "kaiming-normal")
     weight = layer.eval().weight.detach()

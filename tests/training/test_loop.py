@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks import catalogue
-from finescale.training import checkpoints, loop
+from finescale.training import checkpoints, loop, parallel
 from finescale.training.amounts import Amount, parse
 from finescale.training.loop import Progress, Training
 from finescale.training.parallel import World, synchronise_norms
@@ -491,6 +491,33 @@ def test_frozen_parts_do_not_move(make_training: MakeTraining) -> None:
     assert not torch.equal(training.network.get_parameter("head.0.weight"), start)
 
 
+def test_what_wakes_while_a_validation_runs_is_averaged_among_processes(make_training: MakeTraining) -> None:
+    """DDP averages the gradients of what was trained when it was last renewed."""
+    training = make_training(
+        budget=6,
+        validate=lambda network, last: (20.0, math.nan, []),
+        validate_every=3,
+        groups=[{"match": "head", "frozen_until": 0.5}],
+    )
+    training._tick_length = 1
+    training._tick = one_at_a_time(training)  # type: ignore[method-assign]
+
+    def trained() -> set[str]:
+        return {name for name, parameter in training.network.named_parameters() if parameter.requires_grad}
+
+    averaged, steps, gradients = [trained()], [], training._gradients
+    training.distributed.renew = lambda: averaged.append(trained())  # type: ignore[method-assign]
+
+    def watched(low: Tensor, high: Tensor) -> Tensor:
+        steps.append((trained(), averaged[-1]))
+        return gradients(low, high)
+
+    training._gradients = watched  # type: ignore[method-assign]
+    assert training.run()
+    assert [mine == ddp for mine, ddp in steps] == [True] * 6
+    assert len(steps[2][0]) < len(steps[3][0])
+
+
 def test_a_network_that_comes_frozen_is_trained_as_the_groups_say(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 1), nn.PixelShuffle(2))
     for parameter in network[1].parameters():
@@ -625,6 +652,18 @@ def test_getting_ready_belongs_to_the_budget_and_not_to_the_schedule(
     assert 2.7 < training.progress.seconds < 4
     assert record.spent[0] < 0.2  # the warm-up is not over when the first step is done
     assert training.progress.left == 0
+
+
+def test_several_gpus_without_nccl_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows."""
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(parallel, "try_out", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: False)
+    with pytest.raises(UsageError, match=r"this build of torch has no NCCL, .*; use one process, or --device cpu$"):
+        parallel.join("cuda")
 
 
 def test_batch_norms_see_the_whole_batch_on_several_gpus() -> None:

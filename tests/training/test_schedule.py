@@ -70,9 +70,14 @@ class Net(nn.Module):
         self.tail = nn.Conv2d(4, 3, 1)
 
 
-def test_groups_wake_in_turn_and_their_norms_rest_until_then() -> None:
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_groups_wake_in_turn_and_their_norms_rest_until_then(pretrained: bool) -> None:
     network = Net().train()
-    wanted = (Group(match="encoder.0", rate=0.1, frozen_until=0.5), Group(match="encoder", frozen_until=parse("10")))
+    first, second = (
+        Group(match="encoder.0", rate=0.1, frozen_until=0.5),
+        Group(match="encoder", frozen_until=parse("10")),
+    )
+    wanted = (first, second.model_copy(update={"pretrained": pretrained}))
     members = groups.assign(network, wanted)
     assert [m.names for m in members] == [
         ["encoder.0.weight", "encoder.0.bias"],
@@ -83,11 +88,12 @@ def test_groups_wake_in_turn_and_their_norms_rest_until_then() -> None:
     def awake(now: Moment) -> list[bool]:
         groups.freeze(members, now)
         first, norm = network.get_parameter("encoder.0.weight"), network.encoder[1]
+        assert norm.weight.requires_grad == (now.step >= 10)
         return [first.requires_grad, norm.training, network.tail.weight.requires_grad]
 
     assert awake(Moment(0.0, 0)) == [False, False, True]
-    assert awake(Moment(0.4, 10)) == [False, True, True]
-    assert awake(Moment(0.5, 12)) == [True, True, True]
+    assert awake(Moment(0.4, 10)) == [False, not pretrained, True]  # pretrained norms learn, but do not move
+    assert awake(Moment(0.5, 12)) == [True, not pretrained, True]
     assert not groups.freeze(members, Moment(0.6, 13))  # nothing changes any more
     optimiser = groups.optimiser(members, Optimiser(rate=1e-3))
     assert [group["multiple"] for group in optimiser.param_groups] == [0.1, 1.0, 1.0]

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from finescale.atomic import sha256
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, UsageError
 from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.training import checkpoints, warm_start
 from finescale.training.recipe import parse_recipe
-from finescale.training.run import train
+from finescale.training.run import make_network, train
 from finescale.weights import files
 from finescale.weights.header import read_header
 
@@ -117,6 +117,30 @@ def test_the_head_of_a_u_net_of_another_width_is_cut() -> None:
     source, target = made
     warm_start.apply(target, source.state_dict())
     assert torch.equal(target.get_parameter("head.0.0.weight"), source.get_parameter("head.0.0.weight")[:64])
+
+
+def test_another_encoder_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"widths": [8] * 5, "blocks": [1] * 4, "head": 8}
+    source = catalogue.build("unet-1", scale=2, encoder="resnet18", **small)
+    target = catalogue.build("unet-1", scale=2, encoder="resnet34", **small)
+    before = {name: value.clone() for name, value in target.state_dict().items() if name.startswith("encoder.")}
+    taken = warm_start.apply(target, source.state_dict())
+    assert {name for name in taken.left if name.startswith("encoder.")} == before.keys()
+    assert all(torch.equal(target.state_dict()[name], value) for name, value in before.items())
+    assert {"output.weight", "output.bias"} <= {*taken.same}
+    again = catalogue.build("unet-1", scale=2, encoder="resnet18", **small)
+    assert warm_start.apply(again, source.state_dict()).left == []
+
+    files.save(source, tmp_path / "w.safetensors")
+    keys: dict[str, Any] = {"network": "unet-1", "scale": 2, "warm_start": str(tmp_path / "w.safetensors")}
+    groups = [{"match": "encoder", "frozen_until": 0.2, "pretrained": True}]
+    for encoder, mine in (("resnet34", groups), ("resnet34", []), ("resnet18", groups)):
+        recipe = parse_recipe({**keys, "arguments": {"encoder": encoder, **small}, "groups": mine}, "a test")
+        if mine and encoder == "resnet34":
+            with pytest.raises(UsageError, match=r"w\.safetensors has not the encoder .*encoder=imagenet.*groups=\[\]"):
+                make_network(recipe, fresh=True)
+        else:
+            make_network(recipe, fresh=True)
 
 
 def test_a_file_with_vectors_under_the_names_of_convolutions_is_left() -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.conftest import bound_by_permissions
 
 from finescale.atomic import sha256
 from finescale.cli import main as cli
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.evaluation.contenders import check_names, contender
+from finescale.inference.upscale import Upscaler
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
 from finescale.networks.catalogue import build
@@ -170,6 +172,37 @@ def test_a_path_of_another_scale_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="enlarges x3, not x2"):
         store.load(path, 2)
     assert store.load(path).scale == 3
+
+
+def test_a_file_of_another_scale_than_its_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path)
+    for name in (DEFAULT, "own"):
+        wrong = path.with_name(f"{name}-x4.safetensors")
+        wrong.write_bytes(path.read_bytes())
+        monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+        for take in (store.load, lambda name, scale: Upscaler(name, scale=scale)):
+            with pytest.raises(UsageError, match=f"{re.escape(str(wrong))}: enlarges x3, not x4"):
+                take(name, 4)
+
+
+def test_a_folder_of_weights_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path / "gone"))
+    with pytest.warns(FinescaleWarning, match="gone: \\$FINESCALE_WEIGHTS names this folder, which cannot be searched"):
+        assert store.find(DEFAULT, 2)
+
+
+@pytest.mark.parametrize("name", ["index.json", f"{DEFAULT}-x3.safetensors"])
+def test_weights_that_may_not_be_read_are_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path)
+    list_file(path, sha256(path))
+    monkeypatch.chdir(tmp_path)  # to which not everybody may find the way
+    monkeypatch.setenv("FINESCALE_WEIGHTS", ".")
+    tmp_path.chmod(0o755)
+    Path(name).chmod(0)
+    with bound_by_permissions(), pytest.raises(FinescaleError, match=r"(?i)permission denied"):
+        Upscaler(DEFAULT, scale=3)
 
 
 @pytest.mark.parametrize("scale", [5, 0, "4"])

@@ -24,7 +24,7 @@ from finescale.backbones.resnet import resnet
 from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
 from finescale.cache import cache_folder
-from finescale.errors import FinescaleError, check_known
+from finescale.errors import FinescaleError, check_known, misfit
 from finescale.fetch import fetch
 
 _TORCHVISION = "https://download.pytorch.org/models/"
@@ -204,13 +204,8 @@ def load(
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise FinescaleError(f"{found}: the weights do not fit {name} ({_first_lines(error)})") from error
+        raise FinescaleError(f"{found}: the weights do not fit {name} ({misfit(error)})") from error
     return network.float().eval()
-
-
-def _first_lines(error: RuntimeError) -> str:
-    text = " ".join(line.strip() for line in str(error).splitlines()[1:3])
-    return text[:200]
 
 
 def _verify(path: Path, prefix: str) -> None:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from finescale import __version__
-from finescale.errors import FinescaleError, FinescaleWarning, system_reason
+from finescale.errors import FinescaleError, FinescaleWarning, is_out_of_memory, system_reason
 
 # verb -> what it does; each is a module finescale.cli.<verb> with configure(parser) and run(args) -> exit code.
 VERBS = {
@@ -102,7 +102,9 @@ def told(work: Callable[[], int | None]) -> int:
             name = f"{error.filename}: " if error.filename else ""
             print(f"finescale: {name}{system_reason(error)}", file=sys.stderr)
         return 1
-    except MemoryError:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         print("finescale: out of memory", file=sys.stderr)
         return 1
     finally:

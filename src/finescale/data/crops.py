@@ -67,6 +67,10 @@ class Crops:
             raise FinescaleError(f"no picture of the store holds a low-resolution crop of {patch} x {patch}")
         self.places = places.double().cumsum(0)
 
+    def too_small(self, patch: int) -> int:
+        """How many pictures are left out where crops have this side."""
+        return int((self.sizes[:, :2] < patch).any(1).sum())
+
     def batch(self, count: int) -> tuple[Tensor, Tensor]:
         """This process's part of the next `count` crops: (N, 3, P, P) and (N, 3, sP, sP), float32 in [0, 1].
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -87,16 +88,22 @@ class Store:
         return sum(3 * (item.height // scale) * (item.width // scale) for item in self.items)
 
     def flat(self, scale: int = 1) -> Tensor:
-        """All bytes of one scale (1: high resolution) as a memory-mapped uint8 tensor (N,).
+        """All bytes of one scale (1: high resolution) as a memory-mapped uint8 tensor (N,), only to be read.
 
         Raises:
-            FinescaleError: the store has no pictures for that scale.
+            FinescaleError: the store has no pictures for that scale, or its file cannot be mapped.
         """
         if scale != 1 and scale not in self.scales:
             known = ", ".join(f"x{scale}" for scale in self.scales)
             raise FinescaleError(f"{self.folder}: has no pictures for x{scale}, only for {known}")
         path = _binary(self.folder, scale)
-        return torch.from_file(str(path), shared=False, size=self.size(scale), dtype=torch.uint8)
+        # not `torch.from_file`, which may be written into: systems refuse that for more than there is memory
+        try:
+            mapped = np.memmap(path, np.uint8, mode="r", shape=(self.size(scale),))
+        except OSError as error:
+            raise FinescaleError(f"{path}: cannot be mapped into memory ({system_reason(error)})") from error
+        with warnings.catch_warnings(action="ignore"):  # that it may not be written into
+            return torch.from_numpy(mapped)
 
     def picture(self, i: int, scale: int = 1) -> Tensor:
         """Picture i at a scale: (3, H / scale, W / scale) uint8; errors as `flat`."""

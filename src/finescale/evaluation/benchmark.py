@@ -17,7 +17,16 @@ from finescale.evaluation import published, sets
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
 from finescale.evaluation.metrics import WINDOW, Pixels, Plane, luma, psnr, shave, ssim
-from finescale.evaluation.scoring import SMALLEST, Metrics, Score, Unavailable, as_json, metrics_json, score_pixels
+from finescale.evaluation.scoring import (
+    SMALLEST,
+    Metrics,
+    Score,
+    Unavailable,
+    as_json,
+    metrics_json,
+    naming,
+    score_pixels,
+)
 from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
@@ -104,10 +113,10 @@ def score_picture(
     """Shrinks, enlarges and scores one original; for `border` and `jpeg` see `run`, `timed` tells the seconds too.
 
     Raises:
-        FinescaleError: the picture cannot be read or is too small.
+        FinescaleError: the picture cannot be read or is too small, or memory does not suffice.
     """
     high = sets.read_rgb(path)
-    try:
+    with naming(path):
         high = mod_crop(high, scale)
         if entrant.name == PAPERS_BICUBIC:
             planes = [shave(plane, scale) for plane in papers_bicubic(high, scale)]
@@ -117,8 +126,6 @@ def score_picture(
         enlarged = to_pixels(entrant.enlarge(low))
         seconds = time.perf_counter() - start if timed else None
         return score_pixels(path.stem, enlarged, high, scale, metrics=metrics, seconds=seconds)
-    except UsageError as error:
-        raise FinescaleError(f"{path}: {error}") from error
 
 
 def set_name(name: str, jpeg: int | None) -> str:

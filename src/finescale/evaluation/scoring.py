@@ -3,13 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from finescale.atomic import check_target, new_file
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, is_out_of_memory
 from finescale.evaluation.metrics import Pixels, psnr_y, ssim_y
 from finescale.evaluation.sets import pictures, read_rgb
 from finescale.images.picture import mod_crop
@@ -176,6 +177,23 @@ def write_json(path: Path, content: Mapping[str, Any], *, overwrite: bool = Fals
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n", overwrite=overwrite)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """What cannot be done within, or has not the memory for it, is told with the picture that it is done to.
+
+    Raises:
+        FinescaleError: in place of a UsageError, or of what a library raises where memory runs out.
+    """
+    try:
+        yield
+    except UsageError as error:
+        raise FinescaleError(f"{path}: {error}") from error
+    except Exception as error:  # OpenCV's is of no kind of its own
+        if isinstance(error, FinescaleError) or not is_out_of_memory(error):
+            raise
+        raise FinescaleError(f"{path}: out of memory while it was scored") from error
+
+
 def score_pixels(
     name: str,
     enlarged: Pixels,
@@ -199,11 +217,11 @@ def score_pair(pair: Pair, scale: int, metrics: Metrics = ()) -> Score:
     collections use that serve x2, x3 and x4 at once.
 
     Raises:
-        FinescaleError: a picture cannot be read, or the sizes do not fit.
+        FinescaleError: a picture cannot be read, the sizes do not fit, or memory does not suffice.
     """
     high, enlarged = read_rgb(pair.high), read_rgb(pair.enlarged)
     size = enlarged.shape[:2]
-    try:
+    with naming(pair.enlarged):
         if size == high.shape[:2]:
             high, enlarged = mod_crop(high, scale), mod_crop(enlarged, scale)
         elif size == mod_crop(high, scale).shape[:2]:
@@ -217,8 +235,6 @@ def score_pair(pair: Pair, scale: int, metrics: Metrics = ()) -> Score:
                 f"{high.shape[1] // scale * scale} x {high.shape[0] // scale * scale}"
             )
         return score_pixels(pair.name, enlarged, high, scale, metrics=metrics)
-    except UsageError as error:
-        raise FinescaleError(f"{pair.enlarged}: {error}") from error
 
 
 def match(high: Path, enlarged: Path, scale: int) -> list[Pair]:

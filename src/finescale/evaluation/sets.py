@@ -21,7 +21,9 @@ _MIXED = re.compile("image_SRF_[0-9]")
 # Parts of a set that are measured where not all of it can be: pictures 003, 008, ... 098.
 _PARTS = {"urban20": ("urban100", slice(2, None, 5))}
 # Other names of the same set.
-_ALIASES = {"bsd100": "b100", "div2k": "div2k-valid-hr", "div2k-valid": "div2k-valid-hr", "div2k-val": "div2k-valid-hr"}
+_ALIASES = {"bsd100": "b100", "div2k-valid": "div2k-valid-hr", "div2k-val": "div2k-valid-hr"}
+# What a name asks for where no folder is called so; one that is may hold anything, such as the pictures to train on.
+_MEANT = {"div2k": "div2k-valid-hr"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def folders(data: Path | None = None) -> list[Path]:
 
 
 def find(name: str, data: Path | None = None) -> PictureSet:
-    """A set by name, or any folder of pictures by its path; a folder of that path comes first.
+    """A set by name, or any folder of pictures by its path; a folder of that path comes first, if it holds pictures.
 
     Args:
         name: such as "Set5" (capitals, "-" and "_" do not matter), or a path.
@@ -72,22 +74,29 @@ def find(name: str, data: Path | None = None) -> PictureSet:
         UsageError: there is no such set, naming those there are.
         FinescaleError: it holds no pictures.
     """
-    if Path(name).is_dir():
-        full = Path(name).resolve()
-        return _read(_known(full.parent.name if full.name in _INNER else full.name), Path(name))
-    folder = next((folder for folder in _candidates(data) if _plain(folder.name) == _plain(name)), None)
+    here = Path(name)
+    if here.is_dir() and (found := _originals(here)):
+        full = here.resolve()
+        return PictureSet(_known(full.parent.name if full.name in _INNER else full.name), tuple(found))
+    wanted = [_plain(name), *([_MEANT[_plain(name)]] if _plain(name) in _MEANT else [])]
+    folder = next((folder for one in wanted for folder in _candidates(data) if _plain(folder.name) == one), None)
     if folder is None and _plain(name) in _PARTS:
         whole, part = _PARTS[_plain(name)]
         return PictureSet(name.title(), find(whole, data).pictures[part])
+    if folder is None and here.is_dir():
+        folder = here
     if folder is None:
         known = sorted({folder.name for folder in _candidates(data)})
-        published = next((source for source in sources() if _plain(source) == _plain(name)), None)
+        published = next((source for source in sources() if _plain(source) in wanted), None)
         brings = f"; `finescale data get {published}` brings it" if published else nearest(name, known)
         there = f"; sets found: {', '.join(known)}" if known else ""
         raise UsageError(
             f"there is no set or folder '{name}'{brings} (--data or FINESCALE_DATA names a folder of sets{there})"
         )
-    return _read(_known(folder.name), folder)
+    found = _originals(folder)
+    if not found:
+        raise FinescaleError(f"{folder}: holds no pictures")
+    return PictureSet(_known(folder.name), tuple(found))
 
 
 def _known(name: str) -> str:
@@ -108,13 +117,14 @@ def _candidates(data: Path | None) -> Iterator[Path]:
                     yield child
 
 
-def _read(name: str, folder: Path) -> PictureSet:
+def _originals(folder: Path) -> list[Path]:
+    """The pictures of the folder of a set, or of the one inside it that collections keep them in; maybe none."""
     for place in (*(folder / inner for inner in _INNER), folder):
         if place.is_dir() and (found := pictures(place)):
             if _MIXED.fullmatch(place.resolve().name):
                 found = [path for path in found if path.stem.upper().endswith("_HR")] or found
-            return PictureSet(name, tuple(found))
-    raise FinescaleError(f"{folder}: holds no pictures")
+            return found
+    return []
 
 
 def read_rgb(path: Path) -> Pixels:

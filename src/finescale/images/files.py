@@ -559,7 +559,8 @@ def name_of(file: File) -> str:
         return "the picture"
     if isinstance(file, str | os.PathLike):
         return os.fspath(file)
-    return str(getattr(file, "name", "the picture"))
+    name = getattr(file, "name", None)  # of temporary files a number, or none
+    return name if name and isinstance(name, str) else "the picture"
 
 
 def _contents(file: File) -> tuple[bytes | str, bytes]:

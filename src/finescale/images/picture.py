@@ -1,5 +1,7 @@
 """A picture as data: samples, transparency, and what a file says about them."""
 
+import io
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ Samples = NDArray[Any]  # uint8 or uint16
 _AT_ONCE = 1 << 16  # samples that are converted at a time: what is wider in the meantime stays in the cache
 
 # what the plugins of Pillow (AVIF's the last but one) and libheif raise over damaged files
+_STRIPS = 273  # where a TIFF's samples lie: a tag that its main directory has and EXIF has not
 ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
 
 
@@ -200,8 +203,13 @@ def from_pil(image: Image.Image) -> Picture:
     """
     if 0 in image.size:
         raise UsageError("holds no pixels")
+    if getattr(image, "tile", None) and getattr(image, "fp", image) is None:
+        raise UsageError("of a file that was closed before it was read (call load() before)")
     try:
         stored = image.getexif().get(exif_blocks.ORIENTATION, 1)
+    except (*ERRORS, struct.error):  # better no EXIF than no picture
+        stored = 1
+    try:
         image.load()  # some plugins turn the picture here, and forget the orientation
     except ERRORS as error:
         raise FinescaleError(damaged(error)) from error
@@ -219,12 +227,25 @@ def from_pil(image: Image.Image) -> Picture:
         samples = np.asarray(image.convert(("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")))
         samples = samples.reshape(*samples.shape[:2], -1)
     pixels, alpha = split(oriented(samples, orientation if orientation in range(1, 9) else 1))
-    exif = exif_blocks.upright(image.info.get("exif") or block.tobytes()) if len(block) else None
+    exif = _exif(image, block)
     dpi = image.info.get("dpi")
     resolution = (round(float(dpi[0]), 2), round(float(dpi[1]), 2)) if dpi and min(dpi) > 0 else None
     resolution = resolution[::-1] if resolution and stored in (5, 6, 7, 8) else resolution
     icc = fitting(icc, pixels.shape[2])  # Pillow's conversions leave the profile of the picture before in place
     return Picture(pixels, alpha, icc, exif, image.format.lower() if image.format else None, resolution)
+
+
+def _exif(image: Image.Image, block: Image.Exif) -> bytes | None:
+    """The EXIF of an image, upright; of a TIFF without what it says of its own layout."""
+    if not len(block):
+        return None
+    try:
+        kept: bytes | None = image.info.get("exif") or block.tobytes()
+        if kept and _STRIPS in block:
+            kept = exif_blocks.from_tags(exif_blocks.read_tags(io.BytesIO(kept.removeprefix(exif_blocks.HEADER))))
+    except (*ERRORS, struct.error):
+        return None
+    return exif_blocks.upright(kept) if kept else None
 
 
 def to_pil(picture: Picture) -> Image.Image:

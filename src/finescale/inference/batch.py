@@ -105,6 +105,8 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
     folders = {_real(path) for text in pictures for path in _named(text)[1]}
     if folder and _real(folder) not in folders and not folders.isdisjoint(_real(folder).parents):
         found = [(source, relative) for source, relative in found if _real(folder) not in _real(source).parents]
+        if not found:
+            raise UsageError(f"there are no pictures but in {folder}, where the results go")
 
     def target_of(source: Path, relative: Path, name: str) -> Path:
         place = folder / relative.parent if folder else source.parent

@@ -1,5 +1,6 @@
 """Pictures on their way from file to file: while one is computed, the next are read and the last are written."""
 
+import contextvars
 import math
 import os
 from collections import deque
@@ -192,13 +193,13 @@ class Flow:
             return 1
         try:
             chain = self.networks.chain(task.small, task.size)
-        except FinescaleError:
+            if len(chain) != 1 or not _exactly(chain[0], task) or chain[0].tile is not None or chain[0].ensemble:
+                return 1
+            engine = chain[0].engine_for(task.picture.pixels.dtype)
+            pixels = math.prod(-(-side // engine.multiple) * engine.multiple for side in task.small)  # filled up
+            return int(min(GROUP_PIXELS, engine.tile_budget() / engine.bytes_per_pixel) // pixels)
+        except Exception:  # as of a full GPU; what it was is told where the picture is computed
             return 1
-        if len(chain) != 1 or not _exactly(chain[0], task) or chain[0].tile is not None or chain[0].ensemble:
-            return 1
-        engine = chain[0].engine_for(task.picture.pixels.dtype)
-        pixels = math.prod(-(-side // engine.multiple) * engine.multiple for side in task.small)  # filled up
-        return int(min(GROUP_PIXELS, engine.tile_budget() / engine.bytes_per_pixel) // pixels)
 
     def _compute(self, group: list[_Task], writer: ThreadPoolExecutor, progress: Callable[[float], None]) -> None:
         task = group[0]
@@ -235,7 +236,8 @@ class Flow:
             write = partial(files.write, format=one.kind, quality=self.quality, overwrite=self.overwrite)
             weight = result.nbytes
             self._settle(_BEHIND - weight)
-            self._writes.append((one, writer.submit(write, result, one.job.target), weight))
+            heard = contextvars.copy_context()  # who listens to warnings
+            self._writes.append((one, writer.submit(heard.run, write, result, one.job.target), weight))
         progress(1.0)
 
     def _settle(self, limit: int) -> None:

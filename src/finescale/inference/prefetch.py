@@ -1,5 +1,6 @@
 """Items prepared ahead of their use, by a thread of its own."""
 
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -32,7 +33,10 @@ class Prefetcher(Generic[Item, Made]):
         self._held, self._ended, self._stopped = 0, False, False
         self._failure: Exception | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="finescale reading ahead", daemon=True)
+        heard = contextvars.copy_context()  # who listens to warnings
+        self._thread = threading.Thread(
+            target=heard.run, args=(self._run,), name="finescale reading ahead", daemon=True
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

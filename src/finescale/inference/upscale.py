@@ -426,7 +426,10 @@ def _weight_file(name: str, scale: int | None) -> Path | None:
     from finescale.weights.header import read_header
 
     if not name.endswith(".safetensors") or not os.path.isfile(name):  # noqa: PTH113 (too long a name)
-        path = places.locate(name, 4 if scale is None else scale)
+        scale = 4 if scale is None else scale
+        path = places.locate(name, scale)
+        if path and (found := read_header(path).scale) != scale:
+            raise UsageError(f"{path}: enlarges x{found}, not x{scale}")
         return path and path.absolute()
     path = Path(name)
     if scale not in (None, read_header(path).scale):

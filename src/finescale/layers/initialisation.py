@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from finescale.errors import check_known
+from finescale.layers.spectral import settle
 
 Initialisation = Literal["kaiming-uniform", "kaiming-normal", "xavier-uniform", "xavier-normal", "normal", "default"]
 INITIALISATIONS = get_args(Initialisation)
 _NORMAL_STD = 0.02  # of "normal", as in arXiv 1511.06434
-_POWER_ITERATIONS = 15  # after which a spectral norm is known well enough
 
 
 @torch.no_grad()
@@ -85,9 +85,7 @@ def _start(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, name: Initialisati
         nn.init.normal_(weight, std=_NORMAL_STD)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-    if constrained:
-        for _ in range(_POWER_ITERATIONS if layer.training else 0):
-            _ = layer.weight  # each look at it in training mode is one power iteration
+    settle(layer)
 
 
 def _start_transposed(layer: nn.ConvTranspose2d, weight: Tensor, name: Initialisation, slope: float) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from finescale.backbones import catalogue as backbones
 from finescale.backbones.features import Encoder, ImageNetNormalisation
 from finescale.backbones.resnet import ResNet, ResNetEncoder
-from finescale.errors import UsageError, check_known
+from finescale.errors import UsageError, check_known, misfit
 from finescale.layers.activation import Maxout
 from finescale.layers.activation import activation as make_activation
 from finescale.layers.attention import ChannelAttention, SelfAttention
@@ -346,13 +346,13 @@ class UNet(Network):
         else:
             file = backbones.require(self.pretrained_kind, source, download=download)
             state = backbones.read_state(file)
-        body = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        head = backbones.BACKBONES[self.pretrained_kind].head
+        body = {key: value for key, value in state.items() if not key.startswith(head)}
         try:
             self.encoder.network.load_state_dict(body)
         except RuntimeError as error:
-            reason = str(error).splitlines()[1].strip()[:160]
             what = f"{file}: these weights" if file else "these weights"
-            raise UsageError(f"{what} do not fit the encoder {self.pretrained_kind} ({reason})") from error
+            raise UsageError(f"{what} do not fit the encoder {self.pretrained_kind} ({misfit(error)})") from error
         return file
 
 

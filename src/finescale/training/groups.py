@@ -79,7 +79,8 @@ def optimiser(
 def freeze(members: Sequence[Members], now: Moment, *, again: bool = False) -> bool:
     """Makes each group train or rest as the moment demands; whether anything changed.
 
-    Resting parameters need no gradient, and the norms among them do not move.
+    Resting parameters need no gradient, and the norms among them do not move. Those of a pretrained group never do: the
+    statistics they came with are of more pictures than a batch of crops, which deep down are a few pixels wide.
 
     Args:
         members: the groups.
@@ -95,5 +96,5 @@ def freeze(members: Sequence[Members], now: Moment, *, again: bool = False) -> b
         for parameter in member.parameters:
             parameter.requires_grad_(trained)
         for module in member.modules:
-            module.train(trained)
+            module.train(trained and not member.group.pretrained)
     return changed

@@ -490,7 +490,8 @@ class Training:
             if self.on_best and self.world.first:
                 self.on_best(progress, state)
         self.network.train()
-        groups.freeze(self.members, self._moment(), again=True)
+        if groups.freeze(self.members, self._moment(), again=True):  # the next step finds nothing changed
+            self.distributed.renew()
         for observer in self.observers:
             observer.validated(progress, samples)
         self._mark_time("validation", started)

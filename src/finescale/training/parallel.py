@@ -118,6 +118,11 @@ def join(device: str | torch.device) -> World:
     if size > 1:
         if not dist.is_available():
             raise UsageError(f"WORLD_SIZE is {size}, and this build of torch is for one process alone")
+        if chosen.type == "cuda" and not dist.is_nccl_available():
+            raise UsageError(
+                f"WORLD_SIZE is {size}, and this build of torch has no NCCL, by which several GPUs train together; "
+                "use one process, or --device cpu"
+            )
         # After an elastic restart the store still holds the addresses of the processes that died.
         try:
             store, rank, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]

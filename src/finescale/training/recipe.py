@@ -160,7 +160,8 @@ class Group(_Strict):
         rate: multiple of the learning rate.
         frozen_until: not trained (its norms in evaluation mode) before this moment.
         pretrained: the group counts only if a U-Net's ResNet encoder starts trained, from the weights that `encoder`
-            names or from a `warm_start`; a random or plain one is trained like everything else.
+            names or from a `warm_start`; its batch norms keep the statistics they came with. A random or plain one is
+            trained like everything else.
     """
 
     match: str

@@ -164,6 +164,7 @@ def _train(
     if saved is not None:
         _check_pictures(saved.get("notes", {}).get("data", {}), _pictures(store), data.train, out)
     crops = _crops(recipe, store, world, data.where)
+    said += _left_out(recipe, crops)
     validate = None
     if data.validation and make_validation:
         validate = make_validation(
@@ -286,6 +287,16 @@ def _crops(recipe: Recipe, store: Store, world: World, where: Where) -> Crops:
     return crops
 
 
+def _left_out(recipe: Recipe, crops: Crops) -> list[str]:
+    """What is to be said of pictures that are smaller than crops, those of the end included."""
+    patches = sorted({recipe.data.patch, recipe.data.late_patch or recipe.data.patch})
+    return [
+        f"{count} of {len(crops.sizes)} pictures are too small for crops of {patch} and are left out"
+        for patch in patches
+        if (count := crops.too_small(patch))
+    ]
+
+
 def _resume(training: Training, saved: dict[str, Any]) -> str:
     """Goes on from a checkpoint; gives the sentence that says so."""
     unfinished = saved["progress"]["spent"] < 1
@@ -341,9 +352,10 @@ def _describe(recipe: Recipe, world: World) -> str:
     pictures = 0
     if Path(data.train).exists():
         store = Store(data.train)
-        _crops(recipe, store, world, "memory")  # what is impossible is found
+        left_out = _left_out(recipe, _crops(recipe, store, world, "memory"))  # what is impossible is found, too
         pictures = store.size() + store.size(recipe.scale)
         lines.append(f"# {len(store.items)} pictures, {store.megapixels:.0f} megapixels in {data.train}")
+        lines += [f"# {line}" for line in left_out]
     else:
         lines.append(f"# {data.train}: not there yet")
     memory = 20 * parameters + kept + pictures  # weights, gradients, two moments and the average, 4 bytes each
@@ -396,6 +408,12 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
                 "checkout's root)"
             )
         taken = warm_start.apply(network, warm_start.read(recipe.warm_start), recipe.warm_start)
+        missing = any(name.startswith(warm_start.ENCODER) for name in taken.left)
+        if missing and not recipe.encoder and any(group.pretrained for group in recipe.active_groups):
+            raise UsageError(
+                f"warm_start: {recipe.warm_start} has not the encoder of {recipe.network}, which would rest untrained "
+                "(--set encoder=imagenet brings one, --set groups=[] trains a random one from the start)"
+            )
         said.append(f"started from {recipe.warm_start}: {taken}")
     return network, said
 

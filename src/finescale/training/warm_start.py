@@ -15,10 +15,14 @@ from torch.nn.utils import parametrize
 
 from finescale.atomic import sha256
 from finescale.backbones.catalogue import read_state
+from finescale.backbones.resnet import ResNetEncoder
 from finescale.errors import FinescaleError
 from finescale.layers.spectral import SpectralNorm
 from finescale.training import checkpoints
 from finescale.weights.header import read_header, told
+from finescale.weights.official import SHIFT_TOLERANCE, folded
+
+ENCODER = "encoder."  # where the names of a U-Net's encoder begin
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise FinescaleError(f"{path}: a checkpoint without averaged weights")
         return state
-    return read_state(path)
+    return folded(read_state(path))
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
     A tensor of the same name and shape is taken (any precision). A convolution before a pixel shuffle of another factor
     has its sub-kernels interpolated over the finer or coarser grid. Of another width the part that both have is taken,
     from the first channels on. Names that the network lacks are ignored; spectral norm's vectors are taken only
-    unchanged, and found anew for weights that were resized.
+    unchanged, and found anew for weights that were resized. A ResNet encoder is taken whole or left as it is.
 
     Raises:
         FinescaleError: less than a twentieth fits, or pictures have another range inside the other network.
@@ -84,12 +88,14 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
     own = network.state_dict()
     taken = Taken([], [], [])
     shift, theirs = own.get("sub_mean.bias"), state.get("sub_mean.bias")
-    if shift is not None and theirs is not None and not torch.allclose(shift, theirs.to(shift), rtol=0.01):
+    if shift is not None and theirs is not None and not torch.allclose(shift, theirs.to(shift), rtol=SHIFT_TOLERANCE):
         values = round(float(theirs[0]) / float(shift[0]), 3)
         raise FinescaleError(
             f"{source}: was trained on pictures of another range (its value_range, one of the arguments, is {values:g} "
             "times as large)"
         )
+    if not _has_encoder(network, state):
+        state = {name: value for name, value in state.items() if not name.startswith(ENCODER)}
     shuffled = _shuffled(network, state)
     for name, mine in own.items():
         theirs = shuffled.get(name, state.get(name))
@@ -112,6 +118,13 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
             "network's?"
         )
     return taken
+
+
+def _has_encoder(network: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether `state` has all of a ResNet encoder: another's layers among its own would spoil the features of both."""
+    encoder = getattr(network, "encoder", None)
+    own = encoder.state_dict(prefix=ENCODER) if isinstance(encoder, ResNetEncoder) else {}
+    return all(name in state and state[name].shape == value.shape for name, value in own.items())
 
 
 def _fit(mine: Tensor, theirs: Tensor) -> bool:

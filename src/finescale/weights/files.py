@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from finescale.atomic import check_target, new_file, sha256
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, misfit
 from finescale.networks.base import Network, check_network
 from finescale.networks.catalogue import architecture, construct
 from finescale.weights.header import FORMAT, read_header, told
@@ -180,7 +180,6 @@ def load(path: str | os.PathLike[str]) -> Network:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise FinescaleError(f"{path}: the weights do not fit {header.name} ({reason})") from error
+        raise FinescaleError(f"{path}: the weights do not fit {header.name} ({misfit(error)})") from error
     network.notes = dict(header.notes)
     return network.eval()

@@ -2,11 +2,12 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 from finescale.atomic import new_file, sha256
 from finescale.cache import cache_folder
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, FinescaleWarning
 
 INDEX = "index.json"
 
@@ -22,7 +23,12 @@ def candidates() -> list[Path]:
 
 def folders() -> list[Path]:
     """Folders that are searched for weights, first match wins; those that exist."""
-    return [folder for folder in candidates() if os.path.isdir(folder)]  # noqa: PTH112 (as a home may not be entered)
+    named = os.environ.get("FINESCALE_WEIGHTS")
+    there = [folder for folder in candidates() if os.path.isdir(folder)]  # noqa: PTH112 (as a home may not be entered)
+    if named and Path(named) not in there:
+        reason = "$FINESCALE_WEIGHTS names this folder, which cannot be searched"
+        warnings.warn(f"{named}: {reason}", FinescaleWarning, stacklevel=2)
+    return there
 
 
 def file_name(name: str, scale: int) -> str:
@@ -42,7 +48,7 @@ def verify(path: Path) -> bool:
     try:
         entry = json.loads(index.read_bytes()).get(path.name)
         listed = str(entry["sha256"]).lower() if entry else None
-    except (ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of something else
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of something else
         raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
     if listed is not None and listed != sha256(path):
         raise FinescaleError(

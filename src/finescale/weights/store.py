@@ -116,9 +116,9 @@ def load(network: str | os.PathLike[str] | None = None, scale: int | None = None
         path = find(text, scale) or _download(resolve(text), scale)
         if path is None:
             raise _missing(text, scale, f" x{scale}")
-        return load_file(path)
-    path = _weight_file(text, scale)
-    verify(path)
+    else:
+        path = _weight_file(text, scale)
+        verify(path)
     loaded = load_file(path)
     if scale not in (None, loaded.scale):
         raise UsageError(f"{path}: enlarges x{loaded.scale}, not x{scale}")

@@ -181,7 +181,7 @@ def _bfloat16() -> bool:
 
     try:
         return pick_precision(load_core()[0]) == "bfloat16"
-    except (FinescaleError, RuntimeError):  # it is installed and broken: the other engines go on
+    except FinescaleError:  # it is installed and broken: the other engines go on
         return "bf16" in abilities
 
 

@@ -183,8 +183,17 @@ def _depth_to_space(node: Any) -> Any:
 
 
 def pick_precision(core: Any, precision: str = "auto") -> str:
-    """The precision, for "auto" bfloat16 where the processor has it; UsageError where it has not what is asked for."""
-    best = "bfloat16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "float32"
+    """The precision, for "auto" bfloat16 where the processor has it.
+
+    Raises:
+        UsageError: the processor has not what is asked for.
+        FinescaleError: OpenVINO is broken.
+    """
+    try:
+        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError as error:  # a program that was packed without its plugins
+        raise not_taken(error) from error
+    best = "bfloat16" if "BF16" in abilities else "float32"
     if precision == "bfloat16" != best:
         raise UsageError("this processor has no bfloat16, and OpenVINO would compute in float32 instead")
     return best if precision == "auto" else precision
@@ -197,4 +206,7 @@ def load_core() -> tuple[Any, str]:
             import openvino
     except (ImportError, OSError) as error:
         raise missing("openvino", "the openvino engine needs OpenVINO", "fast", error) from error
-    return openvino.Core(), openvino.get_version()
+    try:
+        return openvino.Core(), openvino.get_version()
+    except RuntimeError as error:
+        raise not_taken(error) from error
