@@ -3,9 +3,11 @@
 import io
 import tracemalloc
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 from PIL import Image, ImageCms, ImageOps
 
 from finescale.errors import FinescaleError, UsageError
@@ -160,14 +162,24 @@ def test_a_broken_exif_block_of_pillow_s_is_no_damage(block: bytes) -> None:
     assert picture.exif is None
 
 
-def test_exif_of_a_pillow_tiff_is_without_its_layout() -> None:
-    picture = from_pil(_pillow("TIFF", tiffinfo={271: "a maker", 34377: b"layers" * 50}, icc_profile=bytes(3000)))
+@pytest.mark.parametrize("tiled", [False, True])
+def test_exif_of_a_pillow_tiff_is_without_its_layout(tiled: bool, tmp_path: Path) -> None:
+    image = _pillow("TIFF", tiffinfo={271: "a maker", 34377: b"layers" * 50}, icc_profile=bytes(3000))
+    if tiled:
+        vips = pyvips.Image.new_from_array(COLOUR)
+        vips.set_type(pyvips.GValue.blob_type, "photoshop-data", b"layers" * 50)
+        vips.set_type(pyvips.GValue.gstr_type, "exif-ifd0-Make", "a maker")
+        vips.tiffsave(str(tmp_path / "tiled.tif"), tile=True)
+        image = Image.open(tmp_path / "tiled.tif")
+        image.getexif()[271] = "a maker"
+        assert 324 in image.getexif()
+    picture = from_pil(image)
     assert picture.exif is not None
     assert len(picture.exif) < 300
     exif = Image.Exif()
     exif.load(picture.exif)
     assert exif[271] == "a maker"
-    assert not {256, 257, 258, 262, 273, 34377, 34675} & set(exif)
+    assert not {256, 257, 258, 262, 273, 324, 34377, 34675} & set(exif)
 
 
 def test_a_pillow_image_of_a_closed_file_is_one_sentence() -> None:

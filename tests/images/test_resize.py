@@ -120,6 +120,7 @@ def test_pieces_make_the_bits_of_the_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "SIDE", side)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     random, top = np.random.default_rng(0), np.iinfo(dtype).max
     pixels, alpha = random.integers(0, top, (*shape, 3), dtype, True), random.integers(0, top, shape, dtype, True)
     alpha[: shape[0] // 3] = 0  # pieces that are hidden, opaque, or some of each
@@ -133,7 +134,8 @@ def test_pieces_make_the_bits_of_the_whole(
 
 
 @pytest.mark.parametrize("how", [0.5, 0.975, 1.3, (700, 300), (300, 700)])
-def test_pieces_of_full_size_too(how: float | tuple[int, int]) -> None:
+def test_pieces_of_full_size_too(how: float | tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     x = np.random.default_rng(0).integers(0, 256, (611, 523), np.uint8)
     size, scale = (how, None) if isinstance(how, tuple) else (Resizing(x.shape, scale=how).size, how)
     assert len(Resizing(x.shape, size).pieces()) > 1

@@ -292,7 +292,7 @@ def test_a_budget_in_real_time(make_training: MakeTraining) -> None:
     started = time.monotonic()
     assert training.run()
     # within 2 % of a real budget; here a tick and the noise of a busy machine are larger than that
-    assert 2.5 < time.monotonic() - started < 4
+    assert 2.5 < time.monotonic() - started < 6
 
 
 def test_larger_crops_late(make_training: MakeTraining) -> None:
@@ -649,7 +649,7 @@ def test_getting_ready_belongs_to_the_budget_and_not_to_the_schedule(
 
     monkeypatch.setattr(training, "prepare", slow)
     assert training.run()
-    assert 2.7 < training.progress.seconds < 4
+    assert 2.7 < training.progress.seconds < 6
     assert record.spent[0] < 0.2  # the warm-up is not over when the first step is done
     assert training.progress.left == 0
 

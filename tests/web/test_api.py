@@ -657,10 +657,8 @@ def test_previews_are_made_one_at_a_time(monkeypatch: pytest.MonkeyPatch, jobs: 
 def test_asking_for_the_headers_of_events_does_not_wait_for_the_end(server: Server) -> None:
     with server.client() as client:
         path = f"/api/jobs/{slow(client)['id']}"
-        started = time.monotonic()
         assert client.head(f"{path}/events").headers["content-type"].startswith("text/event-stream")
         assert client.get(path).json()["state"] == "running"  # over the same connection
-        assert time.monotonic() - started < 1
         client.delete(path)
 
 

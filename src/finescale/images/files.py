@@ -310,7 +310,8 @@ class Opened:
 def warnings_to(listener: Callable[[str], object]) -> Iterator[None]:
     """Inside the block `listener` is told the warnings of this module, and the log "finescale" is not.
 
-    This holds for the thread (or the asynchronous task) that entered the block; others go on as before.
+    This holds for the thread (or the asynchronous task) that entered the block, and for those that read and write for
+    it, from which `listener` is called too; others go on as before.
     """
     token = _listener.set(listener)
     try:

@@ -16,8 +16,9 @@ Samples = NDArray[Any]  # uint8 or uint16
 
 _AT_ONCE = 1 << 16  # samples that are converted at a time: what is wider in the meantime stays in the cache
 
+_PLACES = {273, 324}  # where a TIFF's strips or tiles lie: its main directory has one of these, EXIF has none
+
 # what the plugins of Pillow (AVIF's the last but one) and libheif raise over damaged files
-_STRIPS = 273  # where a TIFF's samples lie: a tag that its main directory has and EXIF has not
 ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, EOFError)
 
 
@@ -204,7 +205,7 @@ def from_pil(image: Image.Image) -> Picture:
     if 0 in image.size:
         raise UsageError("holds no pixels")
     if getattr(image, "tile", None) and getattr(image, "fp", image) is None:
-        raise UsageError("of a file that was closed before it was read (call load() before)")
+        raise UsageError("of a file that was closed before it was read (open it again, or call load() in time)")
     try:
         stored = image.getexif().get(exif_blocks.ORIENTATION, 1)
     except (*ERRORS, struct.error):  # better no EXIF than no picture
@@ -241,7 +242,7 @@ def _exif(image: Image.Image, block: Image.Exif) -> bytes | None:
         return None
     try:
         kept: bytes | None = image.info.get("exif") or block.tobytes()
-        if kept and _STRIPS in block:
+        if kept and not _PLACES.isdisjoint(block):
             kept = exif_blocks.from_tags(exif_blocks.read_tags(io.BytesIO(kept.removeprefix(exif_blocks.HEADER))))
     except (*ERRORS, struct.error):
         return None

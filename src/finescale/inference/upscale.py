@@ -420,7 +420,8 @@ def _find(name: str, scale: int | None) -> "Network | Path":
 def _weight_file(name: str, scale: int | None) -> Path | None:
     """The weight file of a network's name, or that has this name: its whole path; verified, and without torch.
 
-    None where it is not on this machine, or is for another scale; where no scale is said, a name stands for x4.
+    None where it is not on this machine, or where a path is for another scale; where no scale is said, a name stands
+    for x4. UsageError where a file is not for the scale of its name.
     """
     from finescale.weights import places
     from finescale.weights.header import read_header

@@ -39,6 +39,8 @@ def initialise(module: nn.Module, name: Initialisation, *, slope: float = 0.0) -
     Of a transposed convolution the fans are what meets in one output and what one input reaches, as of any other: the
     kernel counts only every stride-th time.
 
+    Spectral norms of `finescale.layers.spectral` are found anew.
+
     A convolution that a pixel shuffle follows in an `nn.Sequential` is started by ICNR on top of it, unless that is a
     `PlainPixelShuffle`.
 

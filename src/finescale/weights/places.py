@@ -3,11 +3,12 @@
 import json
 import os
 import warnings
+from functools import cache
 from pathlib import Path
 
 from finescale.atomic import new_file, sha256
 from finescale.cache import cache_folder
-from finescale.errors import FinescaleError, FinescaleWarning
+from finescale.errors import FinescaleError, FinescaleWarning, system_reason
 
 INDEX = "index.json"
 
@@ -26,9 +27,14 @@ def folders() -> list[Path]:
     named = os.environ.get("FINESCALE_WEIGHTS")
     there = [folder for folder in candidates() if os.path.isdir(folder)]  # noqa: PTH112 (as a home may not be entered)
     if named and Path(named) not in there:
-        reason = "$FINESCALE_WEIGHTS names this folder, which cannot be searched"
-        warnings.warn(f"{named}: {reason}", FinescaleWarning, stacklevel=2)
+        _warn_once(named)
     return there
+
+
+@cache
+def _warn_once(named: str) -> None:
+    reason = "$FINESCALE_WEIGHTS names this folder, which cannot be searched"
+    warnings.warn(f"{named}: {reason}", FinescaleWarning, stacklevel=3)
 
 
 def file_name(name: str, scale: int) -> str:
@@ -48,7 +54,9 @@ def verify(path: Path) -> bool:
     try:
         entry = json.loads(index.read_bytes()).get(path.name)
         listed = str(entry["sha256"]).lower() if entry else None
-    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of something else
+    except OSError as error:
+        raise FinescaleError(f"{index}: cannot be read ({system_reason(error)})") from error
+    except (ValueError, AttributeError, LookupError, TypeError) as error:  # no JSON, or JSON of something else
         raise FinescaleError(f"{index}: damaged index of weights ({error})") from error
     if listed is not None and listed != sha256(path):
         raise FinescaleError(

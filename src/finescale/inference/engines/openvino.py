@@ -191,8 +191,8 @@ def pick_precision(core: Any, precision: str = "auto") -> str:
     """
     try:
         abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    except RuntimeError as error:  # a program that was packed without its plugins
-        raise not_taken(error) from error
+    except RuntimeError as error:
+        raise _broken(error) from error
     best = "bfloat16" if "BF16" in abilities else "float32"
     if precision == "bfloat16" != best:
         raise UsageError("this processor has no bfloat16, and OpenVINO would compute in float32 instead")
@@ -209,4 +209,10 @@ def load_core() -> tuple[Any, str]:
     try:
         return openvino.Core(), openvino.get_version()
     except RuntimeError as error:
-        raise not_taken(error) from error
+        raise _broken(error) from error
+
+
+def _broken(error: RuntimeError) -> FinescaleError:
+    """That OpenVINO does not work at all, as in a program that was packed without its plugins."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return FinescaleError(f"OpenVINO is installed and does not work ({lines[-1]})")
