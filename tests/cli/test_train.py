@@ -290,7 +290,7 @@ def test_curves_do_not_double_back_after_a_kill(recipe: Path, tmp_path: Path) ->
     steps = [event.step for event in events.Scalars("loss")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 8
-    assert len(steps) > 2, "what was before the kill is there"
+    assert steps[0] < 6, "what was before the kill is there"  # where the second run began
 
 
 @pytest.mark.slow
