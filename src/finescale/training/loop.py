@@ -257,11 +257,9 @@ class Training:
         started, generators = time.monotonic(), _generators(device)
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         for moment in self._forms():
-            if groups.freeze(self.members, moment):
-                self.distributed.renew()
+            self._freeze(moment)
             self._prepare(*self._grey(moment))
-        if groups.freeze(self.members, self._moment()):
-            self.distributed.renew()
+        self._freeze(self._moment())
         if self._capture:
             self._gradients(*self._grey(self._moment()))
         if self._captured is None:  # a recorded step writes its gradients where they are
@@ -329,8 +327,7 @@ class Training:
     def step(self) -> None:
         """One step of training; counts itself."""
         recipe, now = self.recipe, self._moment()
-        if groups.freeze(self.members, now):
-            self.distributed.renew()
+        self._freeze(now)
         patch = recipe.data.patch_at(now.spent)
         if patch != self.crops.patch:
             self.crops.set_patch(patch)
@@ -490,8 +487,7 @@ class Training:
             if self.on_best and self.world.first:
                 self.on_best(progress, state)
         self.network.train()
-        if groups.freeze(self.members, self._moment(), again=True):  # the next step finds nothing changed
-            self.distributed.renew()
+        self._freeze(self._moment(), again=True)
         for observer in self.observers:
             observer.validated(progress, samples)
         self._mark_time("validation", started)
@@ -554,6 +550,11 @@ class Training:
         if not (self.finished and same):  # the last validation may have taken less time than was reckoned with
             self.progress.spent = self._moment().spent  # a longer budget brings the run back to an earlier share
         self.distributed.renew()
+
+    def _freeze(self, moment: Moment, *, again: bool = False) -> None:
+        """As `groups.freeze`; other processes exchange the gradients of what trains from then on, too."""
+        if groups.freeze(self.members, moment, again=again):
+            self.distributed.renew()
 
     def request_stop(self) -> None:
         """Saves and ends at the next tick; safe to call from a signal handler."""

@@ -128,8 +128,13 @@ class OpenVINOEngine(Engine):
 
 def not_taken(error: Exception) -> FinescaleError:
     """What OpenVINO says against a network, in one sentence."""
+    return _told("cannot take this network", error)
+
+
+def _told(what: str, error: Exception) -> FinescaleError:
+    """With the last line of what it says, which is where the reason stands."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return FinescaleError(f"OpenVINO cannot take this network ({lines[-1]})")
+    return FinescaleError(f"OpenVINO {what} ({lines[-1]})")
 
 
 def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> Any:
@@ -214,5 +219,4 @@ def load_core() -> tuple[Any, str]:
 
 def _broken(error: RuntimeError) -> FinescaleError:
     """That OpenVINO does not work at all, as in a program that was packed without its plugins."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return FinescaleError(f"OpenVINO is installed and does not work ({lines[-1]})")
+    return _told("is installed and does not work", error)
