@@ -65,6 +65,7 @@ def test_the_gallery_is_of_the_shipped_weights(script: Mapping[str, Any]) -> Non
         assert photograph.source in page
         assert (ROOT / "docs" / "images" / photograph.file).is_file()
     pictures = [path for path in (ROOT / "docs" / "images").rglob("*") if path.suffix in (".png", ".jpg", ".webp")]
+    pictures = [path for path in pictures if path.name != "small_x4.png"]  # the README's first command makes it there
     assert sum(path.stat().st_size for path in pictures) < 4e6
 
 
