@@ -88,6 +88,8 @@ def ours(name: str, crops: Same, args: argparse.Namespace, device: torch.device)
         capture=args.capture,
     )
     training.prepare()
+    if training.progress.prepared:  # of a run's budget, as the steps are
+        print(f"{name}: ready after {training.progress.prepared:.0f} s")
     return training.step
 
 

@@ -11,7 +11,6 @@
 """
 
 import argparse
-import itertools
 import json
 import os
 import re
@@ -29,9 +28,9 @@ from finescale.evaluation import published, report
 from finescale.evaluation.tables import count
 from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
 from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG
-from finescale.networks.complexity import count as measure
-from finescale.weights.files import load
+from finescale.networks.complexity import cost
 from finescale.weights.header import Header, read_header
+from finescale.weights.places import INDEX
 
 ROOT = Path(__file__).resolve().parents[1]
 # what the package holds, and what is too large for it
@@ -65,9 +64,10 @@ class Shipped:
 def shipped(folders: Sequence[Path] = WEIGHTS) -> list[Shipped]:
     """All weight files, x2 to x4, smaller networks first."""
     found = []
-    for path in itertools.chain.from_iterable(folder.glob("*.safetensors") for folder in folders):
-        cost = measure(load(path))
-        found.append(Shipped(path, read_header(path), sha256(path), cost.parameters, cost.macs))
+    for path in (folder / name for folder in folders for name in json.loads((folder / INDEX).read_text("utf-8"))):
+        header = read_header(path)
+        price = cost(header.name, scale=header.scale)
+        found.append(Shipped(path, header, sha256(path), price.parameters, price.macs))
     return sorted(found, key=lambda file: (file.header.scale, file.parameters, file.header.name))
 
 
@@ -104,12 +104,12 @@ class Variant:
 
 VARIANTS = (
     Variant(
-        "", ["--perceptual", "--brisque"], SETS, "local windows, as in `finescale upscale`; timed in PyTorch float32"
+        "",
+        ["--perceptual", "squeeze", "--brisque"],
+        SETS,
+        "local windows, as in `finescale upscale`; timed in PyTorch float32",
     ),
     Variant("-ensemble", ["--ensemble", "--no-timing"], SETS[:2], "averaged over the eight flips and turns"),
-    Variant(
-        "-global", ["--window", "global", "--no-timing"], SETS[:2], "statistics over the whole picture, as in papers"
-    ),
 )
 
 
@@ -287,7 +287,7 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
         "## Made with",
         f"```sh\n{commands[0]}\n```",
         "and likewise for the others; `python docs/refresh.py gallery` does all. Figures need the extra `report`, and "
-        "`sa-rcan` an editable install (`pip install -e`) or `FINESCALE_WEIGHTS=weights`. Weights (SHA-256):",
+        "`sa-rcan` [its weights](networks.md#sa-rcan). Weights (SHA-256):",
         "\n".join(hashes),
     ]
     (out / "gallery.md").write_text("\n\n".join(parts) + "\n", "utf-8")

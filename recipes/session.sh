@@ -2,17 +2,17 @@
 # Trainings side by side on a machine rented for minutes: packs the pictures, trains until the time is nearly over, and
 # leaves everything worth taking home in one folder. Nothing is asked and nothing is downloaded.
 #
-#   recipes/session.sh -p PICTURES [-v PICTURES] [-w WHEELS] [-m MINUTES] [-o FOLDER] 'RECIPE [OPTION...]'...
+#   recipes/session.sh -p PICTURES [-v PICTURES] [-w WHEELS] [-t SECONDS] [-o FOLDER] 'RECIPE [OPTION...]'...
 #
-#   recipes/session.sh -p pictures -v validation -m 9 'sa-rcan-light-x2 --set data.batch=32' 'sa-rcan-light-x4 ...'
+#   recipes/session.sh -p pictures -v validation -t 540 'sa-rcan-light-x2 --set data.batch=32' 'sa-rcan-light-x4 ...'
 #
 # -p  pictures to train on, as files; packed into stores/session first, unless that is there
 # -v  pictures to validate on
 # -w  folder of wheels to install first, where the machine has no internet access
-# -m  minutes from the start of this script to its end, packing and all (default 15)
-# -o  folder for what goes home (default home): logs, and results.tar.00, .01 ... of at most 15 MiB each:
-#     `cat results.tar.* | tar x` unpacks them
-# -k  MiB of results at most (default 60); the smallest files go first
+# -t  seconds from the start of this script to its end, packing and all (default 900)
+# -o  folder for what goes home (default home): logs, and results.tar.00, .01 ... of at most 15 MiB each, which hold the
+#     logs too: `cat results.tar.* | tar x` unpacks them
+# -k  MiB of weights and checkpoints at most (default 60); the smallest files go first
 # -s  scales to pack (default 2,3,4)
 # -d  device (default cuda)
 #
@@ -21,13 +21,13 @@
 # runs/RECIPE-half, with which later sessions go on. 1: one of them failed for good; 2: nothing was begun.
 set -u
 
-minutes=15 home=home keep=60 scales=2,3,4 device=cuda pictures='' validation='' wheels=''
-while getopts p:v:w:m:o:k:s:d: option; do
+seconds=900 home=home keep=60 scales=2,3,4 device=cuda pictures='' validation='' wheels=''
+while getopts p:v:w:t:o:k:s:d: option; do
     case $option in
     p) pictures=$OPTARG ;;
     v) validation=$OPTARG ;;
     w) wheels=$OPTARG ;;
-    m) minutes=$OPTARG ;;
+    t) seconds=$OPTARG ;;
     o) home=$OPTARG ;;
     k) keep=$OPTARG ;;
     s) scales=$OPTARG ;;
@@ -44,7 +44,7 @@ wrong() { echo "session.sh: $*" >&2; exit 2; }
 for run in "$@"; do
     [ -f "$recipes/${run%% *}.toml" ] || wrong "there is no recipe '${run%% *}' (the name of a file in $recipes, without .toml)"
 done
-end=$(($(date +%s) + minutes * 60))
+end=$(($(date +%s) + seconds))
 left() { echo $((end - $(date +%s))); }
 say() { echo "$(left) s left: $*"; }
 
@@ -100,7 +100,7 @@ attempt() { # SECONDS FOLDER OPTION...: trains the recipe $name if there is so m
 }
 
 at_half() { # SECONDS OPTION...: as attempt, into runs/$name-half, at half the rate that these options give
-    seconds=$1 status=2 out=$name-half
+    least=$1 status=2 out=$name-half
     shift
     rate=$("$python" -c 'import sys
 from finescale.cli.main import parser
@@ -108,7 +108,7 @@ from finescale.training.recipe import load
 args = parser().parse_args(sys.argv[1:])
 print(load(args.recipe, args.overrides, schedule=args.schedule).optimiser.rate / 2)' \
         train "$recipes/$name.toml" "$@" 2>>"$home/$name.log") || return
-    attempt "$seconds" "$name-half" "$@" "--set=optimiser.rate=$rate"
+    attempt "$least" "$name-half" "$@" "--set=optimiser.rate=$rate"
 }
 
 train() { # NAME OPTION...: trains, and again uncompiled if that failed, or at half the rate if it diverged
@@ -130,11 +130,12 @@ train() { # NAME OPTION...: trains, and again uncompiled if that failed, or at h
     [ $status -eq 0 ] || echo "$name" >>"$home/failed"
 }
 
-starting=25 packing=20 # seconds that it takes to start Python and load the pictures, and to pack the results
+# seconds that it takes to start Python and load the pictures, the longer the more do it at once, and to pack the results
+starting=$((25 + 3 * $#)) packing=20
 [ "$device" = cuda ] || starting=10
 spare=$((starting + packing))
 say training
-runs=
+runs='' watching=''
 rm -f "$home/failed"
 for run in "$@"; do
     # shellcheck disable=SC2086 # words of one argument
@@ -142,17 +143,23 @@ for run in "$@"; do
     runs="$runs $!"
 done
 if [ "$device" = cuda ] && command -v nvidia-smi >/dev/null; then
-    nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,power.draw --format=csv -l 5 >"$home/gpu.csv" &
-    trap "kill $!" EXIT
+    nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,power.draw --format=csv -l 5 >"$home/use.log" &
+    watching=$!
+    trap 'kill $watching 2>/dev/null' EXIT
 fi
 # shellcheck disable=SC2086 # numbers
 wait $runs
 
+kill $watching 2>/dev/null # its log is packed, too
 say 'packing results'
 rm -f "$home"/results.tar.*
 # the smallest first: of what is too much, that which would push out the most stays behind
 files=$(for run in "$@"; do
-    for folder in "runs/${run%% *}" "runs/${run%% *}-half"; do ls -d "$folder"/*.safetensors "$folder"/last.ckpt; done
+    for folder in "runs/${run%% *}" "runs/${run%% *}-half"; do
+        # a run that has finished has its final weights; of another the best are there
+        ls -d "$folder"/*.safetensors | grep -v '/best\.safetensors$' || ls -d "$folder"/best.safetensors
+        ls -d "$folder"/last.ckpt
+    done
 done 2>/dev/null)
 files=$(for file in $files; do echo "$(wc -c <"$file") $file"; done | sort -n)
 size=0
@@ -162,7 +169,7 @@ chosen=$(echo "$files" | while read -r bytes file; do
     if [ $size -le $((keep * 1048576)) ]; then echo "$file"; else echo "left behind: $file ($bytes bytes)" >&2; fi
 done)
 # shellcheck disable=SC2086 # names without blanks
-[ -z "$chosen" ] || tar c $chosen | split -b 15m -d - "$home/results.tar."
+tar c $chosen "$home"/*.log | split -b 15m -d - "$home/results.tar."
 for run in "$@"; do
     echo "== ${run%% *}"
     grep -v '^$' "$home/${run%% *}.log" | tail -n 3

@@ -1,7 +1,10 @@
 """Fixtures shared by all tests."""
 
+import io
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,12 +21,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core: threads that wait fo
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
-# of the package, and those too large for it
+# of the package, and those too large for it; not what else lies there
 SHIPPED_WEIGHTS = [
-    path
+    folder / name
     for folder in (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
-    for path in sorted(folder.glob("*.safetensors"))
+    for name in json.loads((folder / "index.json").read_text("utf-8"))
 ]
+
+
+def tracked(folder: str) -> list[Path]:
+    """Files of the repository in a folder, without what else lies there."""
+    listed = subprocess.run(["git", "ls-files", "-z", folder], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("git does not tell which files are of the project")
+    return [path for name in listed.stdout.split("\0")[:-1] if (path := ROOT / name).is_file()]
 
 
 def find_shared_data() -> Path | None:
@@ -101,6 +112,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+class Terminal(io.StringIO):
+    """What is written to it a person would see at once."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @contextmanager
 def hearing_signals() -> Iterator[None]:
     """Processes started within hear SIGINT and SIGHUP, which are ignored where the suite runs in the background."""
@@ -168,8 +186,10 @@ def _own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What this user has compiled, trained or set is neither used nor changed; each network is compiled once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.delenv("FINESCALE_WEIGHTS", raising=False)
-        patch.delenv("FINESCALE_WEIGHTS_URL", raising=False)
+        for name in ("FINESCALE_WEIGHTS", "FINESCALE_WEIGHTS_URL", "FINESCALE_TOKEN", "FORCE_COLOR"):
+            patch.delenv(name, raising=False)
+        for name in ("NO_PROXY", "no_proxy"):  # our own servers are here
+            patch.setenv(name, "127.0.0.1,localhost")
         yield
 
 

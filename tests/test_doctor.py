@@ -95,7 +95,8 @@ def test_a_broken_package_is_reported_and_the_rest_still_told(folder: Path, tmp_
         text=True,
     )
     assert done.returncode == 1, done.stderr
-    assert "openvino: is installed but does not work (ImportError: libsomething.so: cannot open)" in done.stdout
+    assert "openvino: is installed but does not work (the openvino engine needs OpenVINO, " in done.stdout
+    assert "cannot be imported (libsomething.so: cannot open)" in done.stdout
     assert "sa-rcan-light x4" in done.stdout
 
 

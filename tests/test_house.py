@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import tracked
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 ROOMS = [
     "errors",
@@ -93,12 +95,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code: str, heavy: set[str
 def test_everything_that_is_no_code_is_in_the_package() -> None:
     project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text("utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["finescale"]
-    listed = subprocess.run(
-        ["git", "ls-files", "."], cwd=SOURCE / "finescale", capture_output=True, text=True, check=False
-    )
-    if listed.returncode:
-        pytest.skip("git does not tell which files are of the project")
     packed = {path for pattern in patterns for path in (SOURCE / "finescale").glob(pattern)}
-    left_out = [name for name in listed.stdout.splitlines() if not name.endswith(".py")]
-    assert left_out
-    assert [name for name in left_out if SOURCE / "finescale" / name not in packed] == []
+    others = [path for path in tracked("src/finescale") if path.suffix != ".py"]
+    assert others
+    assert [path for path in others if path not in packed] == []

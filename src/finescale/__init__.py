@@ -52,7 +52,8 @@ def list_networks(*, trained: bool = False) -> list[str]:
     """Names of all networks of the catalogue, in its order; to be called as `finescale.networks()`.
 
     Args:
-        trained: only those whose weights are on this machine, for one scale or more (so not bicubic, which has none).
+        trained: only those whose weights are on this machine, for one scale or more (so not bicubic, which has none),
+            and weights of one's own.
     """
     if trained:
         from finescale.weights.store import present

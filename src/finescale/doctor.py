@@ -5,13 +5,12 @@ import platform
 import re
 import sys
 from collections.abc import Callable
-from importlib import import_module, metadata
+from importlib import metadata
 from typing import Any
 
 from finescale import __version__
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, install
-from finescale.inference.engines.unreported import unreported
 from finescale.inference.machine import available, cores, meminfo, processor
 
 PACKAGES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "pydantic", "rich")
@@ -105,33 +104,19 @@ def _attempt(action: Callable[[], object]) -> dict[str, Any]:
     try:
         said = action()
     except Exception as error:
-        first = str(error).partition("\n")[0]
-        return {"works": False, "reason": f"{type(error).__name__}: {first}"}
+        kind = "" if isinstance(error, FinescaleError) else f"{type(error).__name__}: "
+        return {"works": False, "reason": kind + str(error).partition("\n")[0]}
     return {"works": True, "what": said} if isinstance(said, str) else {"works": True}
 
 
 def _engines(problems: list[str]) -> list[dict[str, Any]]:
-    def openvino() -> str:
-        with unreported():
-            library = import_module("openvino")
-        return ", ".join(library.Core().available_devices)
-
-    def onnxruntime() -> str:
-        with unreported():
-            library = import_module("onnxruntime")
-        return ", ".join(library.get_available_providers())
-
-    def mnn() -> str:
-        from finescale.inference.engines.mnn import load_library
-
-        load_library()
-        return "CPU"
+    from finescale.inference.engines import mnn, onnx, openvino
 
     engines: list[dict[str, Any]] = [{"name": "torch", "version": _version("torch"), "works": True, "what": ""}]
     for name, extra, look in (
-        ("openvino", "fast", openvino),
-        ("MNN", "fast", mnn),
-        ("onnxruntime", "onnx", onnxruntime),
+        ("openvino", "fast", lambda: ", ".join(openvino.load_core()[0].available_devices)),
+        ("MNN", "fast", lambda: mnn.load_library() and "CPU"),
+        ("onnxruntime", "onnx", lambda: ", ".join(onnx.load_runtime().get_available_providers())),
     ):
         version = _version(name)
         engine: dict[str, Any] = {"name": name, "version": version, "works": False, "what": f"extra '{extra}'"}

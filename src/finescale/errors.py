@@ -98,6 +98,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in text for word in _MEMORY_WORDS)
 
 
+def picture_error(picture: object, error: BaseException) -> FinescaleError:
+    """What went wrong with one of many pictures, as one sentence that names it.
+
+    Raises:
+        BaseException: `error` itself, if it is nothing that a person can be told.
+    """
+    if isinstance(error, FinescaleError):
+        return error
+    if isinstance(error, OSError):
+        return FinescaleError(f"{picture}: {system_reason(error)}")
+    if is_out_of_memory(error):
+        return FinescaleError(f"{picture}: there is not enough memory for this picture")
+    raise error
+
+
 def explain(finding: Mapping[str, Any], where: Sequence[str | int]) -> str:
     """A finding of pydantic as one sentence that names the key, and of names the nearest."""
     key, kind, given = ".".join(map(str, where)), finding["type"], finding["input"]

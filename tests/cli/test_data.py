@@ -40,6 +40,21 @@ def test_what_cannot_be_packed_is_named_and_the_rest_packed(
         assert said in capsys.readouterr().err
     assert main(words) == 2
     assert "store: is already there" in capsys.readouterr().err
+    for small in ("in", "5=in", "4=nowhere", "2="):
+        with pytest.raises(SystemExit):
+            main([*words, "--small", small])
+        assert "--small: " in capsys.readouterr().err
+
+
+def test_pairs_are_packed_for_their_scale(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small").mkdir()
+    Image.new("RGB", (60, 48), "red").save(tmp_path / "small" / "0.png")
+    words = ["data", "prepare", str(pictures / "0.png"), "--small", f"2={tmp_path / 'small'}", "--workers", "1"]
+    for out, more, scales in (("a", [], [2]), ("b", ["--scales", "3"], [2, 3])):
+        assert main([*words, "-o", str(tmp_path / out), *more]) == 0
+        store = Store(tmp_path / out)
+        assert store.scales == scales
+        assert store.picture(0, 2).flatten(1).unique(dim=1).tolist() == [[255], [0], [0]]
 
 
 def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """`finescale resize` as it is typed."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from finescale.cli.main import main
 from finescale.images import jpeg
 from finescale.images.files import read, write
 from finescale.images.picture import Picture, mod_crop
+from finescale.images.resize import Piece, Resizing
 from finescale.images.scaling import resize_picture
 
 
@@ -60,6 +62,34 @@ def test_a_folder_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.Captur
     assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
         "a.tiff",
         "deep/b.tiff",
+    ]
+
+
+def test_a_folder_goes_on_where_memory_or_the_system_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, size in (("1.png", (300, 200)), ("2.png", (30, 20)), ("4.png", (30, 20))):
+        photo(tmp_path / "in" / name, size)
+    photo(tmp_path / "out" / "3.png")
+    try:
+        (tmp_path / "in" / "3.png").symlink_to("gone")
+    except OSError:
+        pytest.skip("this system makes no links")
+    usual = Resizing.each
+
+    def each(self: Resizing, work: Callable[[Piece], None]) -> None:
+        if self.shape == (200, 300):
+            raise MemoryError("Unable to allocate 4.00 GiB")
+        usual(self, work)
+
+    monkeypatch.setattr(Resizing, "each", each)
+    command = ["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "1/2", "--skip-existing"]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert said.out == "2 resized, 2 failed\n"
+    assert said.err.splitlines() == [
+        f"finescale: {tmp_path / 'in' / '1.png'}: there is not enough memory for this picture",
+        f"finescale: {tmp_path / 'in' / '3.png'}: no such file or directory",
     ]
 
 

@@ -1,6 +1,5 @@
 """`finescale train` as people run it: interrupted, killed, on several processes."""
 
-import io
 import json
 import os
 import random
@@ -18,17 +17,22 @@ from typing import Any, cast
 import pytest
 import torch
 from PIL import Image
-from tests.conftest import hearing_signals, tiny_network
+from tests.conftest import Terminal, hearing_signals, tiny_network
 from tests.training.test_loop import assert_same
 
+from finescale.backbones import catalogue as backbones
 from finescale.cli.main import main
 from finescale.data import store
-from finescale.errors import FinescaleWarning
+from finescale.data.crops import Crops
+from finescale.data.degradations import Degradation
+from finescale.errors import FinescaleError, FinescaleWarning
 from finescale.images.folders import find_pictures
 from finescale.inference.engines.pytorch import TorchEngine
-from finescale.training import checkpoints
+from finescale.networks.unet import UNet
+from finescale.training import checkpoints, losses, run
 from finescale.training.loop import Progress
 from finescale.training.parallel import World
+from finescale.training.recipe import Recipe
 from finescale.training.run import Outcome
 from finescale.weights import files
 from finescale.weights.header import read_header
@@ -228,6 +232,36 @@ def test_nothing_is_read_or_left_before_the_folder_is_ours(
     assert "another process is training there" in capsys.readouterr().err
 
 
+def test_what_a_recipe_says_reaches_the_training(
+    recipe: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = backbones.build("resnet18")
+    torch.save(encoder.state_dict(), tmp_path / "encoder.pth")
+    given: dict[str, Any] = {}
+
+    def training(network: UNet, crops: Crops, recipe: Recipe, objective: losses.Mix, **_: object) -> None:
+        given.update(network=network, crops=crops, objective=objective)
+        raise FinescaleError("enough")
+
+    def validation(*words: object) -> None:
+        given["validation"] = words
+
+    monkeypatch.setattr(run, "Training", training)
+    monkeypatch.setattr("finescale.evaluation.validation.Validation", validation)
+    small = "{widths=[32, 16, 16, 8, 8], blocks=[1, 1, 1, 1], head=8, encoder='resnet18'}"
+    keys = ["network=unet-9", f"arguments={small}", f"encoder={json.dumps(str(tmp_path / 'encoder.pth'))}", "seed=7"]
+    keys += ["degradation.jpeg=[30, 90]", "loss={l1=0.5, tv=0.1}", "data.patch=32", "data.late_patch=32"]
+    words = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu", "--validation", str(pictures)]
+    assert main([*words, "--no-board", *(word for key in keys for word in ("--set", key))]) == 1
+    degradation = Degradation(jpeg=(30, 90))
+    assert given["validation"] == (str(pictures), 2, torch.device("cpu"), 2, degradation)
+    assert (given["crops"].degradation, given["crops"].generator.initial_seed()) == (degradation, 7)
+    assert given["objective"].weights == {"l1": 0.5, "tv": 0.1}
+    assert torch.equal(
+        given["network"].encoder.get_parameter("network.conv1.weight"), encoder.get_parameter("conv1.weight")
+    )
+
+
 def test_an_unwritable_folder_is_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert main(["train", str(recipe), "--out", str(tmp_path / "file" / "run"), "--device", "cpu"]) == 1
@@ -355,13 +389,6 @@ def test_pictures_too_small_for_crops_are_told(
         assert [line.removeprefix("# ") for line in said] == [
             "2 of 4 pictures are too small for crops of 44 and are left out"
         ]
-
-
-class Terminal(io.StringIO):
-    """What is written to it a person would see at once."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def test_a_run_that_cannot_be_made_leaves_the_terminal_its_cursor(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -13,17 +14,18 @@ import threading
 import time
 from contextlib import chdir
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
-from tests.conftest import bound_by_permissions, hearing_signals
+from tests.conftest import Terminal, bound_by_permissions, hearing_signals
 from tests.inference.test_tiling import picture
 
+import finescale
 from finescale.cli.main import main
 from finescale.data import graphics
-from finescale.images import files
+from finescale.images import files, jpeg
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.inference.flow import Flow
@@ -82,8 +84,10 @@ def test_pictures_of_another_kind_are_told_of_the_network_for_them(
         ["many/d.jpg"],
         ["a.jpg", "--network", "bicubic"],
         ["a.jpg", "--quiet"],
+        ["a.jpg", "--width", "29"],  # no network would look at it
     ):
-        assert upscale(*given, "--scale", "2", "-o", f"out{len(said)}/") == 0
+        size = () if "--width" in given else ("--scale", "2")
+        assert upscale(*given, *size, "-o", f"out{len(said)}/") == 0
         said[" ".join(given)] = capsys.readouterr().err
     assert (
         said.pop("a.jpg") == "a.jpg: a JPEG of quality 40; --network sa-rcan-light-jpeg takes the traces of JPEG away\n"
@@ -118,6 +122,19 @@ def test_names_and_sizes(options: list[str], name: str, size: tuple[int, int]) -
     assert upscale("a.bmp", *options) == 0
     assert read(name).size == size
     assert len(listing()) == 2
+    assert jpeg.quality(Path(name)) == (80 if "--quality" in options else None)
+
+
+def test_a_bar_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    photo("in/a.png")
+    photo("in/b.png")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert upscale("in", "--scale", "2") == 0
+    seen = cast(Terminal, sys.stderr).getvalue()
+    assert re.search(r"[ab]\.png", seen), seen[-400:]
+    assert "100 %" in seen
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") == 1, "the cursor is back"
 
 
 def test_without_a_size_a_network_enlarges_once(tiny_weights: Path) -> None:
@@ -260,12 +277,12 @@ def test_ctrl_c_leaves_the_json_of_what_was_made(
     compute, write_plainly, begun = Flow._compute, files.write, threading.Event()
     running: list[Flow] = []
 
-    def interrupted(flow: Flow, group: list[Any], *rest: Any) -> None:
-        if group[0].job.source.name == "3.png":
+    def interrupted(flow: Flow, task: Any, *rest: Any) -> None:
+        if task.job.source.name == "3.png":
             running.append(flow)
             assert begun.wait(20)
             raise KeyboardInterrupt
-        compute(flow, group, *rest)
+        compute(flow, task, *rest)
 
     def slow(picture: Picture, path: Path, **options: Any) -> None:
         if path.name[0] == "1":
@@ -408,15 +425,21 @@ def test_a_folder_in_the_place_of_a_result_is_no_result(capsys: pytest.CaptureFi
     assert "in/a_x2.png: is a folder" in capsys.readouterr().err
 
 
-def test_the_self_ensemble_as_it_is_typed(tiny_weights: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "settings"), [(["--ensemble"], {"ensemble": True}), (["--window", "8"], {"window": 8})], ids=str
+)
+def test_settings_as_they_are_typed(options: list[str], settings: dict[str, Any], tiny_weights: Path) -> None:
     photo("a.png")
     assert upscale("a.png", "--scale", "2", "-o", "plain.png") == 0
-    assert upscale("a.png", "--scale", "2", "--ensemble", "-o", "eight.png") == 0
+    assert upscale("a.png", "--scale", "2", *options, "-o", "typed.png") == 0
+    finescale.upscale("a.png", 2, engine="torch", **settings).save("called.png")
+    finescale.upscale_file("a.png", "file.png", 2, engine="torch", **settings)
     network = load(tiny_weights / f"{DEFAULT}-x2.safetensors")
-    wanted = Upscaler(network, engine="torch", ensemble=True).pixels(read("a.png").pixels)
-    made = read("eight.png").pixels.astype(int)
-    assert np.abs(made - wanted).max() <= 1
-    assert np.abs(made - read("plain.png").pixels).max() > 1
+    wanted = Upscaler(network, engine="torch", **settings).pixels(read("a.png").pixels)
+    for name in ("typed", "called", "file"):
+        made = read(f"{name}.png").pixels.astype(int)
+        assert np.abs(made - wanted).max() <= 1
+        assert np.abs(made - read("plain.png").pixels).max() > 1
 
 
 def test_without_weights(capsys: pytest.CaptureFixture[str]) -> None:
@@ -696,8 +719,14 @@ def test_the_fast_path_imports_no_torch() -> None:
     pytest.importorskip("openvino")
     photo("a.png")
     file = shutil.copy(Path(os.environ["FINESCALE_WEIGHTS"]) / f"{DEFAULT}-x4.safetensors", "mine.safetensors")
-    for more in ([], ["--network", file]):
-        arguments = ["upscale", "a.png", "--device", "cpu", "--overwrite", *more]
+    upscaling = ["upscale", "a.png", "--device", "cpu"]
+    for words in (
+        upscaling,
+        [*upscaling, "--network", file],
+        [*upscaling, "--width", "100"],  # not the network's own size
+        ["resize", "a.png", "b.png", "--scale", "1/2"],
+    ):
+        arguments = [*words, "--overwrite"]
         assert main(arguments) == 0
         code = (
             f"import sys; from finescale.cli.main import main; code = main({arguments}); "

@@ -43,6 +43,40 @@ def test_the_same_store_from_several_processes(pictures: Path, tiny_store: Path,
         assert (tmp_path / "s" / name).read_bytes() == (tiny_store / name).read_bytes()
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_small_pictures_of_ones_own(pictures: Path, tmp_path: Path, workers: int) -> None:
+    """By name, whatever the order and the sizes; cropped as the large ones are."""
+    small = tmp_path / "small"
+    small.mkdir()
+    # 0 and 1 are wholly divided by 2 (120 x 96, 84 x 108), 2 is not (97 x 150): both ways of rounding are in use
+    sizes = {"0.png": (60, 48), "1.png": (42, 54), "2.png": (49, 75), "3.png": (36, 36)}
+    chance = np.random.default_rng(0)
+    lows = {name: chance.integers(0, 256, (h, w, 3), dtype=np.uint8) for name, (w, h) in sizes.items()}
+    for name, low in lows.items():
+        Image.fromarray(low).save(small / name)
+    found = find_pictures([pictures])
+    packing = store.prepare(found, tmp_path / "s", (2, 3), small={2: small}, workers=workers)
+    assert not [packed for packed in packing if packed.problem]
+    packed = Store(tmp_path / "s")
+    assert packed.scales == [2, 3]
+    for i, item in enumerate(packed.items):
+        expected = lows[item.name][: item.height // 2, : item.width // 2]
+        assert np.array_equal(packed.picture(i, 2).permute(1, 2, 0).numpy(), expected)
+        assert torch.equal(packed.picture(i, 3), resize(packed.picture(i), scale=1 / 3))
+
+    Image.fromarray(lows["2.png"][:-1]).save(small / "2.png")
+    Image.fromarray(lows["2.png"][:-1, :-1]).save(small / "0.png")
+    (small / "1.png").unlink()
+    results = list(store.prepare(found, tmp_path / "t", (), small={2: small}, workers=workers))
+    problems = {packed.name: packed.problem for packed in results}
+    assert problems == {
+        "0.png": f"{small / '0.png'}: 48 x 74 is not the size of {pictures / '0.png'}, 120 x 96, divided by 2",
+        "1.png": f"{pictures / '1.png'}: has no x2 picture ({small / '1.png'}: no such file or directory)",
+        "2.png": f"{small / '2.png'}: 49 x 74 is not the size of {pictures / '2.png'}, 97 x 150, divided by 2",
+        "3.png": None,
+    }
+
+
 def test_a_bad_file_is_reported_and_the_rest_packed(pictures: Path, tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
     shutil.copytree(pictures, mixed)

@@ -115,7 +115,7 @@ def test_comparisons_are_of_arguments_that_networks_take() -> None:
     for key, values in compared.items():
         assert len(values) > 1
         for value in values:
-            assert checked(UNet, {key: {"true": True, "false": False}.get(value, value)})
+            assert checked(UNet, {"scale": 4, key: {"true": True, "false": False}.get(value, value)})
     assert {"transposed", "sub-pixel", "sub-pixel-plain"} <= set(compared["upsampling"])
 
 

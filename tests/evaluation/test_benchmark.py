@@ -22,7 +22,7 @@ from finescale.evaluation.scoring import Pair, means, score_pair
 from finescale.evaluation.speed import measure, measure_apart
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
-from finescale.layers.resampling import Border
+from finescale.layers.bicubic import Border
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
 from finescale.weights.header import read_header
@@ -165,6 +165,26 @@ def test_a_perfect_network_scores_infinity(folder: Path) -> None:
     assert score.psnr == math.inf
     assert score.picture_seconds is not None
     assert score.picture_seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "engine"),
+    [({}, "torch"), ({"precision": "int8"}, "auto"), ({"precision": "int8", "engine": "mnn"}, "mnn")],
+)
+def test_torch_computes_unless_it_lacks_the_precision(
+    tiny: Path, given: dict[str, str], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: dict[str, Any] = {}
+
+    class Noted:
+        enlarge = staticmethod(resize)
+
+        def __init__(self, weights: Path, **settings: Any) -> None:
+            used.update(settings)
+
+    monkeypatch.setattr("finescale.evaluation.contenders.Upscaler", Noted)
+    contender(str(tiny), 2, settings=given)
+    assert used == {"precision": "float32", **given, "engine": engine}
 
 
 def test_too_small_pictures_are_named(tmp_path: Path) -> None:
@@ -385,10 +405,12 @@ def test_a_time_that_cannot_be_measured_does_not_lose_the_figures(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*arguments: object, **options: object) -> None:
+        assert (arguments, options) == (("nearest", 2, {"engine": "openvino"}, (8, 6)), {"repeats": 5})
         raise FinescaleError("the process died")
 
     monkeypatch.setattr("finescale.evaluation.benchmark.measure_apart", fail)
-    (row,) = run(["nearest"], [sets.find(str(folder))], 2, timed_size=(8, 6)).rows
+    options: dict[str, Any] = {"settings": {"engine": "openvino"}, "timed_size": (8, 6), "repeats": 5}
+    (row,) = run(["nearest"], [sets.find(str(folder))], 2, **options).rows
     assert len(row.scores["mine"]) == 2
     assert row.speed is None
     assert "the process died" in caplog.text

@@ -178,13 +178,14 @@ def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
     file = tmp_path / "b.json"
     networks = "bicubic,bicubic-y,tiny.safetensors,rcan"
     options = ("--sets", "hr", "--scale", "4", "--no-timing", "--json", str(file), "--report", str(tmp_path / "r"))
-    done = finescale("bench", "--networks", networks, *options)
+    done = finescale("bench", "--networks", networks, *options, "--device", "cpu", "--engine", "torch", "--tile", "64")
     assert done.returncode == 1, "one network has no weights"
     assert "left out: there are no trained weights for rcan x4" in done.stdout
     found = json.loads(file.read_text())
     assert [row["name"] for row in found["networks"]] == ["bicubic", "bicubic-y", "tiny", "rcan"]
     assert found["command"].startswith("finescale bench --networks bicubic,")
     assert found["networks"][2]["macs"] > 0
+    assert found["settings"] == {"device": "cpu", "engine": "torch", "tile": 64, "border": "replicate"}
     assert (tmp_path / "r" / "results-x4.md").is_file()
     figures = []
     for setting in ((), ("--ensemble",), ("--window", "8"), ("--border", "mirror"), ("--jpeg", "40")):

@@ -67,6 +67,9 @@ def test_the_whole_report(run: Run, tmp_path: Path) -> None:
     before = (folder / "psnr-parameters-x4-Set5.svg").read_bytes()
     report.write(run, folder, overwrite=True)
     assert (folder / "psnr-parameters-x4-Set5.svg").read_bytes() == before, "the same plot is the same file"
+    assert b">sa-rcan-light</text>" in before  # not as outlines, which take two to three times the bytes
+    report.write(replace(run, rows=[replace(LIGHT, speed=None)], timed_size=None), folder, overwrite=True)
+    assert not (folder / "psnr-seconds-x4-Set5.svg").exists(), "a plot of an earlier run, in no page"
 
 
 @pytest.mark.parametrize("memory", [612.4, None])  # which is not known on every system
@@ -102,6 +105,7 @@ def test_markdown_has_everything(run: Run) -> None:
     assert f"SHA-256 `{'ab' * 32}`" in page
     assert run.command in page
     assert "settings: ensemble True" in page
+    assert "settings: window global" in report.markdown(replace(run, settings={"window": None}))
     for line in page.splitlines():  # every row of a table has as many cells as its heading
         if line.startswith("| network"):
             columns = line.count("|")

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from finescale.errors import FinescaleError, UsageError
+from finescale.evaluation.metrics import psnr_y
 from finescale.evaluation.scoring import Pair, Score, as_json, match, means, score_pair, write_json
+from finescale.images.files import read
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -48,10 +50,16 @@ def test_originals_have_endings_too(tmp_path: Path) -> None:
 def test_the_longest_name_wins(tmp_path: Path) -> None:
     high = touch(tmp_path / "hr", "a.png", "a_b.png", "a_b_c.png", "img_1.png", "img_10.png")
     enlarged = touch(tmp_path / "sr", "a_x4.png", "a_b_x4.png", "a_b_c_net.png", "img_1_net.png", "img_10_net.png")
+    for folder, ending in ((high, ""), (enlarged, "_x4")):  # names that end as if they told a scale
+        for name in ("fo", "fox1", "fox2"):
+            (folder / f"{name}{ending}.png").touch()
     assert paired(high, enlarged) == {
         "a.png": "a_x4.png",
         "a_b.png": "a_b_x4.png",
         "a_b_c.png": "a_b_c_net.png",
+        "fo.png": "fo_x4.png",
+        "fox1.png": "fox1_x4.png",
+        "fox2.png": "fox2_x4.png",
         "img_1.png": "img_1_net.png",
         "img_10.png": "img_10_net.png",
     }
@@ -99,6 +107,14 @@ def test_originals_are_cropped_to_the_enlarged(tmp_path: Path, size: tuple[int, 
     score = score_pair(Pair("a", high, enlarged), 4)
     assert score.psnr == math.inf
     assert score.ssim == pytest.approx(1, abs=1e-12)
+
+
+def test_the_border_does_not_count(tmp_path: Path) -> None:
+    pair = Pair("a", draw(tmp_path / "a.png", 40, 36), draw(tmp_path / "b.png", 40, 36, seed=1))
+    high, enlarged = (read(path).pixels for path in (pair.high, pair.enlarged))
+    score = score_pair(pair, 4)
+    assert score.psnr == pytest.approx(psnr_y(enlarged, high, 4))
+    assert score.psnr != pytest.approx(psnr_y(enlarged, high, 0))
 
 
 def test_wrong_sizes_are_told(tmp_path: Path) -> None:

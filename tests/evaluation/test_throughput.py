@@ -1,14 +1,16 @@
 """`finescale benchmark`: what is measured, and as a person types it."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from tests.conftest import Terminal
 
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation import speed, throughput
+from finescale.evaluation import speed, tables, throughput
 from finescale.evaluation.speed import Speed
 from finescale.evaluation.throughput import WAYS, chosen_ways, draw, measure
 from finescale.networks.catalogue import build
@@ -70,6 +72,16 @@ def quick(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> None:
     monkeypatch.setattr(
         throughput, "measured_peak", lambda device, precision: 2e12 if precision == "bfloat16" else 1e12
     )
+
+
+def test_what_is_measured_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with tables.status() as tell:
+        tell("a[/b] in [int8]")
+    seen = cast(Terminal, sys.stderr).getvalue()
+    assert "a[/b] in [int8]" in seen
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") == 1, "the cursor is back"
 
 
 def test_figures_follow_from_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

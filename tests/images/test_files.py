@@ -27,6 +27,7 @@ from tests.conftest import bound_by_permissions, disk_of
 
 from finescale.atomic import new_file
 from finescale.errors import FinescaleError, UsageError
+from finescale.images.colours import chunk
 from finescale.images.exif import Tags, directories
 from finescale.images.files import READABLE, Opened, check_size, probe, read, warnings_to, write
 from finescale.images.folders import NOT_READ, apart
@@ -386,10 +387,6 @@ def test_ycbcr_tiffs_of_every_kind() -> None:
     narrow = np.array([[[16, 128, 128], [235, 128, 128], [63, 102, 240]]], np.uint8)  # of video: black, white, red
     video = ycbcr_tiff(narrow, reference=(16, 235, 128, 240, 128, 240), coefficients=(0.2126, 0.7152, 0.0722))
     np.testing.assert_allclose(read(video).pixels[0], [[0] * 3, [255] * 3, [255, 0, 0]], atol=2)
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes, *extra: bytes) -> bytes:

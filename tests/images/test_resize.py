@@ -16,7 +16,7 @@ from finescale.images.files import read
 from finescale.images.picture import Picture, mod_crop
 from finescale.images.resize import Resizing, resize
 from finescale.images.scaling import resize_picture
-from finescale.layers.resampling import Border, contributions, resample
+from finescale.layers.bicubic import Border, contributions
 
 PAIRS = {"Set5": 5, "Set14": 14}
 
@@ -62,9 +62,10 @@ def by_loops(x: NDArray[np.float64], size: int, border: Border) -> NDArray[np.fl
 @pytest.mark.parametrize("size", [(3, 4), (1, 1), (9, 13), (27, 8), (2, 39)])
 def test_equals_plain_loops(border: Border, size: tuple[int, int]) -> None:
     x = np.random.default_rng(0).random((9, 13))
-    got = resize(torch.from_numpy(x), size, border=border).numpy()
+    got = resize(x, size, border=border)
     expected = by_loops(by_loops(x, size[0], border).T, size[1], border).T
     np.testing.assert_allclose(got, expected, atol=1e-12)
+    np.testing.assert_array_equal(resize(torch.from_numpy(x), size, border=border).numpy(), got)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
@@ -78,13 +79,14 @@ def test_integers_are_rounded_half_up_after_each_pass(dtype: torch.dtype) -> Non
 
 def in_one_piece(x: NDArray[Any], size: tuple[int, int], scale: float | None, border: Border) -> NDArray[Any]:
     """A plane, (H, W), with every pass over the whole of it in double precision; floats are not rounded."""
-    y = torch.from_numpy(x).to(torch.float64)
+    y: NDArray[Any] = x.astype(float)
     ratios = [scale or new / old for new, old in zip(size, x.shape)]
     for axis in (0, 1) if ratios[0] <= ratios[1] else (1, 0):
-        y = resample(y, axis, *contributions(x.shape[axis], size[axis], ratios[axis], border))
+        taps = zip(*(one.T for one in contributions(x.shape[axis], size[axis], ratios[axis], border)))
+        y = sum(y.swapaxes(0, axis)[index] * weight[:, None] for index, weight in taps).swapaxes(0, axis)
         if x.dtype.kind == "u":
-            y = (y + 0.5).floor().clamp(0, np.iinfo(x.dtype).max)
-    return y.numpy().astype(x.dtype)
+            y = np.floor(y + 0.5).clip(0, np.iinfo(x.dtype).max)
+    return y.astype(x.dtype)
 
 
 def picture_in_one_piece(picture: Picture, size: tuple[int, int], scale: float | None, border: Border) -> Picture:
@@ -174,12 +176,6 @@ def test_a_batch_equals_its_pictures(scale: float) -> None:
     assert torch.equal(resize(x, scale=scale), torch.stack([resize(picture, scale=scale) for picture in x]))
     eight = (x * 255).to(torch.uint8)
     assert torch.equal(resize(eight, scale=scale), torch.stack([resize(picture, scale=scale) for picture in eight]))
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_the_same_bits_on_a_gpu() -> None:
-    x = torch.randint(0, 256, (2, 3, 61, 47), dtype=torch.uint8)
-    assert torch.equal(resize(x.cuda(), scale=1 / 3).cpu(), resize(x, scale=1 / 3))
 
 
 def test_size_and_scale_must_make_sense() -> None:

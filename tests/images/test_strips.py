@@ -15,6 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from tests.conftest import bound_by_permissions, disk_of
+from tests.images.test_files import names
+from tests.images.test_files import samples as smooth
 
 from finescale import __version__
 from finescale.atomic import locked
@@ -30,10 +32,7 @@ SIZE = (700, 611)
 
 @cache
 def samples(channels: int, bits: int) -> NDArray[Any]:
-    y, x = np.mgrid[: SIZE[1], : SIZE[0]]
-    waves = np.stack([np.sin(x / (15 + c)) + np.cos(y / (17 - c)) for c in range(channels)], 2)
-    noise = np.random.default_rng(0).normal(0, 0.02, waves.shape)
-    made = ((waves + noise).clip(-2, 2) / 4 * (2**bits - 1) + 2 ** (bits - 1) - 0.5).astype(f"uint{bits}")
+    made = smooth(channels, bits, SIZE)
     made.setflags(write=False)
     return made
 
@@ -48,13 +47,6 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoders, "_BLOCK", 1 << 16)
     monkeypatch.setattr(encoders, "_TILED_FROM", 1000)
     monkeypatch.setattr(encoders, "_TILE", 64)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-# -- reading
 
 
 @pytest.mark.parametrize("step", [64, 100, 5000])

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
 from finescale.inference.engines.source import Source
 from finescale.inference.machine import apart
 from finescale.inference.photograph import photograph
-from finescale.inference.prepare import for_inference
+from finescale.inference.prepare import for_inference, full_float32
 from finescale.inference.tiling import Array, enlarge
 from finescale.inference.upscale import Upscaler
 from finescale.layers.statistics import alignment
@@ -140,36 +142,41 @@ def test_a_broken_openvino_leaves_the_others(abilities: str, monkeypatch: pytest
         Upscaler(tiny_network(2), engine="openvino")
 
 
-def test_auto_takes_the_fastest_that_is_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("flags", "precision", "missing", "wanted"),
+    [
+        ("avx512_bf16", "auto", "", "openvino auto, openvino float32"),  # never int8
+        ("avx512_bf16", "float32", "", "openvino float32"),
+        ("avx512_bf16", "bfloat16", "", "openvino bfloat16"),
+        ("avx512_bf16", "auto", "openvino", ""),
+        ("avx512_bf16", "float32", "openvino", "onnx float32"),
+        ("avx2", "auto", "", "mnn float32, openvino auto, openvino float32"),
+        ("avx2", "float32", "", "mnn float32, openvino float32"),
+        ("avx2", "bfloat16", "", "openvino bfloat16"),
+        ("avx2", "auto", "MNN", "openvino auto, openvino float32"),
+        ("avx2", "auto", "onnx openvino", ""),
+        ("avx2", "auto", "MNN openvino", "onnx float32"),
+        ("avx2", "auto", "MNN openvino onnxruntime", ""),
+        ("neon", "auto", "", "openvino auto, openvino float32"),  # MNN was not measured there
+    ],
+)
+def test_which_engines_are_fastest(
+    flags: str, precision: str, missing: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finescale.inference.engines.compiled.abilities", lambda: f"flags: {flags}")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64" if flags == "neon" else "x86_64")
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name in missing.split() else name)
+    assert ", ".join(map(" ".join, engines._fastest(precision))) == wanted
+
+
+def test_auto_takes_the_fastest_that_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("openvino")
     needs("mnn")
-    monkeypatch.setattr(engines, "_gpu", lambda: False)
+    monkeypatch.setattr(engines, "_bfloat16", lambda: False)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    low = fast_bfloat16(torch.device("cpu"))
-    network = tiny_network(2)
-    best = choose(network)  # never int8
-    assert (best.name, best.precision) == (("openvino", "bfloat16") if low else ("mnn", "float32"))
-    assert choose(network, precision="float32").name == ("openvino" if low else "mnn")
-    missing = {"MNN"}
-    monkeypatch.setattr(engines, "find_spec", lambda name: None if name in missing else find_spec(name))
-    assert choose(network).name == "openvino"
-    missing.add("openvino")
-    other = choose(network)
-    assert (other.name, other.precision) == (("torch", "bfloat16") if low else ("onnx", "float32"))
-    assert choose(network, precision="float32").name == "onnx"
-    missing.add("onnxruntime")
-    plain = choose(network)
-    assert (plain.name, plain.precision) == ("torch", "bfloat16" if low else "float32")
-
-
-@pytest.mark.parametrize(("machine", "frozen"), [("arm64", False), ("x86_64", True)])
-def test_auto_takes_mnn_only_where_it_was_measured_and_can_convert(
-    machine: str, frozen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    needs("openvino")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without what other tests converted
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(sys, "frozen", True, raising=False) if frozen else None
+    assert choose(tiny_network(2), device="cpu").name == "mnn"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without what was converted
+    monkeypatch.setattr(sys, "frozen", True, raising=False)  # such programs start no converter
     assert choose(tiny_network(2), device="cpu").name == "openvino"
 
 
@@ -930,50 +937,50 @@ def test_what_is_exact_is_made_once_and_by_pytorch_where_openvino_is_not(
     assert exact.exact() is None
 
 
-TF32 = """
-import threading
-import torch
-from finescale.inference.prepare import full_float32
-
-backends = torch.backends
-{setting}
-for device, parts in {
-    "cuda": (backends.cudnn.conv, backends.cuda.matmul), "cpu": (backends.mkldnn.conv, backends.mkldnn.matmul)
-}.items():
-    def now():
-        return [part.fp32_precision for part in parts]
-
-    def other():
-        with full_float32(torch.device(device)):
-            there.set()
-            go.wait()
-
-    before, there, go = now(), threading.Event(), threading.Event()
-    thread = threading.Thread(target=other)
-    with full_float32(torch.device(device)):
-        assert now() == ["ieee", "ieee"]
-        thread.start()
-        there.wait()
-    assert now() == ["ieee", "ieee"]  # the other thread still wants it
-    go.set()
-    thread.join()
-    assert now() == before, (device, before, now())
-"""
+BACKENDS: Any = torch.backends
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
-    "setting",
+    "change",
     [
-        "",
-        "torch.backends.fp32_precision = 'tf32'",
-        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
-        "torch.set_float32_matmul_precision('medium')",
-        "torch.backends.cudnn.allow_tf32 = False",
+        lambda: None,
+        partial(setattr, BACKENDS, "fp32_precision", "tf32"),
+        partial(setattr, BACKENDS.cudnn.conv, "fp32_precision", "ieee"),
+        partial(torch.set_float32_matmul_precision, "medium"),
+        partial(setattr, BACKENDS.cudnn, "allow_tf32", False),
     ],
 )
-def test_float32_keeps_all_its_digits(setting: str) -> None:
+def test_float32_keeps_all_its_digits(change: Callable[[], object]) -> None:
     """Of the settings, which are left as they were however the program made them; a GPU is not needed."""
-    subprocess.run([sys.executable, "-c", TF32.replace("{setting}", setting)], check=True)
+
+    def look(device: torch.device, *parts: Any) -> None:
+        def now() -> list[str]:
+            return [part.fp32_precision for part in parts]
+
+        def other() -> None:
+            with full_float32(device):
+                there.set()
+                go.wait()
+
+        before, there, go = now(), threading.Event(), threading.Event()
+        thread = threading.Thread(target=other, daemon=True)
+        with full_float32(device):
+            assert now() == ["ieee", "ieee"]
+            thread.start()
+            there.wait()
+        assert now() == ["ieee", "ieee"]  # the other thread still wants it
+        go.set()
+        thread.join()
+        assert now() == before
+
+    def child() -> None:
+        change()
+        look(torch.device("cuda"), BACKENDS.cudnn.conv, BACKENDS.cuda.matmul)
+        look(torch.device("cpu"), BACKENDS.mkldnn.conv, BACKENDS.mkldnn.matmul)
+
+    assert forked(child) == 0
 
 
 @pytest.mark.parametrize(("precision", "asked"), [("float32", 1), ("bfloat16", 0)])

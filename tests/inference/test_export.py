@@ -37,7 +37,9 @@ def wanted(x: Array, window: int | None = 48) -> Array:
 @pytest.fixture(scope="module")
 def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    found = export(tiny_network(2), path)
+    network = tiny_network(2)
+    network.notes = {"licence": "for research", "started_from": {"sha256": "0a"}, "steps": 9}
+    found = export(network, path)
     assert set(found) == set(SIZES)
     assert 0 < max(found.values()) < TOLERANCE
     assert [other.name for other in path.parent.iterdir()] == ["net.onnx"]
@@ -64,6 +66,8 @@ def test_an_onnx_file_says_what_it_is(onnx_file: Path) -> None:
     assert notes["network"] == "sa-rcan-light"
     assert json.loads(notes["arguments"])["channels"] == 16
     assert notes["made_by"].startswith("finescale ")
+    assert notes["licence"] == "for research"
+    assert json.loads(notes["started_from"]) == {"sha256": "0a"}
     assert [entry.name for entry in (*model.graph.input, *model.graph.output)] == ["picture", "enlarged"]
     sides = model.graph.input[0].type.tensor_type.shape.dim
     assert [side.dim_param or side.dim_value for side in sides] == ["batch", 3, "height", "width"]
@@ -162,7 +166,8 @@ def test_as_it_is_typed(
     (y,) = onnxruntime.InferenceSession(file).run(None, {"picture": noise(1, 20, 30)})
     np.testing.assert_allclose(y, wanted(noise(1, 20, 30)), atol=TOLERANCE)
     (path,) = tiny_weights.glob("*x2*.safetensors")
-    assert main(["export", str(path), "-o", file, "--overwrite"]) == 0  # a file knows its scale
+    assert main(["export", str(path), "-o", file, "--overwrite", "--window", "global"]) == 0  # a file knows its scale
+    assert onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map["window"] == "global"
     capsys.readouterr()
     for arguments, code, message in (
         (["sa-rcan-light", "--scale", "2", "-o", file], 1, "exists"),

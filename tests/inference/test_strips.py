@@ -39,6 +39,7 @@ def test_strips_equal_the_whole(tmp_path: Path, upscaler: Upscaler, kind: str, n
     large, whole = read(tmp_path / name), upscaler.picture(small)
     step = 257 if kind == "16 bits" else 1
     assert np.abs(large.samples.astype(int) - whole.samples.astype(int)).max() <= step
+    assert (large.samples % step).any() == (step > 1), "16 bits are not 8, made wide"
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", name}
 
 

@@ -1,5 +1,6 @@
 """Tiles: the same picture as in one piece, at any size, and what happens when memory runs out."""
 
+import math
 import warnings
 
 import numpy as np
@@ -11,10 +12,10 @@ from torch import nn
 from finescale.errors import FinescaleError
 from finescale.inference import tiling
 from finescale.inference.engines.pytorch import TorchEngine
-from finescale.inference.prepare import WINDOW, _check_grid, bytes_per_pixel, for_inference
+from finescale.inference.prepare import WINDOW, _check_tiles, bytes_per_pixel, for_inference
 from finescale.inference.tiling import Array, Tile, enlarge, plan
 from finescale.inference.upscale import Upscaler
-from finescale.layers.attention import SelfAttention
+from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.statistics import StatisticsLayer, localise
 from finescale.networks.base import Network
 from finescale.networks.catalogue import build
@@ -89,28 +90,30 @@ def test_without_local_windows_tiles_leave_seams() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("name", "options"),
     [
         ("sa-rcan-light", {}),
         ("sa-rcan", {"groups": 2, "blocks": 3}),
-        ("rcan", {"groups": 2, "blocks": 3}),
+        ("rcan", {}),  # the deepest
         ("edsr-baseline", {}),
         ("unet-2", NARROW),
-        ("unet-9", NARROW),
+        ("unet-9", {}),
     ],
 )
 def test_tiled_equals_whole_for_networks_of_the_catalogue(name: str, options: dict[str, object]) -> None:
-    """A long, narrow picture: wide enough for the margins of every network, and small."""
+    """A narrow strip: wide enough for the margins of every network, and small."""
     torch.manual_seed(0)
     network = build(name, scale=2, **options).eval()
     for key, value in network.named_parameters():
         if key.endswith("gamma"):
             value.data.fill_(0.5)
     x = picture(40, 2 * network.context + 96, np.float32)
-    run = engine(network)
+    gates = [[math.inf] for module in network.modules() if isinstance(module, ChannelAttention)]  # to find them is slow
+    run = TorchEngine(for_inference(network, gates=gates), CPU, "float32")
     whole = enlarge(x, run, tile=10**6, margin=0)
-    tiled = enlarge(x, run, tile=64, margin=network.context)
+    tiled = enlarge(x, run, tile=x.shape[1] // 2, margin=network.context)
     low, high = np.quantile(whole, (0.01, 0.99))  # random weights give pictures of any contrast
     assert np.abs(tiled - whole).max() / (high - low) * 255 <= 1
 
@@ -157,16 +160,6 @@ def test_out_of_memory_halves_the_tile(error: Exception) -> None:
     whole = enlarge(x, engine(tiny_network(2)), tile=10**6, margin=0)
     assert 1 <= run.refused <= 2  # learned once, not tile by tile
     assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 1
-
-
-def test_pictures_of_a_group_are_without_seams_where_memory_runs_out() -> None:
-    both = np.stack([picture(40, 300), picture(40, 300)[::-1]])
-    both[:, :, :100] //= 5  # other statistics on the left
-    up = Upscaler(tiny_network(2), engine="torch", precision="float32")
-    wanted = np.stack([up.pixels(one) for one in both]).astype(int)
-    scarce = up.engine = up._fine = Scarce(tiny_network(2), 96 * 96, MemoryError())
-    assert np.abs(up.group(both) - wanted).max() <= 1
-    assert scarce.refused >= 2  # all of them, and one
 
 
 def test_no_memory_at_all_is_said() -> None:
@@ -289,15 +282,42 @@ def test_seams_are_told(arguments: dict[str, int], window: int, step: int | None
         assert np.abs(tiled - whole).max() > 0.01
 
 
-def test_larger_windows_have_larger_margins() -> None:
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (nn.AdaptiveAvgPool2d(1), True),
+        (nn.GroupNorm(1, 3), True),
+        (nn.InstanceNorm2d(3), True),
+        (nn.InstanceNorm2d(3, track_running_stats=True), False),
+    ],
+    ids=str,
+)
+def test_layers_that_look_at_whole_tiles_are_told(layer: nn.Module, told: bool) -> None:
+    network = tiny_network(2)
+    network.add_module("own", layer)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for_inference(network)
+        for_inference(network, None)  # it is not cut into tiles
+    words = f"this network has {type(layer).__name__}, which look at all of a tile"
+    assert [words in str(one.message) for one in said] == told * [True]
+
+
+@pytest.mark.parametrize(
+    ("window", "context", "margin"), [(96, 48, 96), (96, 20, 48), (48, 50, 96), (None, 50, 96)], ids=str
+)
+def test_margins_are_as_large_as_windows_need(window: int | None, context: int, margin: int) -> None:
     x = picture(60, 700)
     x[:, :300] //= 5  # other statistics on the left
     network = tiny_network(2)
-    tiled, whole = (
-        Upscaler(network, engine="torch", precision="float32", window=96, tile=side).pixels(x).astype(int)
-        for side in (48, 10**6)
+    network.context = context
+    cut, uncut = (
+        Upscaler(network, engine="torch", precision="float32", window=window, tile=side) for side in (48, 10**6)
     )
-    assert np.abs(tiled - whole).max() <= 1
+    tiled, whole = cut.pixels(x).astype(int), uncut.pixels(x)
+    assert cut.engine.margin == margin
+    if window:
+        assert np.abs(tiled - whole).max() <= 1
 
 
 @pytest.mark.slow
@@ -308,4 +328,4 @@ def test_every_network_of_the_catalogue_is_without_seams() -> None:
             with torch.device("meta"):
                 network = build(name, scale=2)
             localise(network, WINDOW)
-            _check_grid(network)
+            _check_tiles(network)

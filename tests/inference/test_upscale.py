@@ -25,7 +25,7 @@ from finescale.images.files import write
 from finescale.images.picture import Picture
 from finescale.images.resize import resize
 from finescale.inference.size import Target, passes
-from finescale.inference.tiling import Array, Cancelled
+from finescale.inference.tiling import Cancelled
 from finescale.inference.transparency import bleed, within_neighbours
 from finescale.inference.upscale import Upscaler, kept_networks
 from finescale.networks import DEFAULT
@@ -56,21 +56,6 @@ def test_tensors_of_several_pictures() -> None:
     torch.testing.assert_close(y, torch.stack([up.enlarge(one) for one in x]), rtol=0, atol=0)
     assert seen == pytest.approx([1 / 3, 2 / 3, 1])
     assert up.enlarge(x[:1].mul(255).byte()).dtype == torch.uint8
-
-
-@pytest.mark.parametrize("settings", [{"ensemble": True}, {"tile": 48}])
-def test_a_group_is_enlarged_as_each_of_it(settings: dict[str, Any]) -> None:
-    up, shapes = upscaler(**settings), list[tuple[int, ...]]()
-    run = up.engine.run
-
-    def noting(x: Array) -> Array:
-        shapes.append(x.shape)
-        return run(x)
-
-    up.engine.run = noting  # type: ignore[method-assign]
-    both = np.stack([picture(160, 50), picture(160, 50)[::-1]])
-    np.testing.assert_array_equal(up.group(both), np.stack([up.pixels(one) for one in both]))
-    assert shapes[: len(shapes) // 2] == shapes[len(shapes) // 2 :]  # and by the same tiles
 
 
 def test_ensemble_is_equivariant() -> None:
@@ -123,6 +108,11 @@ def test_impossible_sizes() -> None:
         (3, [2, 3, 4], [3]),
         (2, [2, 3, 4], [2]),
         (1.2, [4], [4]),
+        (1.05, [2, 3, 4], [2]),
+        (2.1, [2, 3, 4], [3]),
+        (4.4, [2, 3, 4], [4]),
+        (4.41, [2, 3, 4], [2, 3]),
+        (8.1, [2, 3, 4], [3, 3]),
         (1, [2], []),
         (0.3, [2], []),
         (8, [2, 4], [2, 4]),
@@ -532,8 +522,6 @@ def test_arrays_and_open_files(tmp_path: Path) -> None:
     for name in ("", "a\0b.png"):
         with pytest.raises(UsageError, match=f"^{re.escape(repr(name))}: is no name that a file can have$"):
             finescale.upscale(name, network="bicubic")
-    with pytest.raises(UsageError, match="not Conv2d"):
-        finescale.upscale(pixels, network=torch.nn.Conv2d(3, 3, 1))  # type: ignore[call-overload]
 
 
 def test_colours_that_a_pillow_image_cannot_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -581,8 +569,6 @@ def test_pixels_that_an_engine_would_misread_are_refused(wrong: Any, words: str)
     up = Upscaler(tiny_network(2), device="cpu", engine="torch")
     with pytest.raises(UsageError, match=words):
         up.pixels(wrong)
-    with pytest.raises(UsageError, match=r"an array \(B, H, W, 3\)|float|finite"):
-        up.group(wrong[None] if isinstance(wrong, np.ndarray) else wrong)
 
 
 def test_sizes_and_windows_are_checked_as_elsewhere() -> None:

@@ -18,14 +18,6 @@ def test_equals_the_resize_of_pictures(scale: int, size: tuple[int, int]) -> Non
         torch.testing.assert_close(BicubicEnlargement(scale)(x), resize(x, scale=scale), atol=1e-6, rtol=0)
 
 
-def test_what_is_kept_from_inference_serves_training() -> None:
-    with torch.inference_mode():
-        resize(torch.rand(1, 3, 29, 31), scale=2)
-    x = torch.rand(1, 3, 29, 31, dtype=torch.float64, requires_grad=True)
-    resize(x, scale=2).sum().backward()
-    assert x.grad is not None
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_plane_stays_a_plane(scale: int) -> None:
     rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")

@@ -23,7 +23,7 @@ TINY = {"encoder": "plain", "widths": (8, 8, 8, 8, 8), "blocks": (1, 1, 1, 1), "
         ("unet-9", "channel_reduction", -3, "should be greater than 0, not -3"),
         ("unet-9", "head", 4.0, "should be a valid integer, not 4.0"),
         ("unet-9", "head", True, "should be a valid integer, not True"),
-        ("unet-9", "blocks", 3, "should be a valid tuple, not 3"),
+        ("unet-9", "blocks", 3, "should be a valid array, not 3"),
         ("unet-9", "blocks", [1, 2], "should have at least 4 items, not 2"),
         ("unet-9", "widths", (8, 8), "should have at least 5 items, not 2"),
         ("unet-9", "activation", 3, "should be a valid string, not 3"),
@@ -111,8 +111,17 @@ def test_what_a_weight_file_says_builds_the_same_again(name: str) -> None:
 class Own(Network):
     """A network of a program's own, some of whose arguments have no types."""
 
-    def __init__(self, scale, widths: list[int] = [4], norm=None, factor=None):  # type: ignore  # noqa
+    def __init__(  # type: ignore  # noqa: ANN204
+        self,
+        scale,  # noqa
+        widths: list[int] | None = [4],  # noqa: B006
+        stages: tuple[tuple[int, int], ...] = ((2, 4), (3, 4)),
+        norm=None,  # noqa
+        factor=None,  # noqa
+    ):
         super().__init__(scale=scale)
+        assert type(stages) is tuple
+        assert all(type(stage) is tuple for stage in stages)
         self.layer = nn.Conv2d(3, 3 * (factor or scale) ** 2, 1)
 
     def enlarge(self, x: Tensor) -> Tensor:
@@ -122,7 +131,11 @@ class Own(Network):
 def test_a_network_of_ones_own_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "own", Entry(Own, "of a program's own"))
     network = build("own", scale=2, widths=[3, 3], norm="batch")
-    assert network.config == Config("own", "Own", {"scale": 2, "widths": [3, 3], "norm": "batch", "factor": None})
+    arguments = {"widths": [3, 3], "stages": ((2, 4), (3, 4)), "norm": "batch", "factor": None}
+    assert network.config == Config("own", "Own", {"scale": 2, **arguments})
+    assert construct("own", Own, json.loads(json.dumps(network.config.arguments))).config == network.config
+    with pytest.raises(UsageError, match="own: scale: is missing"):
+        construct("own", Own, {})
     assert network(torch.rand(1, 3, 5, 4)).shape == (1, 3, 10, 8)
     with pytest.raises(UsageError, match=r"own: arguments\.norm: no weight file could tell <class .*BatchNorm2d'>"):
         build("own", scale=2, norm=nn.BatchNorm2d)
@@ -134,4 +147,5 @@ def test_the_catalogue_itself_has_right_arguments() -> None:
     from finescale.networks.arguments import checked
 
     for name, entry in NETWORKS.items():
-        assert checked(entry.architecture, entry.arguments) == entry.arguments, name
+        right = checked(entry.architecture, {**entry.arguments, "scale": 2})
+        assert {key: right[key] for key in entry.arguments} == entry.arguments, name

@@ -1,6 +1,5 @@
 """U-Nets: what they are made of and how they behave."""
 
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -9,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from finescale.backbones import catalogue as backbones
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import UsageError
 from finescale.layers.activation import ACTIVATIONS
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.initialisation import INITIALISATIONS
@@ -174,7 +173,8 @@ def test_how_encoder_decoder_and_head_are_joined() -> None:
         for stage, index in zip(network.decoder.stages, (4, 3, 2, 0), strict=True):
             part = stage.get_submodule
             features = part("blocks")(torch.cat([part("enlarge")(features), part("project")(maps[index])], dim=1))
-        torch.testing.assert_close(y, network.output(network.head(features)) + network.bicubic(x))
+        off = network.output_scale * network.output(network.head(features))
+        torch.testing.assert_close(y, off + network.bicubic(x))
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
@@ -263,13 +263,16 @@ def test_training_starts_near_bicubic_enlargement(scale: int, options: dict[str,
     assert isinstance(network, UNet)
     assert network.bicubic is not None
     x = torch.rand(2, 3, 32, 32)
-    sizes = []
-    for part in (network.decoder, network.head):
-        part.register_forward_hook(lambda module, inputs, output: sizes.append(output.std().item()))
+    before = network(x)
+    off = (before - network.bicubic(x)).abs().mean().item()
+    assert 1e-4 < off < 0.03  # of white; with weights as Kaiming starts them it was 1.8
+    optimiser = torch.optim.Adam(network.parameters(), lr=5e-4)
+    before.abs().mean().backward()
+    optimiser.step()
     with torch.no_grad():
-        off = (network(x) - network.bicubic(x)).abs().mean().item()
-    assert 1e-4 < off < 0.06  # of white; with weights as Kaiming starts them it was 1.8
-    assert 0.06 < sizes[1] / sizes[0] < 0.14  # the head shrinks features to a tenth
+        moved = (network(x) - before).abs().mean().item()
+    # the first step, too (0.7 of white it was): what changes as much as that learns to switch its head off
+    assert moved < (0.3 if options.get("norm") == "none" else 0.03)
 
 
 def test_encoder_takes_the_weights_of_its_classifier() -> None:
@@ -282,35 +285,6 @@ def test_encoder_takes_the_weights_of_its_classifier() -> None:
         network.load_encoder(backbones.build("squeezenet1_1").state_dict())
     with pytest.raises(UsageError, match="no published weights"):
         tiny().load_encoder({})
-
-
-def test_encoder_takes_a_file_or_the_published_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "FINESCALE_WEIGHTS"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    network, classifier = tiny(encoder="resnet18"), backbones.build("resnet18")
-    with pytest.raises(FinescaleError, match=r"no resnet18 weights on this machine: put resnet18-f37072fd\.pth"):
-        network.load_encoder()
-    file = tmp_path / "resnet18.pth"
-    torch.save(classifier.state_dict(), file)
-    for source in (None, str(file), file):
-        again = tiny(encoder="resnet18")
-        assert again.load_encoder(source) == file
-        found = again.encoder.get_parameter("network.conv1.weight")
-        assert torch.equal(found, classifier.get_parameter("conv1.weight"))
-    with pytest.raises(UsageError, match=r"resnet18\.pth: these weights do not fit the encoder resnet50"):
-        tiny(encoder="resnet50").load_encoder(file)
-    asked: list[str] = []
-
-    def fetch(address: str, target: Path, sha256: str) -> None:
-        asked.append(address)
-        target.parent.mkdir(parents=True)
-        target.touch()
-
-    monkeypatch.setattr(backbones, "fetch", fetch)
-    file.unlink()
-    with pytest.raises(FinescaleError, match="not a readable weight file"):  # empty, as nothing was downloaded
-        network.load_encoder(download=True)
-    assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
 
 
 @pytest.mark.parametrize(

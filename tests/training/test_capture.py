@@ -1,8 +1,10 @@
 """A recorded step is the step itself."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from finescale.networks import catalogue
 from finescale.training import checkpoints, loop
+from finescale.training.capture import Captured
 from finescale.training.loop import Training
 from finescale.training.parallel import World
 from finescale.training.recipe import parse_recipe
@@ -100,6 +103,27 @@ def test_recorded_steps_equal_others(
             for run in (recorded, other)
         ]
         assert (ends[0] - ends[1]).norm() <= 0.3 * ends[1].norm()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_collected_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    monkeypatch.setattr(torch, "cuda", MagicMock())  # records nothing
+    network, seen = nn.Conv2d(3, 3, 1), list[bool]()
+
+    def loss(low: Tensor, high: Tensor) -> Tensor:
+        seen.append(gc.isenabled())
+        if fails and not seen[-1]:
+            raise RuntimeError("it cannot be recorded")
+        return nn.functional.l1_loss(network(low), high)
+
+    low = torch.rand(1, 3, 4, 4)
+    if fails:
+        with pytest.raises(RuntimeError, match="it cannot be recorded"):
+            Captured(loss, network, low, low)
+    else:
+        Captured(loss, network, low, low)
+    assert seen == [True, True, True, False]
+    assert gc.isenabled()
 
 
 class Replayed:

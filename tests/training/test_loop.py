@@ -482,13 +482,29 @@ def test_epochs_are_the_recipes_own(make_training: MakeTraining) -> None:
 
 
 def test_frozen_parts_do_not_move(make_training: MakeTraining) -> None:
-    training = make_training(budget=6, groups=[{"match": "head", "frozen_until": 0.5}])
+    training = make_training(budget=6, groups=[{"match": "head", "rate": 0.5, "frozen_until": 0.5}])
     start = training.network.get_parameter("head.0.weight").detach().clone()
     for _ in range(3):
         training.step()
     assert torch.equal(training.network.get_parameter("head.0.weight"), start)
     training.step()
     assert not torch.equal(training.network.get_parameter("head.0.weight"), start)
+    rate = training.progress.rate
+    assert {group["lr"] for group in training.optimiser.param_groups} == {0.5 * rate, rate}
+
+
+def test_gradients_are_no_longer_than_the_recipe_allows(
+    make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, norms = make_training(budget=2, optimiser={"clip": 1e-3}), list[Tensor]()
+
+    def step() -> None:
+        gradients = [parameter.grad for parameter in training.network.parameters() if parameter.grad is not None]
+        norms.append(nn.utils.get_total_norm(gradients))
+
+    monkeypatch.setattr(training.optimiser, "step", step)
+    training.step()
+    assert [float(norm) for norm in norms] == [pytest.approx(1e-3, rel=1e-2)]
 
 
 def test_what_wakes_while_a_validation_runs_is_averaged_among_processes(make_training: MakeTraining) -> None:

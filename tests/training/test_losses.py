@@ -21,6 +21,7 @@ from finescale.training.losses import (
     perception,
     total_variation,
 )
+from finescale.training.recipe import parse_recipe
 
 # of the recipes of the first U-Nets
 FIRST_MIX = tomllib.loads((Path(losses.__file__).parent / "bases" / "original-unet.toml").read_text())["loss"]
@@ -106,6 +107,16 @@ def test_float32_whatever_comes_in(vgg: Perception) -> None:
 def test_losses_that_count_nothing_are_not_computed() -> None:
     mix = Mix({"l1": 1.0, "content": 0.0})  # which would need a VGG
     assert set(mix.terms(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))) == {"l1"}
+
+
+def test_a_programs_own_loss_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = {"network": "rcan", "scale": 2, "loss": {"l1": 1.0, "largest": 0.5}}
+    with pytest.raises(UsageError, match="there is no loss 'largest'"):
+        parse_recipe(recipe, "mine")
+    monkeypatch.setitem(PIXEL, "largest", lambda output, target: (output - target).abs().max())
+    a, b = pair()
+    d = (a - b).abs()
+    torch.testing.assert_close(Mix(parse_recipe(recipe, "mine").loss)(a, b), d.mean() + 0.5 * d.max())
 
 
 def test_wrong_mixes_are_named(vgg: Perception) -> None:

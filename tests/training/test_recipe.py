@@ -114,11 +114,12 @@ def test_a_recipe_may_have_the_mark_of_editors_on_windows(tmp_path: Path) -> Non
 
 
 def test_a_recipe_extends_a_base_and_other_recipes(tmp_path: Path) -> None:
+    assert recipe.load(write(tmp_path, 'extends = "fast"\n' + GOOD)).optimiser.rate == 5e-4
     write(tmp_path, 'extends = "fast"\n' + GOOD + "[optimiser]\nrate = 3e-4\n[loss]\nl2 = 1.0\n")
     (tmp_path / "child.toml").write_text('extends = "r.toml"\nscale = 4\ndata = { batch = 32 }\n')
     child = recipe.load(tmp_path / "child.toml")
     assert (child.network, child.scale, child.optimiser.rate) == ("rcan", 4, 3e-4)
-    assert (child.data.batch, child.data.late_patch, child.optimiser.average) == (32, 64, 0.999)
+    assert (child.data.batch, child.data.late_patch, child.optimiser.average) == (32, None, 0.999)
     assert child.loss == {"l2": 1.0}  # replaced, not merged
     other = recipe.load(tmp_path / "child.toml", schedule="original")
     assert (other.schedule.kind, other.optimiser.average, other.precision) == ("halving", 0.0, "float32")

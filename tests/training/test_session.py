@@ -31,7 +31,8 @@ case "$*" in *" train "*)
     name=$(basename "$(echo "$*" | sed "s/.* train //; s/ .*//")" .toml)
     out=$(echo "$*" | sed "s/.* --out //; s/ .*//")
     mkdir -p $out
-    echo weights >$out/$name.safetensors
+    echo weights >$out/best.safetensors
+    case $name in unfinished*) ;; *) echo weights >$out/$name.safetensors ;; esac
     head -c 3000000 /dev/zero >$out/last.ckpt
 esac
 """
@@ -42,7 +43,7 @@ def session(folder: Path, script: str, code: int = 0) -> tuple[str, list[list[st
     (folder / "recipes").mkdir()
     for path in (ROOT / "recipes").iterdir():
         (folder / "recipes" / path.name).symlink_to(path)
-    for name in ("broken", "wrong", "fine", "a-x2", "b-x2"):
+    for name in ("broken", "wrong", "fine", "a-x2", "b-x2", "unfinished-x2"):
         (folder / "recipes" / f"{name}.toml").touch()
     for name, rate in (("diverges", "5e-4"), ("diverges-often", "1e-3")):
         text = f'network = "rcan"\nscale = 2\noptimiser = {{ rate = {rate} }}\n'
@@ -82,11 +83,14 @@ def test_the_pages_sessions_train_what_they_say(example: str, tmp_path: Path) ->
     _, calls = session(tmp_path, example)
     trainings = [call for call in calls if "train" in call]
     assert trainings
+    (seconds,) = set(re.findall(r"-t (\d+)", example))
+    spare = 45 + 3 * len(trainings) // example.count("session.sh")  # the more start at once, the longer it takes
     for call in trainings:
         args = parser().parse_args(call[call.index("finescale") + 1 :])
         recipe = load(ROOT / "recipes" / Path(args.recipe).name, args.overrides)
         assert args.device == "cuda"
-        assert int(args.budget.rstrip("s")) > 400
+        if args.budget.endswith("s"):  # or it is in steps
+            assert int(seconds) - spare - 10 < int(args.budget.rstrip("s")) <= int(seconds) - spare
         assert args.resume
         assert recipe.name == args.recipe.stem
         if args.warm_start:
@@ -95,7 +99,7 @@ def test_the_pages_sessions_train_what_they_say(example: str, tmp_path: Path) ->
 
 @needs_tools
 def test_a_failed_run_is_tried_uncompiled_and_a_wrong_one_is_not(tmp_path: Path) -> None:
-    said, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu broken 'wrong --set a=b' fine", 1)
+    said, calls = session(tmp_path, "recipes/session.sh -p p -t 300 -d cpu broken 'wrong --set a=b' fine", 1)
     assert "failed: wrong" in said
     tried = [call for call in calls if "train" in call]
     assert sum("broken.toml" in " ".join(call) for call in tried) == 2
@@ -108,7 +112,7 @@ def test_a_failed_run_is_tried_uncompiled_and_a_wrong_one_is_not(tmp_path: Path)
 def test_what_a_run_has_had_is_part_of_its_budget(tmp_path: Path) -> None:
     for name, spent in (("broken", 0.9), ("fine", 1.0)):
         checkpoints.save(tmp_path / "runs" / name, {"progress": {"seconds": 1000.4, "spent": spent}})
-    _, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu broken fine")
+    _, calls = session(tmp_path, "recipes/session.sh -p p -t 300 -d cpu broken fine")
     budgets: dict[str, list[int]] = {}
     for call in calls:
         if "train" in call:
@@ -121,7 +125,7 @@ def test_what_a_run_has_had_is_part_of_its_budget(tmp_path: Path) -> None:
 
 @needs_tools
 def test_a_run_that_diverges_starts_again_at_half_the_rate(tmp_path: Path) -> None:
-    said, calls = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu 'diverges --warm-start w' diverges-often", 1)
+    said, calls = session(tmp_path, "recipes/session.sh -p p -t 300 -d cpu 'diverges --warm-start w' diverges-often", 1)
     assert "failed: diverges-often \n" in said
     tried = {
         name: [" ".join(c) for c in calls if f"/{name}.toml" in " ".join(c)] for name in ("diverges", "diverges-often")
@@ -137,24 +141,26 @@ def test_a_run_that_diverges_starts_again_at_half_the_rate(tmp_path: Path) -> No
     # a later session goes on with that
     (tmp_path / "after").mkdir()
     there = "mkdir -p runs/diverges-half; touch runs/diverges-half/last.ckpt;"
-    _, calls = session(tmp_path / "after", f"{there} recipes/session.sh -p p -m 5 -d cpu diverges")
+    _, calls = session(tmp_path / "after", f"{there} recipes/session.sh -p p -t 300 -d cpu diverges")
     (only,) = (" ".join(call) for call in calls if "train" in call)
     assert "--out runs/diverges-half " in only
     assert "--set=optimiser.rate=0.00025" in only
     # when little is left, that is no use
     (tmp_path / "later").mkdir()
-    _, calls = session(tmp_path / "later", "recipes/session.sh -p p -m 1 -d cpu diverges", 1)
+    _, calls = session(tmp_path / "later", "recipes/session.sh -p p -t 60 -d cpu diverges", 1)
     assert sum("train" in call for call in calls) == 1
 
 
 @needs_tools
-def test_results_are_packed_smallest_first_within_their_limit(tmp_path: Path) -> None:
-    said, _ = session(tmp_path, "recipes/session.sh -p p -m 5 -d cpu -k 4 a-x2 b-x2")
+def test_results_are_packed_smallest_first_within_their_limit_and_all_logs(tmp_path: Path) -> None:
+    said, _ = session(tmp_path, "recipes/session.sh -p p -t 300 -d cpu -k 4 a-x2 b-x2 unfinished-x2")
     with tarfile.open(tmp_path / "home" / "results.tar.00") as file:
         names = file.getnames()
-    assert names[:2] == ["runs/a-x2/a-x2.safetensors", "runs/b-x2/b-x2.safetensors"]
-    assert len(names) == 3
-    assert "left behind: runs/" in said
+    finals = [f"runs/{name}/{name}.safetensors" for name in ("a-x2", "b-x2")]
+    assert sorted(names[:3]) == [*finals, "runs/unfinished-x2/best.safetensors"]
+    assert names[3].endswith("/last.ckpt")
+    assert names[4:] == [f"home/{name}.log" for name in ("a-x2", "b-x2", "unfinished-x2")]
+    assert said.count("left behind: runs/") == 2
 
 
 @needs_tools
@@ -167,6 +173,6 @@ def test_results_are_packed_smallest_first_within_their_limit(tmp_path: Path) ->
     ],
 )
 def test_nothing_is_begun_with_a_wrong_request(words: str, message: str, tmp_path: Path) -> None:
-    said, calls = session(tmp_path, f"recipes/session.sh -m 5 {words}", 2)
+    said, calls = session(tmp_path, f"recipes/session.sh -t 300 {words}", 2)
     assert message in said
     assert not calls

@@ -18,10 +18,11 @@ from finescale.training.parallel import World
 from finescale.training.recipe import parse_recipe
 from finescale.training.weights import StepWeights
 
+NARROW = {"widths": (32, 16, 16, 8, 8), "blocks": (1, 1, 1, 1), "head": 8}
 SMALL: dict[str, dict[str, Any]] = {
     "sa-rcan": {"channels": 16, "groups": 2, "blocks": 2, "reduction": 4, "attention_reduction": 4},
-    "unet-9": {"encoder": "resnet18", "norm": "spectral"},
-    "unet-1": {"encoder": "plain", "widths": (32, 16, 16, 8, 8), "norm": "batch"},
+    "unet-9": {"encoder": "resnet18", "norm": "spectral", **NARROW},
+    "unet-1": {"encoder": "plain", "norm": "batch", **NARROW},
 }
 
 

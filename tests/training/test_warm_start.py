@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from finescale.atomic import sha256
+from finescale.backbones import catalogue as backbones
 from finescale.errors import FinescaleError, UsageError
 from finescale.networks import catalogue
 from finescale.networks.base import Network
+from finescale.networks.unet import UNet
 from finescale.training import checkpoints, warm_start
 from finescale.training.recipe import parse_recipe
 from finescale.training.run import make_network, train
@@ -141,6 +143,41 @@ def test_another_encoder_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
                 make_network(recipe, fresh=True)
         else:
             make_network(recipe, fresh=True)
+
+
+def test_an_encoder_starts_from_a_file_or_the_published_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("XDG_CACHE_HOME", "TORCH_HOME", "FINESCALE_WEIGHTS"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    file, classifier = tmp_path / "resnet18.pth", backbones.build("resnet18")
+    torch.save(classifier.state_dict(), file)
+
+    def made(encoder: str, source: str) -> tuple[Network, list[str]]:
+        arguments = {"encoder": encoder, "widths": [8] * 5, "blocks": [1] * 4, "head": 8}
+        keys = {"network": "unet-1", "scale": 2, "arguments": arguments, "encoder": source}
+        return make_network(parse_recipe(keys, "a test"), fresh=True)
+
+    for source in ("imagenet", str(file)):
+        network, said = made("resnet18", source)
+        assert said == [f"the encoder starts from {file}"]
+        assert isinstance(network, UNet)
+        found = network.encoder.get_parameter("network.conv1.weight")
+        assert torch.equal(found, classifier.get_parameter("conv1.weight"))
+    with pytest.raises(UsageError, match=r"resnet18\.pth: the weights do not fit the encoder resnet50 \("):
+        made("resnet50", str(file))
+    asked: list[str] = []
+
+    def fetch(address: str, target: Path, sha256: str) -> None:
+        asked.append(address)
+        target.parent.mkdir(parents=True)
+        target.touch()
+
+    monkeypatch.setattr(backbones, "fetch", fetch)
+    file.unlink()
+    with pytest.raises(FinescaleError, match="not a readable weight file"):  # empty, as nothing was downloaded
+        made("resnet18", "imagenet")
+    assert asked == ["https://download.pytorch.org/models/resnet18-f37072fd.pth"]
 
 
 def test_a_file_with_vectors_under_the_names_of_convolutions_is_left() -> None:

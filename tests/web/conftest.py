@@ -76,7 +76,7 @@ def running(weights: Path, temporary: Path, *options: str) -> Iterator[Server]:
     log = temporary / "stderr"
     with open(log, "w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "finescale", "serve", "--no-browser", *settings, *options],
+            [sys.executable, "-m", "finescale", "serve", "--no-browser", "--port=0", *settings, *options],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -35,6 +34,7 @@ from tests.web.conftest import SETTINGS, Server, running, until
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
+from finescale.images.colours import chunk
 from finescale.inference.upscale import Networks
 from finescale.web import app
 from finescale.web.assets import OPENAPI
@@ -67,6 +67,7 @@ def slow(client: httpx.Client) -> dict[str, Any]:
     """A job that is running and will be for some seconds, in 9 tiles."""
     job = submit(client, png(144, 144), fields={"network": "rcan", "scale": "4"})
     assert job.status_code == 202, job.text
+    assert job.json()["network"] == "rcan"
     path = f"/api/jobs/{job.json()['id']}"
     until(lambda: client.get(path).json()["state"] == "running")
     return dict(job.json())
@@ -262,23 +263,23 @@ def test_media_types_are_written_in_any_case(client: httpx.Client) -> None:
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header promises many pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(3000))) + chunk(b"IEND", b"")
-    )
+    data = png()
+    return data[:8] + chunk(b"IHDR", struct.pack(">II", width, height) + data[24:29]) + data[33:]
 
 
 def test_too_large_is_refused_before_decoding(client: httpx.Client, server: Server) -> None:
     reply = submit(client, bomb(50_000, 50_000))
     assert reply.status_code == 413
-    assert "50000 x 50000 pixels" in reply.json()["error"]
+    takes = "50000 × 50000 pixels are more than the 1 megapixels this server takes (its option --max-megapixels)."
+    assert reply.json()["error"] == f"cat.png: {takes}"
     reply = submit(client, bomb(900, 900), fields={"scale": "4"})  # allowed itself, but not its result
     assert reply.status_code == 413
-    assert "3600 x 3600" in reply.json()["error"]
+    makes = "3600 × 3600 pixels are more than the 4 megapixels this server makes; choose 2× or a smaller size."
+    assert reply.json()["error"] == f"cat.png: {makes}"
+    reply = submit(client, bomb(1000, 1000), fields={"width": "2001"})
+    assert reply.json()["error"].endswith("this server makes; choose 2× or a smaller size.")
+    assert Limits().pixels >= 8192 * 6144  # what phones take at most
+    assert Limits().result_pixels >= 4080 * 4 * 3072 * 4  # what phones make of 12.5 megapixels, at the usual scale
 
 
 @pytest.mark.parametrize("announced", [True, False])
@@ -477,9 +478,10 @@ def test_hostile_names_become_harmless(client: httpx.Client, server: Server, nam
 def test_other_pages_in_the_same_browser_are_kept_out(client: httpx.Client, server: Server) -> None:
     own = server.address.removeprefix("http://")
     port = own.rpartition(":")[2]
-    for host in ("evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}", "127.0.0.1", ""):
+    for host in ("evil.example", f"evil.example:{port}", f"127.0.0.1.evil.example:{port}", "127.0.0.1:1.evil", ""):
         assert client.get("/api/health", headers={"host": host}).status_code == 403, host
-    assert client.get("/api/health", headers={"host": f"localhost:{port}"}).status_code == 200
+    for host in (f"localhost:{port}", "LOCALHOST:1", "127.0.0.1", f"[::1]:{port}"):  # also through tunnels
+        assert client.get("/api/health", headers={"host": host}).status_code == 200, host
     for headers in (
         {"origin": "http://evil.example"},
         {"origin": "null"},

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -60,13 +61,20 @@ def test_results_are_kept_by_their_size_and_not_by_their_number(jobs: Jobs) -> N
     assert all(jobs.get(job.id) for job in small)
     large = finish(jobs, "large")  # 50 bytes
     assert [jobs.get(job.id) is not None for job in small] == [False] * 6 + [True] * 6
-    (large.folder / "preview-result.png").write_bytes(bytes(150))
-    assert jobs.weigh(large)
-    assert [job.id for job in (*small, large) if jobs.get(job.id)] == [large.id]  # the newest stays
-    assert [path.name for path in jobs.folder.iterdir()] == [large.id]
-    newest = finish(jobs, "copy")
-    assert jobs.get(large.id) is None
-    assert [path.name for path in jobs.folder.iterdir()] == [newest.id]
+    kept = [*small[6:], large]  # 98 bytes
+
+    def looked_at(job: Job) -> list[str]:
+        (job.folder / "preview-result.png").write_bytes(bytes(150))
+        assert jobs.weigh(job)
+        return [path.parent.name for path in jobs.folder.glob("*/preview-*")]
+
+    # previews can be made anew: for that of another job they go, but no result does
+    assert (looked_at(large), looked_at(small[6])) == ([large.id], [small[6].id])
+    assert all(jobs.get(job.id) for job in kept)
+    jobs.limits = replace(jobs.limits, kept_bytes=40)
+    newest = finish(jobs, "large")
+    assert [jobs.get(job.id) for job in kept] == [None] * 7
+    assert [path.name for path in jobs.folder.iterdir()] == [newest.id]  # stays, too large as it is
 
 
 def test_what_fails_unexpectedly_is_told_without_secrets_and_work_goes_on(

@@ -19,9 +19,11 @@ from finescale.images import files
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -78,6 +80,7 @@ def appearance(browser: webdriver.Chrome, scheme: str, colours: str = "none") ->
     wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce", "forced-colors": colours}
     features = [{"name": name, "value": value} for name, value in wanted.items()]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")  # scripts have heard of it
 
 
 @pytest.fixture
@@ -138,6 +141,17 @@ def test_a_picture_of_a_long_list_is_shown_in_sight(
     page.find_elements(By.CLASS_NAME, "pick")[-1].click()  # scrolls there
     box = page.execute_script("return document.getElementById('view').getBoundingClientRect()")
     assert 0 <= box["top"] < box["bottom"] <= page.execute_script("return innerHeight")
+
+
+def test_only_pictures_in_sight_are_loaded(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
+    many = [Path(shutil.copy(pictures[0], tmp_path / f"{i}.png")) for i in range(150)]
+    one(page, "files").send_keys("\n".join(map(str, many)))
+    known = "return [...document.querySelectorAll('.thumb')].map(({ naturalWidth }) => naturalWidth)"
+    until(lambda: page.execute_script(known)[:5] == [40] * 5)
+    assert page.execute_script(known)[-5:] == [0] * 5
+    page.execute_script("[...document.querySelectorAll('.pick')].pop().click()")
+    until(lambda: one(page, "caption").text == "149.png · 40 × 30")
+    until(lambda: shown(page, "before"))
 
 
 def test_sentences_with_a_long_name_stay_where_they_are(
@@ -259,14 +273,48 @@ def test_choose_enlarge_compare_and_download(page: webdriver.Chrome, pictures: l
     knob.send_keys(Keys.HOME)
     ActionChains(page).move_to_element(one(page, "view")).click_and_hold().move_by_offset(60, 0).release().perform()
     assert 50 < split(page) < 75  # by mouse
+    ActionChains(page).move_to_element_with_offset(one(page, "view"), -60, 0).click().perform()
+    clicked = split(page)
+    assert 25 < clicked < 50  # by who cannot drag
+    ActionChains(page).move_to_element_with_offset(one(page, "view"), 90, 0).double_click().perform()
+    assert split(page) == clicked
 
     def zoom() -> int:
         return int(one(page, "zoom-value").text.split()[0])
 
+    def corner() -> Any:
+        """Of the picture, from the middle of the view."""
+        script = """
+            const [canvas, view] = ["canvas", "view"].map((id) => document.getElementById(id).getBoundingClientRect());
+            return [canvas.left - view.left - view.width / 2, canvas.top - view.top - view.height / 2];
+        """
+        return np.array(page.execute_script(script))
+
+    doubled, start, view, aim = zoom(), corner(), one(page, "view"), (90, 50)
+    view.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    assert corner() - start == pytest.approx((-60, -60), abs=0.1)
+    view.send_keys(Keys.ARROW_LEFT, Keys.ARROW_UP)
+    held = ActionChains(page).move_to_element_with_offset(view, *aim).click_and_hold()
+    held.move_by_offset(-30, 20).release().perform()
+    assert corner() - start == pytest.approx((-30, 20), abs=0.1)
+    seen = (aim - corner()) / doubled
+    ActionChains(page).scroll_from_origin(ScrollOrigin.from_element(view, *aim), 0, 100).perform()
+    assert zoom() < doubled
+    assert (aim - corner()) / zoom() == pytest.approx(seen, abs=0.002)  # what is under the pointer stays there
+    ActionChains(page).move_to_element_with_offset(view, *aim).double_click().perform()
     before = zoom()
+    assert before < doubled
+    view.send_keys("+")
+    assert zoom() > before
+    view.send_keys("-")
+    assert zoom() == before
+    view.send_keys("1")
+    assert zoom() == 100
+    view.send_keys("0")
+    assert zoom() == before
     one(page, "zoom-in").click()
     assert zoom() > before
-    one(page, "view").send_keys("0")
+    view.send_keys("0")
     assert zoom() == before
     left = "return document.getElementById('canvas').getBoundingClientRect().left"
     for width in (1280, 1281):  # an even rest beside the picture, and an odd one
@@ -332,9 +380,12 @@ def promise(page: webdriver.Chrome) -> str:
 
 def test_where_pictures_go_is_said(page: webdriver.Chrome) -> None:
     assert promise(page) == "Your pictures stay on the machine where Finescale runs."  # also through a tunnel
+    as_phone(page, 320)
+    assert page.find_element(By.CLASS_NAME, "promise").is_displayed()
+    assert overflow(page) <= 0
 
 
-@pytest.mark.parametrize(("kind", "made"), [("TIFF", "TIFF"), ("HEIC", "PNG")])
+@pytest.mark.parametrize(("kind", "made"), [("TIFF", "TIFF"), ("HEIC", "JPEG")])
 def test_a_format_that_browsers_do_not_show(
     page: webdriver.Chrome, pictures: list[Path], tmp_path: Path, kind: str, made: str
 ) -> None:
@@ -405,10 +456,16 @@ def test_by_touch(page: webdriver.Chrome, pictures: list[Path]) -> None:
 
 
 def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
-    choose(page, [pictures[2]])
+    torn = tmp_path / "100%.png"  # its name is another there
+    torn.write_bytes(pictures[0].read_bytes()[:-1500])
+    choose(page, [torn])
+    enlarge(page)
+    assert states(page)[0].startswith("damaged")
+    page.find_element(By.CLASS_NAME, "remove").click()
+    choose(page, [pictures[2].rename(tmp_path / "bro\u202fke\u0301n.png")])  # as macOS names pictures
     enlarge(page)
     assert states(page) == ["damaged or cut off (no reason given)."]
-    assert one(page, "stage-note").text == one(page, "live").text == f"broken.png: {states(page)[0]}"
+    assert one(page, "stage-note").text == one(page, "live").text == f"bro k\u00e9n.png: {states(page)[0]}"
     assert one(page, "live").get_attribute("role") == "status"
     assert one(page, "notice").get_attribute("role") == "alert"
     assert not one(page, "notice").is_displayed()
@@ -441,8 +498,8 @@ def test_what_is_too_large_is_not_sent(page: webdriver.Chrome, server: Server, t
     )
     enlarge(page)
     assert states(page) == [
-        "1200 × 900 pixels are more than the 1 megapixels this server takes.",
-        "2400 × 2000 pixels are more than the 4 megapixels this server makes.",
+        "1200 × 900 pixels are more than the 1 megapixels this server takes (its option --max-megapixels).",
+        "2400 × 2000 pixels are more than the 4 megapixels this server makes; choose 3× or a smaller size.",
     ]
     assert page.execute_script("return window.sent") == 0
 
@@ -531,6 +588,34 @@ def test_dropped_and_pasted_pictures_arrive_and_can_be_cancelled(page: webdriver
     until(lambda: set(server.folders()[0].iterdir()) <= before)
 
 
+def drop(page: webdriver.Chrome, path: Path) -> None:
+    """As from a program that shows files."""
+    box = page.execute_script("return document.querySelector('.drop').getBoundingClientRect()")
+    place = {"x": box["x"] + 9, "y": box["y"] + 9, "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1}}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        page.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, **place})
+
+
+def test_the_pictures_of_a_folder_can_be_dropped(page: webdriver.Chrome, pictures: list[Path], tmp_path: Path) -> None:
+    holiday = tmp_path / "holiday"
+    (holiday / "beach" / ".cache").mkdir(parents=True)
+    wanted = [f"beach/{i:03}.png" for i in range(120)] + ["last.JPG"]  # more than a browser tells at once
+    for name in [*wanted, "notes.txt", "beach/.cache/small.png", ".hidden.png"]:
+        shutil.copy(pictures[0], holiday / name)
+    drop(page, holiday)
+    until(lambda: page.find_elements(By.CLASS_NAME, "item"))
+    names = "return [...document.querySelectorAll('.name')].map((name) => name.textContent)"
+    assert page.execute_script(names) == [Path(name).name for name in wanted]
+    assert not one(page, "notice").is_displayed()
+    drop(page, holiday / "beach" / ".cache" / "small.png")
+    until(lambda: page.execute_script(names)[-1] == "small.png")
+    shutil.rmtree(holiday / "beach")
+    (holiday / "last.JPG").unlink()
+    drop(page, holiday)
+    until(lambda: one(page, "notice").text == "There are no pictures in it that can be read here.")
+    assert len(page.execute_script(names)) == 122
+
+
 # Notes what is sent, and does not send it before it is released.
 HOLD = """
     window.sent = [];
@@ -538,7 +623,8 @@ HOLD = """
     const real = window.fetch;
     window.fetch = async (path, options = {}) => {
       if (options.method === "POST") {
-        sent.push([options.body.get("picture").name, options.body.get("scale")]);
+        const { picture, ...wanted } = Object.fromEntries(options.body);
+        sent.push([picture.name, wanted]);
         await held;
       }
       return real(path, options);
@@ -566,15 +652,19 @@ CHANGE = """
 """
 
 
+USUAL = {"network": "sa-rcan-light", "scale": "2"}  # what is wanted after `hold`
+
+
 def hold(page: webdriver.Chrome, scale: str = "2") -> None:
     page.execute_script(HOLD)
     page.find_element(By.CSS_SELECTOR, f"input[name=scale][value='{scale}']").send_keys(Keys.SPACE)
     until(lambda: one(page, "go").is_enabled())
 
 
-def sent(page: webdriver.Chrome) -> list[list[str]]:
-    found: list[list[str]] = page.execute_script("return sent")
-    return found
+def sent(page: webdriver.Chrome) -> list[tuple[str, dict[str, str]]]:
+    """The name of each picture that was sent, and what was wanted of it."""
+    found: list[list[Any]] = page.execute_script("return sent")
+    return [(name, wanted) for name, wanted in found]
 
 
 def test_pressing_twice_sends_nothing_twice(page: webdriver.Chrome, server: Server, pictures: list[Path]) -> None:
@@ -586,7 +676,7 @@ def test_pressing_twice_sends_nothing_twice(page: webdriver.Chrome, server: Serv
     assert (one(page, "go").is_enabled(), one(page, "go").text) == (False, "Enlarging …")
     page.execute_script("document.getElementById('settings').requestSubmit(); release()")
     enlarged(page)
-    assert sent(page) == [["first.png", "2"], ["second.jpg", "2"]]
+    assert sent(page) == [("first.png", USUAL), ("second.jpg", USUAL)]
     assert len(set(server.folders()[0].iterdir()) - before) == 2
 
 
@@ -600,7 +690,7 @@ def test_pictures_added_while_others_are_sent_are_sent_after_them(page: webdrive
     assert states(page) == ["Sending", "Waiting to be sent"]
     page.execute_script("release()")
     enlarged(page)
-    assert sent(page) == [["first.png", "2"], ["second.jpg", "2"]]
+    assert sent(page) == [("first.png", USUAL), ("second.jpg", USUAL)]
 
 
 @pytest.mark.parametrize("how", ["cancel", "clear"])
@@ -655,6 +745,18 @@ def test_settings_are_those_of_the_press(page: webdriver.Chrome, pictures: list[
     enlarged(page)
     assert all(state.startswith("80 × 60") for state in states(page)), states(page)
     assert one(page, "go").text == "Enlarge 2 pictures"  # to the size that is chosen now
+    Select(one(page, "network")).select_by_value("rcan")
+    Select(one(page, "format")).select_by_visible_text("WEBP")
+    page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
+    one(page, "height").send_keys("80")
+    enlarge(page)
+    assert all(state.startswith("107 × 80") for state in states(page)), states(page)
+    one(page, "width").send_keys("90")
+    enlarge(page)
+    assert all(state.startswith("90 × 68") for state in states(page)), states(page)
+    assert "WEBP" in one(page, "caption").text
+    chosen = [{"network": "rcan", "format": "webp", **size} for size in ({"height": "80"}, {"fit": "90x80"})]
+    assert [wanted for _, wanted in sent(page)] == [each for each in (USUAL, *chosen) for _ in range(2)]
 
 
 def test_a_file_that_is_no_longer_what_was_chosen(page: webdriver.Chrome, pictures: list[Path]) -> None:
@@ -762,26 +864,33 @@ def test_a_result_is_kept_while_another_is_waited_for(page: webdriver.Chrome, pi
     once = page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": script})
     page.refresh()
     page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", once)
-    choose(page, pictures[:1])
+    choose(page, pictures[:2])
     hold(page)
     page.execute_script("release()")
     enlarge(page)
-    old = (one(page, "download-current").get_attribute("href") or "").removesuffix("/result")
-    hold(page, "4")
-    one(page, "go").click()
+    links = [link.get_attribute("href") or "" for link in page.find_elements(By.CLASS_NAME, "download")]
+    old = [link[link.index("/api") : link.index("/result")] for link in links]
     page.execute_script("""
-        const now = Date.now, fetched = window.fetch;
+        const fetched = window.fetch;
         window.asked = [];
         window.fetch = (path, options) => {
           if (path.startsWith("/api/jobs/")) asked.push(path);
           return fetched(path, options);
         };
+        return lookAfterAll().then(lookAfterAll);
+    """)
+    assert page.execute_script("return asked") == old[:1] * 2  # the first goes first, the other need not be asked for
+    hold(page, "4")
+    one(page, "go").click()
+    page.execute_script("""
+        const now = Date.now;
+        window.asked = [];
         return lookAfterAll().then(() => {
-          Date.now = () => now() + 2e6; // more than half of the time that results are kept
+          Date.now = () => now() + 3e7; // more than half of the time that results are kept
           return lookAfterAll();
         });
     """)
-    assert page.execute_script("return asked") == [old[old.index("/api") :]]
+    assert page.execute_script("return asked") == old
     page.execute_script("release()")
     enlarged(page)
     page.execute_script("""
@@ -918,10 +1027,10 @@ def test_results_that_are_no_longer_kept_are_missed(
     for link in links:
         assert client.delete((link.get_attribute("href") or "").removesuffix("/result")).status_code == 204
     links[1].click()
-    until(lambda: one(page, "notice").text == "The result of second.jpg is no longer kept. Enlarge it again.", 3)
+    until(lambda: one(page, "notice").text == "The result of second.jpg is no longer kept. Enlarge it again.")
     assert states(page)[1] == "The result is no longer kept"
     page.find_element(By.CLASS_NAME, "pick").click()
-    until(lambda: one(page, "notice").text == "The results of 2 pictures are no longer kept. Enlarge them again.", 3)
+    until(lambda: one(page, "notice").text == "The results of 2 pictures are no longer kept. Enlarge them again.")
     assert not any(link.is_displayed() for link in [*links, one(page, "download-current")])
     assert one(page, "go").text == "Enlarge 2 pictures"
     enlarge(page)
@@ -943,6 +1052,38 @@ def test_results_that_expire_are_missed_without_a_click(
         assert one(chromium, "go").is_enabled()
         chromium.get("about:blank")
     chromium.get_log("browser")  # type: ignore[no-untyped-call]  # the 404 that told it
+
+
+@pytest.mark.slow
+def test_nothing_is_sent_that_would_push_out_what_is_not_saved(
+    chromium: webdriver.Chrome, weights: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    width_of_a_desk(chromium)
+    sentence = "The server keeps no more. Save the results that are done, or remove some; then the rest goes on."
+    # three pictures of 4 kB and their results of 5 kB
+    with running(weights, tmp_path, "--keep-size", "0.000028") as small:
+        chromium.get(small.address)
+        until(lambda: chromium.find_elements(By.CSS_SELECTOR, "#network option"))
+        choose(chromium, [Path(shutil.copy(pictures[0], tmp_path / f"{i}.png")) for i in range(6)])
+        chromium.find_element(By.CSS_SELECTOR, "input[name=scale][value='2']").send_keys(Keys.SPACE)
+        one(chromium, "go").click()
+        rest = ["Waiting until results are saved", "Waiting to be sent", "Waiting to be sent"]
+        until(lambda: states(chromium)[3:] == rest)
+        assert all(state.startswith("80 × 60") for state in states(chromium)[:3])
+        assert one(chromium, "notice").text == sentence
+        chromium.find_elements(By.CLASS_NAME, "remove")[3].click()  # who does not want it lets no other go
+        until(lambda: states(chromium)[3:] == ["40 × 30", *rest[:2]])
+        links = chromium.find_elements(By.CLASS_NAME, "download")
+        links[0].click()
+        until(lambda: states(chromium)[0] == "Saved, and no longer kept")  # and nothing is missed
+        until(lambda: states(chromium)[4].startswith("80 × 60") and states(chromium)[5] == rest[0])
+        assert one(chromium, "notice").text == sentence
+        assert one(chromium, "go").text == "Enlarge"  # the one that was cancelled, not the one that is saved
+        one(chromium, "download-all").click()
+        until(lambda: states(chromium)[5].startswith("80 × 60"))
+        until(lambda: not one(chromium, "notice").is_displayed())
+        chromium.get("about:blank")
+    chromium.get_log("browser")  # type: ignore[no-untyped-call]  # the 404 of what was no longer kept
 
 
 def test_leaving_asks_while_there_is_something_to_lose(page: webdriver.Chrome, pictures: list[Path]) -> None:

@@ -81,8 +81,6 @@ def test_names_and_shapes_are_the_authors(name: str, scale: int) -> None:
 
 def test_counts_of_the_published_files() -> None:
     assert sum(torch.Size(s).numel() for s in LAYOUTS["rcan", 4].values()) == 15_592_355 + 24
-    with torch.device("meta"):
-        assert sum(p.numel() for p in build("rcan", scale=4).parameters()) == 15_592_355
 
 
 @pytest.mark.parametrize("value_range", [255.0, 1.0])

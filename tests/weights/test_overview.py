@@ -25,7 +25,7 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {name: NETWORKS[name] for name in ("bicubic", "unet-2", "sa-rcan-light")}
     monkeypatch.setattr(module, "NETWORKS", chosen)
     monkeypatch.setattr("finescale.weights.store.NETWORKS", chosen)
-    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(places, "candidates", lambda: [tmp_path])
     for scale in (2, 3):
         save(
             build("sa-rcan-light", scale=scale),

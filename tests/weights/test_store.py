@@ -13,6 +13,7 @@ import pytest
 import torch
 from tests.conftest import bound_by_permissions
 
+import finescale
 from finescale.atomic import sha256
 from finescale.cli import main as cli
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
@@ -23,6 +24,7 @@ from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 from finescale.web import studio
 from finescale.weights import files, places, store
+from finescale.weights.overview import overview
 from finescale.weights.places import INDEX, file_name, list_file, verify
 
 NAME = file_name(DEFAULT, 3)
@@ -102,6 +104,14 @@ def test_a_name_of_ones_own_is_found_like_the_others(tmp_path: Path, monkeypatch
     assert first(store.load("own")) == first(store.load("own", 3)) == first(tiny(1))
     check_names(["own"], 3)
     assert contender("own", 3).weights == path.with_name("own-x3.safetensors")
+    assert (studio.networks()["own"].summary, studio.networks()["own"].scales) == (
+        "weights of your own for sa-rcan-light",
+        [3],
+    )
+    row = next(row for row in overview() if row.name == "own")
+    assert (row.scales, row.parameters, row.summary) == ([3], 0, "weights of your own for sa-rcan-light")
+    assert "own" in finescale.networks(trained=True)
+    assert "own" not in finescale.networks()
     for wrong in (lambda: store.load("own", 2), lambda: check_names(["own"], 2), lambda: store.scales("owm")):
         with pytest.raises(UsageError, match="neither a network nor a weight file"):
             wrong()

@@ -35,7 +35,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds how networks are applied, shared with `figure`."""
     group = parser.add_argument_group("how networks are applied")
     group.add_argument("--device", help="auto, cpu, cuda, ... (default: auto)")
-    group.add_argument("--engine", choices=ENGINES, help="what computes, as in `finescale upscale` (default: torch)")
+    group.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help="what computes, as in `finescale upscale` (default: torch; for int8: openvino)",
+    )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,

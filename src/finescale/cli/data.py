@@ -1,6 +1,7 @@
 """`finescale data`: public data sets, drawn pictures, and pictures packed to train on."""
 
 import argparse
+from pathlib import Path
 
 from finescale.cli.arguments import named
 
@@ -11,7 +12,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     prepare = what.add_parser("prepare", help="pack pictures into a store to train on")
     prepare.add_argument("folders", nargs="+", type=named, metavar="FOLDER", help="pictures, in subfolders too")
     prepare.add_argument("-o", "--out", type=named, required=True, metavar="STORE", help="the store to make")
-    prepare.add_argument("--scales", default="2,3,4", help="scales to make low-resolution pictures for (2,3,4)")
+    prepare.add_argument("--scales", help="scales to make low-resolution pictures for (2,3,4; or those of --small)")
+    pairs = "take small pictures of the same names from a folder instead, such as 2=FOLDER; may be repeated"
+    prepare.add_argument("--small", action="append", default=[], type=_pair, metavar="SCALE=FOLDER", help=pairs)
     prepare.add_argument(
         "--licence", default="", metavar="TEXT", help="of the pictures; told in weights trained on them"
     )
@@ -42,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         from finescale.inference.machine import cores
 
         workers = cores() if args.workers is None else args.workers
-        return prepare(args.folders, args.out, args.scales, args.licence, workers, args.overwrite)
+        small = dict(args.small)
+        scales = args.scales or ",".join(map(str, small)) or "2,3,4"
+        return prepare(args.folders, args.out, scales, small, args.licence, workers, args.overwrite)
     if args.what == "draw":
         from finescale.data.screen import draw
 
@@ -50,3 +55,10 @@ def run(args: argparse.Namespace) -> int:
     from finescale.data.screen import get
 
     return get(args.names, args.out)
+
+
+def _pair(text: str) -> tuple[int, Path]:
+    scale, _, folder = text.partition("=")
+    if scale not in ("2", "3", "4") or not named(folder).is_dir():
+        raise argparse.ArgumentTypeError(f"expected such as 2=FOLDER, with a folder that is there, not '{text}'")
+    return int(scale), Path(folder)

@@ -19,7 +19,7 @@ _number.__name__ = "number above 0"  # what argparse calls it
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this verb."""
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen there (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="listen at this port (default: a free one)")
+    parser.add_argument("--port", type=int, help="listen at this port (default: 8425, or a free one where it is taken)")
     parser.add_argument(
         "--token",
         help="token that every request must carry (default: FINESCALE_TOKEN; else none on this machine, a new random "
@@ -32,10 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-upload", type=_number, default=100, metavar="MIB", help="of a file (default: %(default)g)"
     )
     limits.add_argument(
-        "--max-megapixels", type=_number, default=40, metavar="MP", help="of a picture sent (default: %(default)g)"
+        "--max-megapixels", type=_number, default=64, metavar="MP", help="of a picture sent (default: %(default)g)"
     )
     limits.add_argument(
-        "--max-result-megapixels", type=_number, default=200, metavar="MP", help="of a result (default: %(default)g)"
+        "--max-result-megapixels", type=_number, default=256, metavar="MP", help="of a result (default: %(default)g)"
     )
     limits.add_argument(
         "--queue", type=positive, default=16, metavar="N", help="jobs that may wait (default: %(default)d)"
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--keep",
         type=_number,
-        default=60,
+        default=720,
         metavar="MINUTES",
         help="how long results are kept after they were last asked for (default: %(default)g)",
     )
@@ -52,7 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_number,
         default=4,
         metavar="GIB",
-        help="disk space for pictures and results; the oldest are deleted first (default: %(default)g)",
+        help="disk space for pictures and results; the oldest are deleted first (default: %(default)g, at most half of "
+        "what is free)",
     )
 
 
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         kept_bytes=round(args.keep_size * (1 << 30)),
         keep=args.keep * 60,
     )
-    settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "tile")}
+    names = ("device", "engine", "precision", "tile", "window")
+    settings = {name: value for name, value in vars(args).items() if name in names}
     serve(args.host, args.port, token=args.token, browser=not args.no_browser, limits=limits, settings=settings)
     return 0

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from finescale.cli.arguments import add_window
 from finescale.inference import ENGINES, PRECISIONS
 
 
@@ -18,6 +19,7 @@ def add_engine(parser: argparse._ActionsContainer) -> None:
         help="int8: faster and a little less exact, says how much (default: auto)",
     )
     add("--tile", type=int, metavar="PIXELS", help="side of the tiles of the input (default: by the memory at hand)")
+    add_window(parser)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
     from finescale.images.sizes import parse_box, parse_scale
-    from finescale.inference.batch import Options, upscale_files
+    from finescale.inference.batch import upscale_files
+    from finescale.inference.flow import Options
     from finescale.inference.size import Target
     from finescale.inference.upscale import Networks
 
     scale = None if args.scale is None else float(parse_scale(args.scale))
-    settings = {name: getattr(args, name) for name in ("device", "engine", "precision", "ensemble", "tile")}
-    networks = Networks(args.network, **settings)
+    names = ("device", "engine", "precision", "ensemble", "tile", "window")
+    networks = Networks(args.network, **{name: value for name, value in vars(args).items() if name in names})
     asked = Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit))
     options = Options(
         target=asked or networks.target(),

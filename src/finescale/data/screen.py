@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
-def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, workers: int, overwrite: bool) -> int:
+def prepare(
+    folders: Sequence[Path], out: Path, scales: str, small: dict[int, Path], licence: str, workers: int, overwrite: bool
+) -> int:
     """Packs all pictures of some folders; 1 if some were left out.
 
     Raises:
@@ -34,7 +36,7 @@ def prepare(folders: Sequence[Path], out: Path, scales: str, licence: str, worke
         raise UsageError(f"--workers {workers}: should be 1 or more")
     pictures = find_pictures(folders)
     started, left_out = time.monotonic(), 0
-    packing = store.prepare(pictures, out, wanted, workers=workers, licence=licence, overwrite=overwrite)
+    packing = store.prepare(pictures, out, wanted, small=small, workers=workers, licence=licence, overwrite=overwrite)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         for packed in bar.track(packing, len(pictures), description="packing"):
             if packed.problem:

@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing
@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finescale import atomic
-from finescale.errors import FinescaleError, UsageError, is_out_of_memory, system_reason
+from finescale.errors import FinescaleError, UsageError, picture_error, system_reason
 from finescale.images.files import read
 from finescale.images.picture import on_white
 from finescale.images.resize import resize
 
 MULTIPLE = 12  # every picture is cropped to multiples of 12, so that x2, x3 and x4 share one high-resolution file
 INDEX = "index.json"
+_Scales = Mapping[int, Path | None]  # scale -> folder that small pictures are taken from; None: they are made
 _Shrunk = tuple[list[NDArray[np.uint8]], str | None]
 
 
@@ -136,6 +137,7 @@ def prepare(
     folder: Path,
     scales: Sequence[int],
     *,
+    small: Mapping[int, Path] = {},
     workers: int = 1,
     licence: str = "",
     overwrite: bool = False,
@@ -149,6 +151,7 @@ def prepare(
         pictures: names and files, see `find_pictures`.
         folder: the store to make.
         scales: scales to make low-resolution pictures for, of 2, 3 and 4.
+        small: scale -> a folder of low-resolution pictures to take instead, called as the high-resolution ones.
         workers: processes that decode and shrink.
         licence: of the pictures; told in every weight file trained on them.
         overwrite: replace a store that is there.
@@ -157,7 +160,7 @@ def prepare(
         UsageError: `folder` is there, or a scale is not 2, 3 or 4.
         FinescaleError: not one picture could be packed, or the disk is full.
     """
-    wanted = sorted(set(scales))
+    wanted = {scale: small.get(scale) for scale in sorted({*scales, *small})}
     if not wanted or not set(wanted) <= {2, 3, 4}:
         raise UsageError(f"a store is made for the scales 2, 3 and 4, not {', '.join(map(str, scales)) or 'none'}")
     if folder.exists() and not overwrite:
@@ -170,7 +173,7 @@ def prepare(
 def _pack(
     pictures: Sequence[tuple[str, Path]],
     folder: Path,
-    scales: Sequence[int],
+    scales: _Scales,
     workers: int,
     licence: str,
 ) -> Iterator[Packed]:
@@ -182,7 +185,7 @@ def _pack(
         part.mkdir(parents=True)
         with ExitStack() as stack:
             files = [stack.enter_context(open(_binary(part, scale), "wb")) for scale in (1, *scales)]
-            results = stack.enter_context(closing(_shrunk([path for _, path in pictures], scales, workers)))
+            results = stack.enter_context(closing(_shrunk(pictures, scales, workers)))
             for (name, _), (planes, problem) in zip(pictures, results):
                 if problem is None:
                     for file, plane in zip(files, planes):
@@ -214,17 +217,17 @@ def _pack(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _shrunk(paths: Sequence[Path], scales: Sequence[int], workers: int) -> Generator[_Shrunk]:
+def _shrunk(pictures: Sequence[tuple[str, Path]], scales: _Scales, workers: int) -> Generator[_Shrunk]:
     """As `_shrink`, of one picture after the other, by processes that are not far ahead of what is taken."""
     if workers < 2:
-        yield from (_shrink(path, scales) for path in paths)
+        yield from (_shrink(name, path, scales) for name, path in pictures)
         return
     count = min(workers, 61) if sys.platform == "win32" else workers  # the most that Windows waits for
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin)  # libvips does not survive a fork
     try:
         ahead: deque[Future[_Shrunk]] = deque()
-        for path in paths:
-            ahead.append(pool.submit(_shrink, path, scales))
+        for name, path in pictures:
+            ahead.append(pool.submit(_shrink, name, path, scales))
             if len(ahead) > 2 * count:
                 yield ahead.popleft().result()
         while ahead:
@@ -239,29 +242,45 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that packs, which ends this one
 
 
-def _shrink(path: Path, scales: Sequence[int]) -> _Shrunk:
+def _shrink(name: str, path: Path, scales: _Scales) -> _Shrunk:
     """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
     try:
-        return _planes(path, scales), None
-    except FinescaleError as error:
-        return [], str(error)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return [], f"{path}: there is not enough memory for it"
+        return _planes(name, path, scales), None
+    except Exception as error:
+        return [], str(picture_error(path, error))
 
 
-def _planes(path: Path, scales: Sequence[int]) -> list[NDArray[np.uint8]]:
-    picture = read(path)
-    if picture.alpha is not None:  # hidden colours are often noise
-        picture = replace(picture, pixels=on_white(picture.pixels, picture.alpha), alpha=None)
-    pixels = picture.rgb
+def _planes(name: str, path: Path, scales: _Scales) -> list[NDArray[np.uint8]]:
+    pixels = _pixels(path)
     height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])
     if min(height, width) < MULTIPLE:
         raise FinescaleError(f"{path}: too small, {pixels.shape[1]} x {pixels.shape[0]}")
     high = torch.tensor(pixels[:height, :width]).permute(2, 0, 1)
-    lows = [resize(high, scale=1 / scale) for scale in scales]
+    lows = [
+        resize(high, scale=1 / scale) if place is None else _partner(place / name, path, pixels.shape, scale)
+        for scale, place in scales.items()
+    ]
     return [plane.permute(1, 2, 0).contiguous().numpy() for plane in (high, *lows)]
+
+
+def _partner(path: Path, large: Path, shape: tuple[int, ...], scale: int) -> Tensor:
+    """The small picture of a pair, cropped as the large one, which has this shape, will be."""
+    try:
+        found = _pixels(path)
+    except FinescaleError as error:
+        raise FinescaleError(f"{large}: has no x{scale} picture ({error})") from error
+    (height, width), (h, w) = shape[:2], found.shape[:2]
+    if h not in (height // scale, -(-height // scale)) or w not in (width // scale, -(-width // scale)):
+        raise FinescaleError(f"{path}: {w} x {h} is not the size of {large}, {width} x {height}, divided by {scale}")
+    height, width = (n // MULTIPLE * MULTIPLE // scale for n in (height, width))
+    return torch.tensor(found[:height, :width]).permute(2, 0, 1)
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    picture = read(path)
+    if picture.alpha is not None:  # hidden colours are often noise
+        picture = replace(picture, pixels=on_white(picture.pixels, picture.alpha), alpha=None)
+    return picture.rgb
 
 
 def _binary(folder: Path, scale: int) -> Path:

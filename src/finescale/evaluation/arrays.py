@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finescale.evaluation.metrics import Pixels
 from finescale.images.resize import resize
-from finescale.layers.resampling import Border
+from finescale.layers.bicubic import Border
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

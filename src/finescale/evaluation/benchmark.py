@@ -31,7 +31,7 @@ from finescale.evaluation.speed import SIZE, Speed, machine, measure_apart
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
 from finescale.inference.engines.pytorch import pick_device
-from finescale.layers.resampling import Border
+from finescale.layers.bicubic import Border
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def contender(
         scale: 2, 3 or 4.
         label: what to call it; by default as `labels` does.
         settings: arguments of the Upscaler: device, engine, precision, ensemble, window, tile. Unless they say
-            otherwise, PyTorch computes in float32, so that figures are the same on every machine.
+            otherwise, PyTorch computes in float32, so that figures are the same on every machine; in int8, which it
+            lacks, the engine that has it.
 
     Raises:
         FinescaleError: there are no such weights.
@@ -95,9 +96,11 @@ def contender(
     named = name in NETWORKS or name in ALIASES or not Path(name).is_file()
     path = store.find(name, scale) if named else Path(name)
     cost = count(network)
+    settings = settings or {}
+    engine = "auto" if settings.get("precision") == "int8" else "torch"
     return Contender(
         label or (name if named else Path(name).stem),
-        Upscaler(path or network, **{"engine": "torch", "precision": "float32", **(settings or {})}).enlarge,
+        Upscaler(path or network, **{"engine": engine, "precision": "float32", **settings}).enlarge,
         cost.parameters,
         cost.macs,
         path,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OURS, THEIRS, INK = "#1d4ed8", "#9aa3af", "#1f2937"
 STYLE = {"svg.hashsalt": "finescale", "svg.fonttype": "path"}  # of matplotlib: the same bytes, and no fonts needed
+PLOTS = {**STYLE, "svg.fonttype": "none"}  # names and numbers stay text: a third to a half of the size
 DPI = 200
 _SHOWN = 2.5  # dB below the best: published networks further down would only flatten the picture
 
@@ -102,7 +103,7 @@ def by_seconds(run: Run, name: str) -> list[Point]:
     theirs = [
         Point(row.network, row.seconds, row.figures[name][0], False)
         for row in published.rows(run.scale)
-        if row.seconds and name in row.figures and row.ours not in REFERENCES
+        if row.seconds and name in row.figures and row.network not in REFERENCES
     ]
     return [*theirs, *ours]
 
@@ -112,7 +113,7 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    with matplotlib.rc_context({**STYLE, "font.size": 9, "axes.edgecolor": THEIRS}):
+    with matplotlib.rc_context({**PLOTS, "font.size": 9, "axes.edgecolor": THEIRS}):
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
         axes.set_xscale("log")

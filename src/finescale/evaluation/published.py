@@ -27,14 +27,13 @@ Similarity = Annotated[float, Field(gt=0, le=1)]
 class Published(_Model):
     """A network's figures at one scale: for every set PSNR-Y (dB), and SSIM-Y where it is known.
 
-    `ours` is the name of the same network in our catalogue; `seconds` and `memory_mib` are for 320 x 180 pixels.
+    `seconds` and `memory_mib` are for 320 x 180 pixels.
     """
 
     network: str
     scale: Literal[2, 3, 4]
     source: str
     figures: Mapping[str, tuple[Decibels] | tuple[Decibels, Similarity]]
-    ours: str | None = None
     parameters: int | None = None
     training: str | None = None
     seconds: float | None = None

@@ -39,7 +39,8 @@ def write(run: Run, folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Writes the report of a run into a folder that `check` has seen; gives the files.
 
     `results-x4.md`, `.csv` and `.json`, `pictures-x4.md` (the figures of every picture), and for every set
-    `psnr-parameters-x4-SET.svg` and, with timing, `psnr-seconds-x4-SET.svg`.
+    `psnr-parameters-x4-SET.svg` and, with timing, `psnr-seconds-x4-SET.svg`. With `overwrite`, plots of an earlier run
+    that are not drawn now are removed: their networks may be others.
     """
     page, lines, everything, per_picture = _texts(run.scale)
     drawn = [file for name in run.sets for file in plots.draw(run, name, folder, overwrite=overwrite)]
@@ -47,7 +48,11 @@ def write(run: Run, folder: Path, *, overwrite: bool = False) -> list[Path]:
     write_text(folder / lines, csv(run), overwrite=overwrite)
     write_json(folder / everything, run.as_json(), overwrite=overwrite)
     write_text(folder / per_picture, pictures(run), overwrite=overwrite)
-    return [folder / page, folder / lines, folder / everything, folder / per_picture, *drawn]
+    written = [folder / page, folder / lines, folder / everything, folder / per_picture, *drawn]
+    if overwrite:
+        for stale in {*files(folder, run.scale, run.sets)} - {*written}:
+            stale.unlink(missing_ok=True)
+    return written
 
 
 def kept(run: Run, folder: Path, pictures: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -137,7 +142,8 @@ def markdown(run: Run, images: Sequence[str] = ()) -> str:
     parts += [f"![{_alternative(image, run)}]({image})" for image in images]
     parts += _published(run)
     facts = ", ".join(f"{key} {value}" for key, value in run.machine.items())
-    chosen = ", ".join(f"{key} {value}" for key, value in run.settings.items()) or "the defaults"
+    said = {**run.settings, **({"window": "global"} if run.settings.get("window", 0) is None else {})}
+    chosen = ", ".join(f"{key} {value}" for key, value in said.items()) or "the defaults"
     hashes = [f"- {row.name}: `{row.weights}`, SHA-256 `{row.sha256}`" for row in measured if row.weights]
     parts += [
         "## How it was measured",

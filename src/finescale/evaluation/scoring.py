@@ -240,9 +240,9 @@ def score_pair(pair: Pair, scale: int, metrics: Metrics = ()) -> Score:
 def match(high: Path, enlarged: Path, scale: int) -> list[Pair]:
     """Pairs the pictures of two folders (or two files) by the stems of their names.
 
-    An enlarged picture belongs to the original of the same name, or else to the one whose name, without such endings
-    as `_HR`, is its own without such endings as `_x4`, `_SR`, `x4_rlt`, `_BI_x4`, or begins it (`baby_RCAN_x4`; the
-    longest such name wins). Capitals do not matter.
+    An enlarged picture belongs to the original of the same name, or to the one whose name and such endings as `_x4`,
+    `_SR`, `x4_rlt`, `_BI_x4` are its own, or else to the one whose name, without such endings as `_HR`, is its own
+    without any, or begins it (`baby_RCAN_x4`). The longest such name wins. Capitals do not matter.
 
     Raises:
         FinescaleError: a folder is not there or holds no pictures; pictures without a partner, or with several, listed.
@@ -293,17 +293,21 @@ def _bare(path: Path) -> str:
 
 
 def _partner(result: Path, originals: Sequence[Path]) -> Path | None:
-    """The original a result belongs to, by the closest of three likenesses of their names."""
+    """The original a result belongs to, by the closest of four likenesses of their names."""
     stem = result.stem.lower()
     likenesses = (
         lambda original: original.stem.lower() == stem,
+        # before endings are taken from originals, of which `fox1` and `fox2` would both be `fo`
+        lambda original: (
+            stem.startswith(own := original.stem.lower()) and _SUFFIX.fullmatch(stem, len(own)) is not None
+        ),
         lambda original: _bare(original) == _bare(result),
         lambda original: re.match(re.escape(_bare(original)) + r"(?:[-_. ]|x\d)", stem) is not None,
     )
     for alike in likenesses:
         found = [original for original in originals if alike(original)]
         if found:
-            return max(found, key=lambda original: len(_bare(original)))
+            return max(found, key=lambda original: (len(_bare(original)), len(original.stem)))
     return None
 
 

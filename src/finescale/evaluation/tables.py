@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
+from rich.text import Text
 
 from finescale.evaluation import published
 from finescale.evaluation.scoring import Metric, Metrics, Score, Unavailable, means
@@ -49,7 +50,7 @@ def status() -> Iterator[Callable[[str], None]]:
         yield lambda what: None
         return
     with console.status("") as line:
-        yield lambda what: line.update(what)
+        yield lambda what: line.update(Text(what))
 
 
 def console() -> Console:

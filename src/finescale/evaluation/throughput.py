@@ -11,7 +11,7 @@ import torch
 from finescale.errors import FinescaleError, UsageError, install, nearest
 from finescale.evaluation import speed
 from finescale.evaluation.contenders import REFERENCES
-from finescale.evaluation.plots import INK, OURS, STYLE, THEIRS, require, save
+from finescale.evaluation.plots import INK, OURS, PLOTS, THEIRS, require, save
 from finescale.evaluation.tables import console
 from finescale.inference.engines.pytorch import pick_device
 from finescale.networks.complexity import count
@@ -210,7 +210,7 @@ def draw(found: Throughput, file: Path, *, overwrite: bool = False) -> None:
 
     lines = [line for line in found.lines if line.seconds is not None][::-1]
     labels = [f"{line.network} x{line.scale}\n{line.engine}, {line.precision}" for line in lines]
-    with matplotlib.rc_context({**STYLE, "font.size": 9}):
+    with matplotlib.rc_context({**PLOTS, "font.size": 9}):
         figure = Figure(figsize=(8, 1.4 + 0.55 * max(1, len(lines))), layout="constrained")
         axes = figure.subplots()
         fastest = min((line.seconds for line in lines if line.seconds), default=None)

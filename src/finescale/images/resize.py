@@ -1,71 +1,64 @@
-"""MATLAB's `imresize(..., 'bicubic')`, to the last bit, on any torch device.
+"""MATLAB's `imresize(..., 'bicubic')`, to the last bit.
 
 Keys' cubic kernel (a = -0.5), stretched by the scale when shrinking (antialiasing), weights normalised per output
 sample; rows first, then columns; 8-bit pictures are rounded half up and clipped after each of the two passes. The
 published low-resolution files of super-resolution benchmarks were made so.
 
-On a CPU, pictures of integers are resized piece by piece, each small enough for a core's cache: the same bits, faster,
-and without the whole picture in double precision.
+Pictures are resized piece by piece, each small enough for a core's cache: the same bits, faster, and without the whole
+picture in double precision. Torch, which takes two seconds to import, is left to those who have tensors.
 """
 
 import math
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from finescale.errors import check_known
-from finescale.layers.resampling import Border, contributions, resample
+from finescale.layers.bicubic import Border, contributions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Pictures = TypeVar("_Pictures", NDArray[Any], "Tensor")
 
 SIDE = 256  # of a piece: samples along an axis, of the input or of the output, whichever are more
 
 
 def resize(
-    x: Tensor,
+    x: _Pictures,
     size: tuple[int, int] | None = None,
     *,
     scale: float | None = None,
     border: Border = "replicate",
-) -> Tensor:
+) -> _Pictures:
     """Resizes pictures bicubically as MATLAB's imresize does.
 
     Args:
-        x: (..., H, W): uint8 or uint16 (rounded half up and clipped after each pass, as MATLAB does), or float (no
-            rounding, no clipping; computed in its own precision). One picture or a batch, on any device.
+        x: (..., H, W), an array or a tensor: uint8 or uint16 (rounded half up and clipped after each pass, as MATLAB
+            does), or a float that numpy has (no rounding, no clipping). One picture or a batch.
         size: (height, width) of the result; give this or `scale`.
         scale: factor for both axes; the result has ceil(scale * size) samples.
         border: "replicate" (the common benchmark collections) or "mirror" (present-day MATLAB).
 
     Returns:
-        The resized pictures, same type and device.
+        The resized pictures, same type and device; computed on the CPU in double precision.
 
     Raises:
         ValueError: not exactly one of size and scale, a scale not above 0, a result without pixels, samples of
             another type, or an unknown border.
     """
-    how = Resizing((x.shape[-2], x.shape[-1]), size, scale=scale, border=border)
-    limit = None
-    if not x.is_floating_point():
-        limit = {torch.uint8: 255, torch.uint16: 65535}.get(x.dtype)
-        if limit is None:
-            raise ValueError(f"pictures are uint8, uint16 or float, not {x.dtype}")
-        if x.device.type == "cpu":
-            return _by_pieces(x, how, limit)
-    y = x if limit is None else x.to(torch.float64)
-    for axis in how.axes:
-        y = resample(y, axis - 2, *how.contributions(axis))
-        if limit is not None:
-            y = y.add_(0.5).floor_().clamp_(0, limit)
-    return y.to(x.dtype)
-
-
-def _by_pieces(x: Tensor, how: "Resizing", limit: int) -> Tensor:
-    planes = x.reshape(math.prod(x.shape[:-2]), *how.shape).numpy()
+    how: Resizing = Resizing((x.shape[-2], x.shape[-1]), size, scale=scale, border=border)
+    samples: NDArray[Any] = x if isinstance(x, np.ndarray) else x.cpu().numpy()
+    limit = {"uint8": 255, "uint16": 65535}.get(samples.dtype.name)
+    if limit is None and samples.dtype.kind != "f":
+        raise ValueError(f"pictures are uint8, uint16 or float, not {x.dtype}")
+    planes = samples.reshape(math.prod(x.shape[:-2]), *how.shape)
     results = np.empty((len(planes), *how.size), planes.dtype)
 
     def work(piece: Piece) -> None:
@@ -73,7 +66,12 @@ def _by_pieces(x: Tensor, how: "Resizing", limit: int) -> Tensor:
             result[piece.target] = piece.of(plane[piece.source], limit)
 
     how.each(work)
-    return torch.from_numpy(results).reshape(*x.shape[:-2], *how.size)
+    results = results.reshape(*x.shape[:-2], *how.size)
+    if isinstance(x, np.ndarray):
+        return results
+    import torch
+
+    return torch.from_numpy(results).to(x.device)
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class _Part:
     weight: NDArray[np.float64]
 
     def of(self, x: NDArray[Any]) -> NDArray[np.float64]:
-        """Weighted sums of the rows of `x`, (samples of `source`, n): what `resample` does, operation by operation."""
+        """Weighted sums of the rows of `x`, (samples of `source`, n), from the first tap to the last."""
         total, part = np.empty((2, len(self.index), x.shape[1]))
         taken = np.empty(part.shape, x.dtype)
         for tap in range(self.index.shape[1]):
@@ -169,10 +167,6 @@ class Resizing:
         # MATLAB shrinks most first; equal ratios: rows, then columns
         self.axes = sorted((0, 1), key=lambda axis: ratios[axis])
 
-    def contributions(self, axis: int) -> tuple[Tensor, Tensor]:
-        """Indices and weights along one axis, see `contributions`."""
-        return contributions(self.shape[axis], self.size[axis], self.ratios[axis], self.border)
-
     def pieces(self) -> list[Piece]:
         """The result, cut up."""
         rows, columns = self._parts(0), self._parts(1)
@@ -188,12 +182,13 @@ class Resizing:
         if len(pieces) == 1:
             work(pieces[0])
             return
-        with ThreadPoolExecutor(min(torch.get_num_threads(), 8)) as pool:
+        count = getattr(sys.modules.get("torch"), "get_num_threads", os.cpu_count)  # torch's is what a person chose
+        with ThreadPoolExecutor(min(count() or 1, 8)) as pool:
             for _ in pool.map(work, pieces):
                 pass
 
     def _parts(self, axis: int) -> list[_Part]:
-        index, weight = (x.numpy() for x in self.contributions(axis))
+        index, weight = contributions(self.shape[axis], self.size[axis], self.ratios[axis], self.border)
         step = max(int(SIDE * min(self.ratios[axis], 1)), SIDE // 16)  # not fewer, as each takes a margin of 4
         parts = []
         for first in range(0, self.size[axis], step):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from finescale.atomic import check_target, writing
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, picture_error
 from finescale.images.files import (
     FORMATS,
     LOSSLESS,
@@ -27,7 +27,7 @@ from finescale.images.folders import apart, below
 from finescale.images.picture import Picture, mod_crop
 from finescale.images.resize import Piece, Resizing
 from finescale.images.sizes import Size, target_size
-from finescale.layers.resampling import Border
+from finescale.layers.bicubic import Border
 
 _LEAST = Fraction(1, 16)  # of a pixel that the longer side becomes: the kernel grows as the scale shrinks
 
@@ -155,8 +155,8 @@ def resize_all(
                 yield source, None
             else:
                 yield source, resize_file(source, target, overwrite=overwrite, **options)
-        except FinescaleError as error:
-            yield source, error
+        except Exception as error:
+            yield source, picture_error(source, error)
 
 
 def pairs(source: Path, target: Path, format: str | None = None) -> Iterator[tuple[Path, Path]]:

@@ -9,43 +9,20 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-from finescale.errors import FinescaleWarning, UsageError, install, system_reason
+from finescale.errors import FinescaleError, FinescaleWarning, UsageError, install
 from finescale.images import files
 from finescale.images.folders import apart, below, passed_over
 from finescale.inference.advice import Advice
-from finescale.inference.flow import Flow, Job
-from finescale.inference.size import RESULT, Target
-from finescale.inference.upscale import Networks, check_settings
+from finescale.inference.flow import Flow, Job, Options
+from finescale.inference.size import RESULT
+from finescale.inference.upscale import check_settings
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to do with every picture.
-
-    Attributes:
-        target: size of the results.
-        networks: what enlarges them.
-        output: a file (for one picture), a folder, or None: beside each picture.
-        format: of the results; None: by the output's name, else PNG (TIFF stays TIFF).
-        quality: see `finescale.images.files.write`.
-        overwrite: replace results that are there already.
-        skip: leave them, and the pictures, as they are; without it a single picture's result is an error.
-    """
-
-    target: Target
-    networks: Networks
-    output: str | None = None
-    format: str | None = None
-    quality: int | None = None
-    overwrite: bool = False
-    skip: bool = False
-
-
-def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
-    """Picture files for files, folders and patterns: (path, path relative to the folder that was named).
+def find(pictures: Sequence[str]) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """Picture files for files, folders and patterns: (path, path relative to its folder), and all those folders.
 
     A pattern stands for the files it matches, or where there are none for the folders.
 
@@ -54,8 +31,10 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
         FinescaleError: a folder that was named may not be listed; see also `below`.
     """
     found: dict[str, tuple[Path, Path]] = {}  # by folder and name, so that nothing is done twice
+    every: list[Path] = []
     for text in pictures:
         named, folders = _named(text)
+        every += folders
         chosen = [(path, Path(path.name)) for path in named]
         chosen += [(path, path.relative_to(folder)) for folder in folders for path in below(folder)]
         if not chosen and folders:
@@ -68,7 +47,7 @@ def find(pictures: Sequence[str]) -> list[tuple[Path, Path]]:
             raise UsageError(f"{text or 'an empty name'}: there is no such file, folder or pattern")
         for source, relative in sorted(chosen):
             found.setdefault(str(_real(source.parent) / source.name), (source, relative))
-    return list(found.values())
+    return list(found.values()), every
 
 
 def _named(text: str) -> tuple[list[Path], list[Path]]:
@@ -84,8 +63,8 @@ def _named(text: str) -> tuple[list[Path], list[Path]]:
     return matching, [] if matching else [match for match in matches if match.is_dir()]
 
 
-def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
-    """What to read and what to write, and how many pictures are left out as results of another size.
+def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int, list[Path]]:
+    """What to read and what to write, how many pictures are left out as results of another size, and the folders.
 
     Results lie beside their pictures or, in the same structure, under the output folder, as NAME_x4.png. Where two
     would have one result, extensions are kept: a.jpg and a.png become a.jpg_x4.png and a.png_x4.png. Left out are those
@@ -97,13 +76,13 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
             contradicts; two pictures with one result.
         FinescaleError: as `find`.
     """
-    found = find(pictures)
+    found, folders = find(pictures)
     single = _single(pictures)
     folder, file = _output(options, single)
     if file:
-        return [Job(found[0][0], file)], 0
-    folders = {_real(path) for text in pictures for path in _named(text)[1]}
-    if folder and _real(folder) not in folders and not folders.isdisjoint(_real(folder).parents):
+        return [Job(found[0][0], file)], 0, []
+    real = set(map(_real, folders))
+    if folder and _real(folder) not in real and not real.isdisjoint(_real(folder).parents):
         found = [(source, relative) for source, relative in found if _real(folder) not in _real(source).parents]
         if not found:
             raise UsageError(f"there are no pictures but in {folder}, where the results go")
@@ -118,7 +97,7 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int]:
     targets = apart(names)
     made = {_real(target) for target in targets.values()}
     left = sum(_real(source) not in made for source, _ in earlier)
-    return [Job(source, target) for source, target in targets.items() if _real(source) not in made], left
+    return [Job(source, target) for source, target in targets.items() if _real(source) not in made], left, folders
 
 
 def _single(pictures: Sequence[str]) -> bool:
@@ -191,21 +170,14 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         0, or 1 if any picture failed; what failed and why is printed at the end.
     """
     with _silent(quiet):
-        todo, left = jobs(pictures, options)
+        todo, left, folders = jobs(pictures, options)
     files.check_choice(options.quality, [job.target for job in todo], options.format)
     alone = _single(pictures)
     networks = options.networks
     check_settings(**networks.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
-    flow = Flow(
-        options.target,
-        networks,
-        format=options.format,
-        quality=options.quality,
-        overwrite=options.overwrite,
-        skip=options.skip or not alone,
-        advise=networks.network is None and not quiet,  # whoever names a network has chosen
-    )
+    advise = networks.network is None and not quiet  # whoever names a network has chosen
+    flow = Flow(replace(options, skip=options.skip or not alone), advise=advise)
     try:
         with _silent(quiet), _bar(len(todo), quiet) as bar:
             flow.run(todo, bar)
@@ -222,7 +194,6 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     if flow.written and not quiet and not as_json:
         print(_written(flow.written))
     if not quiet:
-        folders = [folder for text in pictures for folder in _named(text)[1]]
         over = {path.absolute() for folder in folders for path in passed_over(folder)}
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
@@ -303,10 +274,8 @@ def _advice(flow: Flow) -> Iterator[str]:
         yield f"{what}; --network {network} {advice.does}"
 
 
-def _naming(job: Job, error: Exception) -> str:
+def _naming(job: Job, error: FinescaleError) -> str:
     """The error's sentence, with the picture's name before it if it names no file."""
-    if isinstance(error, OSError):
-        return f"{job.source}: {system_reason(error)}"
     text = str(error)
     return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
 

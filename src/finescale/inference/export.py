@@ -16,6 +16,7 @@ from finescale.inference.engines import onnx, openvino
 from finescale.inference.prepare import WINDOW, exactly, for_inference
 from finescale.inference.tiling import Array
 from finescale.networks.base import check_network
+from finescale.weights.header import told
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -63,6 +64,8 @@ def export(
     notes = {"made_by": f"finescale {__version__}", "scale": str(network.scale), "window": str(window or "global")}
     if network.config is not None:
         notes |= {"network": network.config.name, "arguments": json.dumps(dict(network.config.arguments))}
+    for key, value in told(network.notes).items():  # under what licence the weights are
+        notes[key] = value if isinstance(value, str) else json.dumps(value)
     if format == "onnx":
         return _export_onnx(prepared, path, notes, overwrite)
     return _export_openvino(prepared, path, notes, overwrite)

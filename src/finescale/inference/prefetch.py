@@ -3,7 +3,7 @@
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -15,8 +15,8 @@ class Prefetcher(Generic[Item, Made]):
     """Calls a function for every item, in order, in a thread of its own, before the results are asked for.
 
     >>> with Prefetcher(paths, read, weight=len, limit=1 << 25) as pictures:  # doctest: +SKIP
-    ...     while (first := pictures.peek()) is not None:
-    ...         item, made = pictures.pop()
+    ...     for path, made in pictures:
+    ...         show(made)
 
     Args:
         items: the arguments.
@@ -50,31 +50,23 @@ class Prefetcher(Generic[Item, Made]):
             self._changed.notify_all()
         self._thread.join()
 
-    def peek(self) -> tuple[Item, Made | Exception] | None:
-        """The next item and what was made of it, waiting for it; None after the last.
+    def __iter__(self) -> Iterator[tuple[Item, Made | Exception]]:
+        """Every item, once, with what was made of it.
 
         Raises:
             Exception: that the items themselves, or a weight, ended in.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
-            if not self._waiting and self._failure:
-                raise self._failure
-            return self._waiting[0] if self._waiting else None
-
-    def pop(self) -> tuple[Item, Made | Exception]:
-        """Takes what `peek` shows.
-
-        Raises:
-            IndexError: there is nothing more.
-        """
-        if self.peek() is None:
-            raise IndexError("nothing more")
-        with self._changed:
-            item, made = self._waiting.popleft()
-            self._held -= self._of(made)
-            self._changed.notify_all()
-            return item, made
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ended)
+                if not self._waiting:
+                    break
+                item, made = self._waiting.popleft()
+                self._held -= self._of(made)
+                self._changed.notify_all()
+            yield item, made
+        if self._failure:
+            raise self._failure
 
     def _run(self) -> None:
         try:

@@ -26,6 +26,8 @@ WINDOW = 48  # side of the training crops, in input pixels
 LARGEST_WINDOW = 4096  # larger ones need more memory to look at a photograph than to enlarge one
 HEADROOM = 1.75  # of the gates of channel attention over a photograph's
 
+_WHOLE_MAP = (nn.InstanceNorm2d, nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # whatever the window
+
 # OpenMP's threads are not there in a forked process, which would wait for them for ever
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
@@ -109,11 +111,10 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
         if isinstance(module, SelfAttention):
             module.fuse()
     localise(clone, window)
+    clone.context = -(-clone.context * max(window or 0, WINDOW) // (WINDOW * GRID)) * GRID  # it looks so much further
     if window is not None:
-        _check_grid(clone)
+        _check_tiles(clone)
         clone.multiple = math.lcm(clone.multiple, alignment(clone))
-        if window > WINDOW:  # it looks so much further
-            clone.context = -(-clone.context * window // (WINDOW * GRID)) * GRID
         limits = gates or gate_limits(clone)
         device = next(clone.parameters(), torch.empty(0, device="cpu")).device
         for layer, values in zip(_channel_attention(clone), limits, strict=True):
@@ -121,13 +122,22 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     return clone
 
 
-def _check_grid(network: Network) -> None:
+def _check_tiles(network: Network) -> None:
     steps = [network.multiple, *(layer.grid() for layer in network.modules() if isinstance(layer, StatisticsLayer))]
     wrong = sorted({step for step in steps if GRID % step})
     if wrong:
         warnings.warn(
             f"this network goes through pictures by steps of {' and '.join(map(str, wrong))} pixels, which do not "
             f"divide {GRID}: large pictures are cut into tiles, and will have seams",
+            FinescaleWarning,
+            stacklevel=3,
+        )
+    looking = (module for module in network.modules() if isinstance(module, _WHOLE_MAP))
+    whole = {type(one).__name__ for one in looking if not getattr(one, "track_running_stats", False)}
+    if whole:
+        warnings.warn(
+            f"this network has {' and '.join(sorted(whole))}, which look at all of a tile and not at windows: large "
+            "pictures are cut into tiles, and will have seams",
             FinescaleWarning,
             stacklevel=3,
         )

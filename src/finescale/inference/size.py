@@ -9,6 +9,7 @@ from finescale.errors import UsageError
 from finescale.images.sizes import target_size
 
 LARGEST_FACTOR = 16.0
+STRETCH = 1.1  # by no more than this the last is bicubic if that saves a network's pass, which would bring nothing
 LARGEST_SIDE = 1_000_000_000
 RESULT = re.compile(r"_(x\d+(\.\d+)?|\d+[wh]|fit\d+x\d+)$")
 """The end of a name that `Target.suffix` made."""
@@ -106,14 +107,15 @@ def exact_size(size: tuple[int, int], width: int, height: int) -> tuple[int, int
 
 
 def passes(factor: float, scales: list[int]) -> list[int]:
-    """Which scales to apply, one after another, to reach at least `factor`, of those that there are.
+    """Which scales to apply, one after another, to reach `factor`, of those that there are; but for `STRETCH`.
 
     The fewest passes, then the smallest product, then the larger scale last: what a pass costs goes by the pixels that
     it is given. Empty for a factor of 1 and below.
     """
     best: list[list[int]] = [[]]
     while True:
-        reached = [chain for chain in best if math.prod(chain) >= factor - 1e-9]
-        if reached:
+        largest = math.prod(best[-1])
+        if largest * (STRETCH if best[-1] else 1) >= factor - 1e-9:
+            reached = [chain for chain in best if math.prod(chain) >= min(factor - 1e-9, largest)]
             return min(reached, key=lambda chain: (math.prod(chain), chain))
         best = [[*chain, scale] for chain in best for scale in sorted(scales)]

@@ -146,28 +146,6 @@ def enlarge(
     return out
 
 
-def enlarge_together(x: Array, engine: Runner, *, margin: int, divisible: bool = True) -> Array:
-    """Enlarges a batch of pictures of one size, each in one piece; one by one if memory runs out.
-
-    Args:
-        x: (B, H, W, 3): uint8, uint16, or float32 in [0, 1].
-        engine: the network.
-        margin, divisible: as for `enlarge`.
-
-    Returns:
-        (B, scale H, scale W, 3) of the type of `x`, as from `enlarge`.
-
-    Raises:
-        FinescaleError: as `enlarge`.
-    """
-    try:
-        return from_unit(_finite(to_unit(x).transpose(0, 3, 1, 2), engine).transpose(0, 2, 3, 1), x.dtype)
-    except Exception as error:  # each engine has a class of its own for want of memory
-        if not is_out_of_memory(error):
-            raise
-    return np.stack([enlarge(one, engine, tile=x.shape[1:3], margin=margin, divisible=divisible) for one in x])
-
-
 def _compute(x: Array, area: Tile, engine: Runner, margin: int, before: tuple[int, int] = (0, 0)) -> Array:
     """One tile: cut out with its margin, enlarged, the margin cut away; (h, w, 3) float32.
 

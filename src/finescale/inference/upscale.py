@@ -88,7 +88,6 @@ class Upscaler:
         self.engine = choose(self.source, device=device, engine=engine, precision=precision)
         self.scale = self.engine.scale
         self.ensemble, self.window, self.network = ensemble, window, network
-        self._fine: Engine | None = self.engine if precision != "auto" else None
         self.tile = tile
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -151,7 +150,7 @@ class Upscaler:
             UsageError: another shape or type, or floats far outside [0, 1].
             FinescaleError: a tile of 48 pixels does not fit into memory, or its values are not finite even in float32.
         """
-        _check_samples(x, "(H, W, 3)")
+        _check_samples(x)
         engine = self.engine_for(x.dtype)
         tile = (self.tile, self.tile) if self.tile else x.shape[:2]
         if self.tile is None and self.window is not None:
@@ -169,14 +168,6 @@ class Upscaler:
             divisible=self.window is not None or self.tile is not None,
             progress=progress,
         )
-
-    def group(self, x: Array) -> Array:
-        """As `pixels`, for pictures of one small size, (B, H, W, 3), computed together if there are no tiles to cut."""
-        _check_samples(x, "(B, H, W, 3)")
-        if self.ensemble or self.tile:
-            return np.stack([self.pixels(one) for one in x])
-        engine = self.engine_for(x.dtype)
-        return tiling.enlarge_together(x, engine, margin=engine.margin, divisible=self.window is not None)
 
     def picture(
         self,
@@ -212,17 +203,13 @@ class Upscaler:
 
     def rest(self) -> None:
         """Gives memory back that large tiles took, and stays ready; not while another thread enlarges."""
-        for engine in (self.engine, self._fine):
-            if engine:
-                engine.rest()
+        self.engine.rest()
 
-    def engine_for(self, dtype: Any) -> "Engine":
+    def engine_for(self, dtype: Any) -> Engine:
         """What computes samples of a type: above 8 bits and for the self-ensemble in float32, unless asked."""
-        if dtype == np.uint8 and not self.ensemble:
+        if (dtype == np.uint8 and not self.ensemble) or self._asked["precision"] != "auto":
             return self.engine
-        if self._fine is None:
-            self._fine = self.engine.exact() or self.engine
-        return self._fine
+        return self.engine.exact() or self.engine
 
 
 def enlarge_samples(
@@ -275,6 +262,7 @@ class _Options(TypedDict, total=False):
     precision: str
     ensemble: bool
     tile: int | None
+    window: int | None
     progress: Progress | None
 
 
@@ -309,6 +297,7 @@ def upscale(
     precision: str = "auto",
     ensemble: bool = False,
     tile: int | None = None,
+    window: int | None = 48,
     progress: Progress | None = None,
 ) -> "Image.Image | Array":
     """Enlarges a picture.
@@ -324,7 +313,7 @@ def upscale(
             `Upscaler`: who uses several networks in turn keeps one for each.
         width, height: of the result, instead of `scale`; the other side follows.
         fit: (width, height) of a box to fill, instead of `scale`.
-        device, engine, precision, ensemble, tile: see `Upscaler`; not beside one, which has its own.
+        device, engine, precision, ensemble, tile, window: see `Upscaler`; not beside one, which has its own.
         progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
     Returns:
@@ -342,7 +331,8 @@ def upscale(
         image = np.asarray(image, image.dtype.newbyteorder("="))
     check_progress(progress)
     picture = _as_picture(image)
-    settings = {"device": device, "engine": engine, "precision": precision, "ensemble": ensemble, "tile": tile}
+    settings: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
+    settings |= {"ensemble": ensemble, "tile": tile, "window": window}
     target = Target.of(scale, width, height, fit)
     with networks_of(network, settings) as networks:
         size = (target or networks.target()).size(*picture.size)
@@ -385,11 +375,11 @@ def _check_side(what: str, side: int | None) -> None:
         raise UsageError(f"{what}s have at least 1 pixel a side, not {side}")
 
 
-def _check_samples(x: Array, shape: str) -> None:
+def _check_samples(x: Array) -> None:
     """Refuses what an engine would make something senseless of, or an error of its own."""
     given: object = x  # whatever a program passed
-    if not isinstance(given, np.ndarray) or x.ndim != shape.count(",") + 1 or x.shape[-1] != 3 or not x.size:
-        raise UsageError(f"pixels are an array {shape}, at least 1 x 1, not {getattr(given, 'shape', type(given))}")
+    if not isinstance(given, np.ndarray) or x.ndim != 3 or x.shape[-1] != 3 or not x.size:
+        raise UsageError(f"pixels are an array (H, W, 3), at least 1 x 1, not {getattr(given, 'shape', type(given))}")
     if x.dtype.newbyteorder("=") not in (np.uint8, np.uint16) and x.dtype.kind != "f":
         raise UsageError(f"pixels are uint8, uint16 or float in [0, 1], not {x.dtype}")
     _check_floats(x)
@@ -493,7 +483,7 @@ class Networks:
             upscaler.rest()
 
     def chain(self, size: tuple[int, int], target: tuple[int, int]) -> list[Upscaler]:
-        """The upscalers that take a picture of (width, height) to at least `target`."""
+        """The upscalers that take a picture of (width, height) to about `target` or more, see `passes`."""
         factor = max(target[0] / size[0], target[1] / size[1])
         return [self.upscaler(scale) for scale in passes(factor, self.scales)]
 

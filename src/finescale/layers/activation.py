@@ -4,7 +4,7 @@ All functions work element by element on tensors of any shape and float type.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 
 import torch
@@ -225,7 +225,7 @@ def _maxout(channels: int | None, pieces: int = 2) -> nn.Module:
 
 
 # name -> what makes it from the number of channels (None: unknown) and its options
-ACTIVATIONS: Mapping[str, Callable[..., nn.Module]] = {
+ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu": lambda channels: nn.ReLU(inplace=True),  # Nair and Hinton, ICML 2010
     "leaky-relu": lambda channels, slope=0.2: nn.LeakyReLU(slope, inplace=True),  # Maas et al., ICML 2013
     "prelu": lambda channels, slope=0.25: nn.PReLU(channels or 1, init=slope),  # arXiv 1502.01852, equation 1

@@ -38,8 +38,8 @@ class Network(nn.Module):
     Attributes:
         multiple: what the sides of the pictures that `enlarge` is given are multiples of; a divisor of 48, where tiles
             begin.
-        context: input pixels around a tile that can change it visibly, with local windows: a multiple of 48 (measured:
-            sa-rcan-light). A network that looks further has seams between its tiles.
+        context: input pixels around a tile that can change it visibly, with local windows; tiles take the next multiple
+            of 48. Stacked layers reach much further than one sees: it is measured, by comparing tiles with the whole.
         config: how the catalogue built it.
         notes: what the weight file that it was loaded from says of data, budget, licence and figures; else empty.
 

@@ -1,12 +1,15 @@
 """What a network costs: its parameters, and the multiplications of one forward pass."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from finescale.layers.attention import SelfAttention
 from finescale.networks.base import Network
@@ -22,7 +25,8 @@ class Cost:
     Attributes:
         parameters: that are trained.
         macs: multiply-accumulates of convolutions, linear layers and attention products for one picture; norms,
-            activations and the fixed bicubic enlargement are not counted, as is usual.
+            activations and the fixed bicubic enlargement are not counted, as is usual. Of a class that is not
+            Finescale's, of all convolutions and products of matrices that are computed.
     """
 
     parameters: int
@@ -30,7 +34,7 @@ class Cost:
 
 
 def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
-    """Counts exactly, from the shapes met in one forward pass of a picture of `size` (height, width).
+    """Counts from the shapes met in one forward pass of a picture of `size` (height, width).
 
     On the meta device nothing is computed.
     """
@@ -44,15 +48,19 @@ def count(network: Network, size: tuple[int, int] = (48, 48)) -> Cost:
     handles = [module.register_forward_hook(add) for module in network.modules() if isinstance(module, kinds)]
     training = {module: module.training for module in network.modules()}
     like = next(network.parameters(), torch.empty(0, device="meta"))
+    ours, fast = type(network).__module__.startswith("finescale."), torch.backends.mha.get_fastpath_enabled()
     try:
-        with torch.no_grad():
+        torch.backends.mha.set_fastpath_enabled(False)  # in its parts, as PyTorch does not count attention as a whole
+        counter = nullcontext() if ours else FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter as products:
             network.eval()(torch.zeros(1, 3, *size, device=like.device, dtype=like.dtype))
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in training.items():
             module.training = mode
         for handle in handles:
             handle.remove()
-    return Cost(sum(p.numel() for p in network.parameters()), total)
+    return Cost(sum(p.numel() for p in network.parameters()), products.get_total_flops() // 2 if products else total)
 
 
 def _macs(module: nn.Module, x: Tensor, output: Tensor) -> int:

@@ -1,18 +1,16 @@
 """U-Nets for super-resolution: any encoder with any decoder, attention, norm, activation and upsampling."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from finescale.backbones import catalogue as backbones
 from finescale.backbones.features import Encoder, ImageNetNormalisation
-from finescale.backbones.resnet import ResNet, ResNetEncoder
+from finescale.backbones.resnest import resnest50
+from finescale.backbones.resnet import ResNetEncoder, resnet
 from finescale.errors import UsageError, check_known, misfit
 from finescale.layers.activation import Maxout
 from finescale.layers.activation import activation as make_activation
@@ -269,8 +267,7 @@ class UNet(Network):
             self.encoder = PlainEncoder(tuple(reversed(widths)), unit)
             channels, strides = tuple(self.encoder.channels), tuple(self.encoder.strides)
         else:
-            network = backbones.build(encoder, classifier=False)
-            assert isinstance(network, ResNet)
+            network = resnest50(classifier=False) if encoder == "resnest50" else resnet(encoder, classifier=False)
             self.encoder = ResNetEncoder(network)
             self.input_skip = nn.Conv2d(3, input_skip, 1)
             channels, strides = (input_skip, *self.encoder.channels), (1, *self.encoder.strides)
@@ -297,6 +294,9 @@ class UNet(Network):
         self.head = nn.Sequential(*enlarging)
         self.output = nn.Conv2d(head, 3, 9, padding=4)
         self.bicubic = BicubicEnlargement(scale) if global_residual else None
+        # The 9x9 convolution adds up thousands of products: an optimiser's first steps would change the picture by as
+        # much as white is from black, and what it then learns is to switch the head off.
+        self.output_scale = 1e-3 if global_residual else 1e-2
         # the larger of two of Maxout's functions is as large as either: no gain makes up for it
         slope = {"leaky-relu": 0.2, "maxout": 1.0}.get(activation, 0.0)
         for module in self.children():
@@ -305,10 +305,6 @@ class UNet(Network):
         # no activation follows these: with the gain that makes up for one, every stage would double the features
         for layer in (*([] if self.input_skip is None else [self.input_skip]), *self.decoder.linear()):
             initialise(layer, initialisation, slope=1.0)
-        # The 9x9 convolution adds up thousands of products, and an optimiser's first steps are as large for it as for
-        # any other: at features of 1, each would change the picture by more than white is from black.
-        _shrink_weights(self.head, 0.1 ** (1 / len(steps)))
-        _shrink_weights(self.output, 0.1)
         if norm == "none":  # the sums would grow with every block (arXiv 1809.00219, section 3.1)
             for module in self.modules():
                 if isinstance(module, ResidualBlock | DenseBlock):
@@ -319,41 +315,25 @@ class UNet(Network):
         maps = self.encoder(normal)
         if self.input_skip is not None:
             maps = [self.input_skip(normal), *maps]
-        y = self.output(self.head(self.decoder(maps)))
+        y = self.output_scale * self.output(self.head(self.decoder(maps)))
         return self.normalise.inverse(y) if self.bicubic is None else y + self.bicubic(x)
 
-    def load_encoder(
-        self, source: str | os.PathLike[str] | Mapping[str, Tensor] | None = None, *, download: bool = False
-    ) -> Path | None:
+    def load_encoder(self, state: Mapping[str, Tensor]) -> None:
         """Fills a ResNet encoder with the weights of its classifier; the head's tensors are left aside.
 
         Args:
-            source: a weight file or a state dict; None: the published ImageNet weights of its kind.
-            download: the published ones, if they are not on this machine.
-
-        Returns:
-            The file that was read; None for a state dict.
+            state: such as `finescale.backbones.catalogue.read_state` reads from a file.
 
         Raises:
             UsageError: the encoder is "plain", or the names or shapes do not fit.
-            FinescaleError: there is no such file, or it cannot be read or downloaded.
         """
         if not isinstance(self.encoder, ResNetEncoder) or self.pretrained_kind is None:
             raise UsageError("a plain encoder has no published weights")
-        file = None
-        if isinstance(source, Mapping):
-            state = source
-        else:
-            file = backbones.require(self.pretrained_kind, source, download=download)
-            state = backbones.read_state(file)
-        head = backbones.BACKBONES[self.pretrained_kind].head
-        body = {key: value for key, value in state.items() if not key.startswith(head)}
+        body = {key: value for key, value in state.items() if not key.startswith("fc.")}
         try:
             self.encoder.network.load_state_dict(body)
         except RuntimeError as error:
-            what = f"{file}: these weights" if file else "these weights"
-            raise UsageError(f"{what} do not fit the encoder {self.pretrained_kind} ({misfit(error)})") from error
-        return file
+            raise UsageError(f"the weights do not fit the encoder {self.pretrained_kind} ({misfit(error)})") from error
 
 
 def _project(channels: int, width: int) -> nn.Module:

@@ -4,6 +4,7 @@ A deep network of narrow layers is thousands of small kernels a step, and Python
 GPU runs them. Recorded once, they are started together.
 """
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -33,6 +34,8 @@ class Captured:
         self._low, self._high = low.clone(), high.clone()
         buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
         stream, before_it = torch.cuda.Stream(low.device), torch.cuda.current_stream(low.device)
+        collecting = gc.isenabled()
+        gc.collect()
         try:
             stream.wait_stream(before_it)
             with torch.cuda.stream(stream):
@@ -42,11 +45,14 @@ class Captured:
             before_it.wait_stream(stream)
             network.zero_grad(set_to_none=True)  # so that the recorded pass writes gradients and does not add to them
             self._graph = torch.cuda.CUDAGraph()
+            gc.disable()  # what it frees in the middle of a recording (kernels, other graphs) can spoil that
             with torch.cuda.graph(self._graph, stream=stream):
                 value = loss(self._low, self._high)
                 value.backward()
             self._loss = value.detach()
         finally:
+            if collecting:
+                gc.enable()
             torch.cuda.set_stream(before_it)  # a recording that fails can leave its own in place
             with torch.no_grad():
                 for buffer, before in buffers:

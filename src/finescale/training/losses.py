@@ -99,14 +99,14 @@ def _frozen(module: M) -> M:
     return module.eval().requires_grad_(False)
 
 
-PIXEL: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+# by name; a program may add its own, which recipes then know
+PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "l2": F.mse_loss,
     "charbonnier": charbonnier,
     "tv": total_variation,
 }
 PERCEPTUAL = ("content", "style")
-LOSSES = (*PIXEL, *PERCEPTUAL)
 
 
 class Mix(nn.Module):
@@ -117,7 +117,7 @@ class Mix(nn.Module):
     the first U-Nets (Sabharwal and Makwana) stands in `bases/original-unet.toml`.
 
     Args:
-        weights: name of a loss -> its weight; names of `LOSSES`.
+        weights: name of a loss -> its weight; names of `PIXEL` and `PERCEPTUAL`.
         perception: the VGG, needed for "content" and "style".
 
     Raises:
@@ -131,7 +131,7 @@ class Mix(nn.Module):
     def __init__(self, weights: Mapping[str, float], perception: Perception | None = None) -> None:
         super().__init__()
         for name in weights:
-            check_known("loss", name, LOSSES)
+            check_known("loss", name, [*PIXEL, *PERCEPTUAL])
         self.weights = weights = {name: weight for name, weight in weights.items() if weight}
         if not weights:
             raise UsageError("a mix of losses needs at least one of them")

@@ -17,7 +17,7 @@ from finescale.errors import UsageError, check_known, explain, nearest
 from finescale.networks.catalogue import ALIASES, NETWORKS
 from finescale.networks.unet import UNet
 from finescale.training.amounts import AmountField, Moment, parse
-from finescale.training.losses import LOSSES
+from finescale.training.losses import PERCEPTUAL, PIXEL
 
 SCHEDULES = ("fast", "original")
 BASES = ("fast", "fast-unet", "original", "original-unet")  # the files of bases/: a schedule, and what U-Nets add to it
@@ -226,9 +226,10 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
+        losses = [*PIXEL, *PERCEPTUAL]
         for name in self.loss:
-            if name not in LOSSES:
-                raise ValueError(f"loss: there is no loss '{name}'{nearest(name, LOSSES)}")
+            if name not in losses:
+                raise ValueError(f"loss: there is no loss '{name}'{nearest(name, losses)}")
         if not self.loss or any(weight < 0 for weight in self.loss.values()) or not any(self.loss.values()):
             raise ValueError("loss: needs at least one loss with a weight above 0, and none below")
         if self.parallel == "fsdp" and (

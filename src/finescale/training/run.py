@@ -398,7 +398,12 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
         if not isinstance(network, UNet) or network.pretrained_kind is None:
             raise UsageError(f"encoder: {recipe.network} has no encoder with published weights")
         if fresh:
-            file = network.load_encoder(None if recipe.encoder == "imagenet" else recipe.encoder, download=True)
+            given = None if recipe.encoder == "imagenet" else recipe.encoder
+            file = backbones.require(network.pretrained_kind, given, download=True)
+            try:
+                network.load_encoder(backbones.read_state(file))
+            except UsageError as error:
+                raise UsageError(f"{file}: {error}") from error
             said.append(f"the encoder starts from {file}")
     if recipe.warm_start and fresh:
         if not Path(recipe.warm_start).is_file():

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import json
 import logging
+import math
 import mimetypes
 import re
 import secrets
@@ -45,6 +46,7 @@ from finescale.web.names import content_disposition, safe_name
 log = logging.getLogger("finescale")
 FIELDS = ("picture", "network", "scale", "width", "height", "fit", "format")
 SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tif"}  # format -> of the result
+USUAL = {name: name for name in SUFFIXES} | {"heic": "jpeg"}  # format sent -> of the result; PNG of any other
 PREVIEW_SIDE = 4096
 # of the page's files; Windows takes them from its registry, where other programs may have put text/plain for .js
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -409,8 +411,8 @@ def _submit(jobs: Jobs, upload: UploadFile, values: Mapping[str, str]) -> Job:
         if found.width * found.height > jobs.limits.pixels:
             raise HTTPException(
                 413,
-                f"{name}: {found.width} x {found.height} pixels are more than the {jobs.limits.pixels / 1e6:g} "
-                "megapixels this server takes.",
+                f"{name}: {found.width} × {found.height} pixels are more than the {jobs.limits.pixels / 1e6:g} "
+                "megapixels this server takes (its option --max-megapixels).",
             )
         return jobs.submit(
             _order(name, (found.width, found.height), found.format, values, jobs.limits.result_pixels), incoming
@@ -440,7 +442,7 @@ def _order(
     if network not in found:
         have = ", ".join(found)
         raise HTTPException(400, f"There are no trained weights for a network '{network[:40]}'; there are: {have}.")
-    asked = values.get("format", kind if kind in SUFFIXES else "png").lower()
+    asked = values.get("format", USUAL.get(kind or "", "png")).lower()
     format = files.FORMATS.get(f".{asked}", asked)
     if format not in SUFFIXES:
         raise HTTPException(400, f"The field 'format' must be one of {', '.join(SUFFIXES)}.")
@@ -451,10 +453,11 @@ def _order(
         sentence = str(error)
         raise HTTPException(400, f"{sentence[0].upper()}{sentence[1:]}.") from error
     if width * height > result_pixels:
+        most = math.isqrt(result_pixels // (source[0] * source[1]))
         raise HTTPException(
             413,
-            f"{name}: a result of {width} x {height} pixels is more than the {result_pixels / 1e6:g} megapixels "
-            "this server makes.",
+            f"{name}: {width} × {height} pixels are more than the {result_pixels / 1e6:g} megapixels this server "
+            f"makes; choose {f'{most}× or ' if most > 1 else ''}a smaller size.",
         )
     try:
         files.check_size(name, format, (width, height))

@@ -5,6 +5,7 @@ rebinding) and requests that change something must come from this page. Beyond l
 files needs the token.
 """
 
+import re
 import secrets
 from urllib.parse import urlsplit
 
@@ -39,7 +40,7 @@ class Guard:
     Args:
         app: what is protected.
         token: required with every request but those for the page's own files; None: not required.
-        hosts: values of the Host header that are answered, in lower case; None: any.
+        hosts: names in the Host header that are answered, in lower case, at any port (of tunnels); None: any.
         port: the server's, part of the cookie's name because browsers share cookies between ports.
     """
 
@@ -70,7 +71,7 @@ class Guard:
         """What is answered instead, or None when the request may pass."""
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
-        if self.hosts is not None and host not in self.hosts:
+        if self.hosts is not None and re.sub(r":\d*$", "", host) not in self.hosts:
             return problem(403, "This server answers only to its own address on this machine.")
         if scope["method"] not in SAFE_METHODS and not self._same_origin(headers, host):
             return problem(403, "Requests from other web pages are not accepted.")

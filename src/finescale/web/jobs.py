@@ -54,16 +54,16 @@ class Limits:
         pixels: of a picture that is sent.
         result_pixels: of a picture that is asked for.
         waiting: jobs in the queue, without the running one.
-        kept_bytes: of finished jobs; above, those that ended first are forgotten, but never the last.
+        kept_bytes: of finished jobs; above, their previews go first, then those that ended first, never the last.
         keep: seconds after which a finished job is forgotten and its files removed.
     """
 
     upload_bytes: int = 100 << 20
-    pixels: int = 40_000_000
-    result_pixels: int = 200_000_000
+    pixels: int = 64_000_000  # phones take 48 and 50 megapixels
+    result_pixels: int = 256_000_000  # 4x of a photograph of 12.5 megapixels, and some
     waiting: int = 16
     kept_bytes: int = 4 << 30
-    keep: float = 3600.0
+    keep: float = 12 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Job:
     started: float | None = None
     ended: float | None = None
     seen: float = 0.0  # when somebody last asked for it
-    bytes: int = 0  # of its files, once it is finished
+    bytes: int = 0  # of source and result, once it is finished
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -218,11 +218,16 @@ class Jobs:
         return None if job.ended is None else max(0.0, max(job.ended, job.seen) + self.limits.keep - time.monotonic())
 
     def weigh(self, job: Job) -> bool:
-        """Notes what the files of a finished job take, forgets what is too much then; False when it is this one."""
+        """Notes what the files of a finished job take, removes what is too much then; False when it is this one."""
         with self._changed:
-            kept = [job.source, job.result, *job.folder.glob("preview-*.png")]
-            job.bytes = sum(path.stat().st_size for path in kept if path.is_file())
+            job.bytes = sum(path.stat().st_size for path in (job.source, job.result) if path.is_file())
             self._sweep()
+            previews = list(self.folder.glob("*/preview-*.png"))  # no result goes for them: they can be made anew
+            room = self.limits.kept_bytes - sum(other.bytes for other in self._jobs.values())
+            if sum(path.stat().st_size for path in previews) > room:
+                for path in (path for path in previews if path.parent != job.folder):
+                    with suppress(OSError):  # Windows has it open
+                        path.unlink()
             return job.id in self._jobs
 
     def remove(self, identity: str) -> bool:

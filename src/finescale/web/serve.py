@@ -13,6 +13,7 @@ import threading
 import webbrowser
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -23,11 +24,12 @@ from finescale.inference.machine import signals
 from finescale.web.jobs import Jobs, Limits
 
 PREFIX = "finescale-serve-"  # of the servers' folders of temporary files
+PORT = 8425  # always the same, if it is free: browsers keep bookmarks and what a page remembers by it
 
 
 def serve(
     host: str = "127.0.0.1",
-    port: int = 0,
+    port: int | None = None,
     *,
     token: str | None = None,
     browser: bool = True,
@@ -38,10 +40,10 @@ def serve(
 
     Args:
         host: address to listen at; beyond loopback a token is required, and made where none is given.
-        port: 0 takes a free one.
+        port: None: 8425, or a free one where it is taken; 0: a free one.
         token: that every request must carry; None: the environment's FINESCALE_TOKEN, if there is one.
         browser: opens the page, where this machine has a screen.
-        limits: what is accepted, see `Limits`.
+        limits: what is accepted, see `Limits`; not more is kept than half of the room on the disk.
         settings: of the networks, see `finescale.inference.upscale.Upscaler`.
 
     Raises:
@@ -77,6 +79,7 @@ def serve(
         from finescale.web.studio import Studio
 
         limits = limits or Limits()
+        limits = replace(limits, kept_bytes=min(limits.kept_bytes, shutil.disk_usage(folder).free // 2))
         jobs = Jobs(Studio(limits, settings or {}), limits, Path(folder))
         stack.callback(jobs.close)
         _run(jobs, listener, host, token, ending, browser=browser and loopback and _has_screen())
@@ -91,7 +94,8 @@ def _run(
     from finescale.web.app import application
 
     port = listener.getsockname()[1]
-    names = host_headers(host, port) if is_loopback(host) else None
+    # by which a browser on this machine asks for a loopback address
+    names = frozenset({"localhost", "127.0.0.1", "[::1]", _shown(host).lower()}) if is_loopback(host) else None
     app = application(jobs, token=token, hosts=names, port=port)
 
     class Server(uvicorn.Server):  # type: ignore[misc]
@@ -142,16 +146,15 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def host_headers(host: str, port: int) -> frozenset[str]:
-    """The Host headers a browser on this machine sends to a loopback address."""
-    names = {"localhost", "127.0.0.1", "[::1]", _shown(host).lower()}
-    return frozenset({f"{name}:{port}" for name in names} | (names if port == 80 else set()))
-
-
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int | None) -> socket.socket:
+    if port is None:
+        with suppress(UsageError):
+            return _listen(host, PORT)
+        port = 0
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        return socket.create_server((host, port), family=family, backlog=128)
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # "::" is IPv4 too
+        return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=both)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot listen at {_shown(host)}:{port}: {reason}") from error
@@ -160,6 +163,9 @@ def _listen(host: str, port: int) -> socket.socket:
 def _shown(host: str) -> str:
     """A host as it stands in an address."""
     if host in ("0.0.0.0", "::", ""):
+        with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; phones know this machine by its address, not by its name
+            return str(probe.getsockname()[0])
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
 

@@ -39,7 +39,8 @@ class Studio:
         """See `finescale.web.jobs.Work`."""
         progress(0.0)
         picture = files.read(source, max_pixels=self.limits.pixels)
-        if order.network == DEFAULT and (better := advice(source, picture)):
+        larger = order.size[0] > picture.size[0] or order.size[1] > picture.size[1]
+        if order.network == DEFAULT and larger and (better := advice(source, picture)):
             files.warn(f"{source}: {better.one}; the network {better.network} {better.does}")
         if self._networks.network != order.network:
             self._networks = Networks(order.network, **self.settings)
@@ -66,12 +67,11 @@ class Offer:
 
 def networks() -> dict[str, Offer]:
     """What can be asked for, by name; the default first. Imports torch, which takes two seconds the first time."""
-    from finescale.networks.catalogue import NETWORKS
     from finescale.weights import store
 
     found: dict[str, Offer] = {}
     for entry in store.available():
-        found.setdefault(entry.name, Offer(entry.name, NETWORKS[entry.name].summary, [])).scales.append(entry.scale)
+        found.setdefault(entry.name, Offer(entry.name, entry.summary, [])).scales.append(entry.scale)
     return dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT))
 
 

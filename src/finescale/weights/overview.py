@@ -5,20 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from finescale.networks.catalogue import ALIASES, NETWORKS
-from finescale.networks.complexity import cost
-from finescale.weights.store import available
+from finescale.networks.complexity import Cost, cost
+from finescale.weights.store import Found, available
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network of the catalogue.
+    """One network of the catalogue, or weights of one's own.
 
     Attributes:
-        name: in the catalogue.
+        name: in the catalogue, or of the weight files.
         aliases: its other names.
         summary: a sentence.
-        parameters: that are trained, at the scale asked for.
-        macs: multiply-accumulates for one picture of 48 x 48 pixels, at that scale.
+        parameters: that are trained, at the scale asked for; 0: not known.
+        macs: multiply-accumulates for one picture of 48 x 48 pixels, at that scale; 0: not known.
         scales: at which it can be used now; all for a network without weights.
         figures: of the weights that are here: scale -> set -> {"psnr": dB, "ssim": ...}, as their files say.
         notes: of the weights that are here: scale -> all that their files say of licence, data, recipe and training.
@@ -35,23 +35,28 @@ class Row:
 
 
 def overview(scale: int = 4) -> list[Row]:
-    """A row for every network of the catalogue, in its order; nothing is downloaded. Damaged files are warnings."""
-    found: dict[str, dict[int, Any]] = {name: {} for name in NETWORKS}
+    """A row for every network of the catalogue, in its order, then for weights of one's own.
+
+    Nothing is downloaded. Damaged files are warnings.
+    """
+    found: dict[str, dict[int, Found]] = {name: {} for name in NETWORKS}
     for weights in available():
-        found[weights.name][weights.scale] = dict(weights.header.notes)
+        found.setdefault(weights.name, {})[weights.scale] = weights
     rows = []
-    for name, entry in NETWORKS.items():
-        price = cost(name, scale=scale)
+    for name, here in found.items():
+        entry = NETWORKS.get(name)
+        price = cost(name, scale=scale) if entry else Cost(0, 0)
+        notes = {scale: dict(weights.header.notes) for scale, weights in here.items()}
         rows.append(
             Row(
                 name,
                 [alias for alias, target in ALIASES.items() if target == name],
-                entry.summary,
+                entry.summary if entry else next(iter(here.values())).summary,
                 price.parameters,
                 price.macs,
-                sorted(found[name]) if entry.trained else [2, 3, 4],
-                {scale: notes.pop("figures", {}) for scale, notes in found[name].items()},
-                found[name],
+                [2, 3, 4] if entry and not entry.trained else sorted(here),
+                {scale: one.pop("figures", {}) for scale, one in notes.items()},
+                notes,
             )
         )
     return rows

@@ -38,6 +38,12 @@ class Found:
     path: Path
     header: Header
 
+    @property
+    def summary(self) -> str:
+        """A sentence on what it is for."""
+        entry = NETWORKS.get(self.name)
+        return entry.summary if entry else f"weights of your own for {self.header.name}"
+
 
 def find(name: str, scale: int) -> Path | None:
     """The verified weight file of a network at a scale, or None where there is none on this machine.
@@ -50,8 +56,10 @@ def find(name: str, scale: int) -> Path | None:
 
 
 def present() -> Iterator[tuple[str, int, Path]]:
-    """Network of the catalogue, scale and path of all their weight files on this machine (not read)."""
-    for name in NETWORKS:
+    """Network, scale and path of all weight files here (not read): the catalogue's, then those of one's own."""
+    files = [path.name for folder in folders() for path in folder.glob("*-x[234].safetensors")]
+    own = {name.removesuffix(".safetensors")[:-3] for name in files}.difference(NETWORKS)
+    for name in [*NETWORKS, *sorted(own)]:
         for scale in (2, 3, 4):
             if path := places.present(name, scale):
                 yield name, scale, path

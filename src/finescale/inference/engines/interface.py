@@ -1,15 +1,14 @@
 """What every engine offers."""
 
 import math
-from typing import Protocol
 
 import numpy as np
 
 from finescale.inference.machine import tile_budget
-from finescale.inference.tiling import GRID, Array, Runner
+from finescale.inference.tiling import GRID, Array
 
 
-class Engine(Runner, Protocol):
+class Engine:
     """A network on a device, ready to compute.
 
     Attributes:
@@ -24,11 +23,16 @@ class Engine(Runner, Protocol):
 
     name: str
     precision: str
+    scale: int
     bytes_per_pixel: float
     margin: int
     multiple: int
     closeness: float | None = None
     _exact: "Engine | None" = None
+
+    def run(self, x: Array) -> Array:
+        """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
+        raise NotImplementedError
 
     def exact(self) -> "Engine | None":
         """The same network in float32, made when it is first needed; None where this one is already."""

@@ -72,13 +72,12 @@ async function patiently(attempt, signal, onSilence = () => {}) {
       await rest(seconds, signal);
     }
   }
-  return null;
 }
 
 const hasRoom = (signal) => health(signal).then(({ waiting, capacity }) => waiting < capacity, () => true);
 
 // Sends a picture when the queue has room for it; `onWait` is told what it waits for, "room" or "answer".
-export async function submit(file, fields, signal, onWait) {
+export async function submit({ file, name }, fields, signal, onWait) {
   for (;;) {
     while (!(await hasRoom(signal))) {
       onWait("room");
@@ -87,7 +86,7 @@ export async function submit(file, fields, signal, onWait) {
     signal.throwIfAborted();
     const form = new FormData();
     for (const [key, value] of Object.entries(fields)) if (value) form.append(key, value);
-    form.append("picture", file, file.name || "picture");
+    form.append("picture", file, name);
     try {
       const send = () => call("/api/jobs", { method: "POST", body: form, signal });
       return await patiently(send, signal, () => onWait("answer"));

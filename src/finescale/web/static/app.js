@@ -68,13 +68,15 @@ function settings() {
 const keyOf = (wanted) => JSON.stringify(wanted);
 const isBusy = (item) => ["queued", "sending", "waiting", "running"].includes(item.state);
 const isDone = (item) => item.state === "done" && items.includes(item);
+const isSent = ({ state }) => state === "waiting" || state === "running";
 const isUnsaved = ({ state, saved, old }) => (old ? !old.saved : state === "done" && !saved);
 const isReduced = ({ width, height }) => Math.max(width, height) > PREVIEW_SIDE;
 
 // The pictures that are not yet, and not being made, as the settings say.
 function unmade() {
   const key = keyOf(settings());
-  return items.filter((item) => !isBusy(item) && !(item.state === "done" && item.key === key));
+  const isMade = (item) => item.key === key && (item.state === "done" || (item.gone && item.saved));
+  return items.filter((item) => !isBusy(item) && !isMade(item));
 }
 
 function segment(value, label) {
@@ -98,7 +100,7 @@ async function loadNetworks() {
     for (const network of known) $("network").append(new Option(network.name, network.name));
     for (const format of offer.formats) $("format").append(new Option(format.toUpperCase(), format));
     trouble = known.length ? "" : "There are no trained networks on this machine: “finescale doctor” shows where they go.";
-    $("kept").textContent = `Results are kept while this page is open, up to ${bytes(limits.kept_bytes)} of them.`;
+    $("kept").textContent = `While this page is open, up to ${bytes(limits.kept_bytes)} of results are kept; the rest waits.`;
     const largest = Math.max(...(known[0]?.scales || [4]));
     // nobody chose while the networks were awaited
     document.querySelector(`input[name=scale][value="${largest}"]`).checked ||= !document.querySelector("input[name=scale]:checked");
@@ -156,10 +158,24 @@ function add(files) {
   say(added.length > 1 ? `${added.length} pictures are added.` : `${added[0].name} is added.`);
 }
 
+// The pictures among files and folders and in all below, sorted; what is hidden or no picture is left out without a word.
+async function picturesIn(entries) {
+  const seen = entries.filter((entry) => entry && !entry.name.startsWith(".")).sort((a, b) => (a.name < b.name ? -1 : 1));
+  const found = seen.map(async (entry) => {
+    if (entry.isFile) return new Promise((resolve) => entry.file(resolve, () => resolve([])));
+    const [reader, inside] = [entry.createReader(), []];
+    const more = () => new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
+    for (let batch; (batch = await more()).length; ) inside.push(...batch); // a hundred at a time
+    return picturesIn(inside);
+  });
+  return (await Promise.all(found)).flat().filter(looksReadable);
+}
+
 function addOne(file) {
   const node = $("item").content.firstElementChild.cloneNode(true);
   const part = (name) => node.querySelector(`.${name}`);
-  const item = { file, node, part, state: "ready", url: URL.createObjectURL(file), name: file.name || "picture" };
+  const item = { file, node, part, state: "ready", url: URL.createObjectURL(file) };
+  item.name = file.name.normalize("NFC").replace(/\s+/g, " ").trim() || "picture"; // as the server says it
   part("name").textContent = item.name;
   part("bar").setAttribute("aria-label", `Progress of ${item.name}`);
   part("download").setAttribute("aria-label", `Download ${item.name}, enlarged`);
@@ -193,6 +209,7 @@ function addOne(file) {
 
 function select(item) {
   current = item;
+  item.part("thumb").loading = "eager"; // though its row be out of sight: the stage wants to know its size
   for (const other of items) {
     other.node.classList.toggle("current", other === item);
     other.part("pick").setAttribute("aria-pressed", other === item);
@@ -213,16 +230,16 @@ function arranged() {
   settingsChanged();
 }
 
-const withoutName = ({ name }, sentence) => sentence.replace(`${name}: `, "");
+const withoutName = ({ name, job }, sentence) => sentence.replace(`${job?.name ?? name}: `, "");
 
 function stateText(item) {
   const job = item.job;
   switch (item.state) {
     case "ready":
-      if (item.gone) return "The result is no longer kept";
+      if (item.gone) return item.saved ? "Saved, and no longer kept" : "The result is no longer kept";
       return item.width ? size(item.width, item.height) : "ready";
     case "queued":
-      return "Waiting to be sent";
+      return item.held ? "Waiting until results are saved" : "Waiting to be sent";
     case "sending":
       return { room: "The queue is full, waiting", answer: "No answer, trying again" }[item.held] || "Sending";
     case "waiting":
@@ -314,10 +331,10 @@ function warn(sentences) {
 
 // Marks a picture as to be sent, with the settings of this moment.
 function queue(item, wanted) {
-  const { job, key, saved, until } = item;
-  if (item.state === "done") item.old = { job, key, saved, until }; // until another is done
+  const { file, job, key, saved, until, turn } = item;
+  if (item.state === "done") item.old = { file, job, key, saved, until, turn }; // until another is done
   else if (job) api.remove(job.id);
-  const fresh = { job: null, error: null, refused: null, saved: 0, gone: false };
+  const fresh = { job: null, error: null, refused: null, saved: 0, gone: false, held: "" };
   Object.assign(item, { state: "queued", wanted, key: keyOf(wanted), ...fresh });
   draw(item);
 }
@@ -344,18 +361,51 @@ function alone(work) {
   };
 }
 
+// What the server keeps, in the order in which it was sent and done: in this order it forgets, too.
+function results() {
+  const kept = items.map((item) => (item.state === "done" ? item : item.old)).filter(Boolean);
+  return kept.sort((a, b) => a.turn - b.turn);
+}
+
+// Whether one more result might push one out that is not saved, nor about to be replaced by it.
+function isFull({ old }) {
+  const kept = results().filter((result) => result !== old);
+  const first = kept.findIndex(({ saved }) => !saved);
+  const sure = [...(first < 0 ? [] : kept.slice(first)), ...items.filter(isSent)];
+  // of what is not done, three bytes a pixel: hardly any is larger
+  const weights = sure.map(({ file, job: { result } }) => file.size + (result.bytes ?? 3 * result.width * result.height));
+  return weights.length > 0 && weights.reduce((a, b) => a + b) + Math.max(...weights) > limits.kept_bytes;
+}
+
+const SAVE = "The server keeps no more. Save the results that are done, or remove some; then the rest goes on.";
+
+function urge(wanted) {
+  if (wanted && $("notice").hidden) notice(SAVE);
+  else if (!wanted && $("notice").textContent === SAVE) notice("");
+}
+
 // One upload after the other, until nothing is queued; those that were cancelled or removed meanwhile are not sent.
 const sendQueued = alone(async () => {
-  for (let item; (item = items.find((other) => other.state === "queued")); ) await enlarge(item);
+  for (let item; (item = items.find((other) => other.state === "queued")); ) {
+    const full = isFull(item);
+    item.held = full && !items.some(isSent);
+    urge(item.held);
+    draw(item);
+    if (full) await new Promise((resolve) => setTimeout(resolve, 1000));
+    else await enlarge(item);
+  }
+  urge(false);
 });
 
 // What the server would say of a picture's size, before it is sent; nothing where the browser does not know the size.
 function checkSize({ name, width, height, wanted }) {
   if (!width || !limits) return;
   const large = (w, h, most, what) => `${name}: ${size(w, h)} pixels are more than the ${most / 1e6} megapixels this server ${what}.`;
-  if (width * height > limits.pixels) throw new Error(large(width, height, limits.pixels, "takes"));
+  if (width * height > limits.pixels) throw new Error(large(width, height, limits.pixels, "takes (its option --max-megapixels)"));
   const [w, h] = [width, height].map((side) => Math.round(side * wanted.scale)); // NaN where a size is named
-  if (w * h > limits.result_pixels) throw new Error(large(w, h, limits.result_pixels, "makes"));
+  const most = Math.floor(Math.sqrt(limits.result_pixels / (width * height)));
+  const way = `choose ${most > 1 ? `${most}× or ` : ""}a smaller size`;
+  if (w * h > limits.result_pixels) throw new Error(large(w, h, limits.result_pixels, `makes; ${way}`));
 }
 
 async function enlarge(item) {
@@ -364,11 +414,11 @@ async function enlarge(item) {
   draw(item);
   try {
     checkSize(item);
-    item.job = await api.submit(item.file, item.wanted, item.abort.signal, (what) => {
+    item.job = await api.submit(item, item.wanted, item.abort.signal, (what) => {
       item.held = what;
       draw(item);
     });
-    item.state = "waiting";
+    Object.assign(item, { state: "waiting", turn: Date.now() });
     draw(item);
     watch(item);
   } catch (error) {
@@ -395,7 +445,7 @@ async function watch(item) {
 
 function failed(item, error) {
   if (error.name === "AbortError" || item.abort.signal.aborted) return;
-  const sentence = error.message.startsWith(item.name) ? error.message : `${item.name}: ${error.message}`;
+  const sentence = `${item.name}: ${withoutName(item, error.message)}`;
   if (item.old && item.job) api.remove(item.job.id); // else another press does it
   if (item.old) item.refused = error.message; // of several, the notice tells the last
   if (restore(item)) return notice(sentence);
@@ -426,33 +476,34 @@ async function lookAfter(item, patient = true) {
     return true;
   } catch (error) {
     if (item.job !== job || !isDone(item)) return false;
-    if (error.status === 404) expire(item);
+    if (error.status === 404) expire(item, patient);
     else if (!patient) notice(error.message);
     return false;
   }
 }
 
-function expire(item) {
+// What is saved may go without a word, unless somebody wants it just now.
+function expire(item, unasked) {
   item.gone = true;
+  if (!unasked) item.saved = 0;
   reset(item);
-  const gone = items.filter((other) => other.gone);
+  if (item.saved) return;
+  const gone = items.filter((other) => other.gone && !other.saved);
   const results = gone.length > 1 ? `The results of ${gone.length} pictures are` : `The result of ${item.name} is`;
   notice(`${results} no longer kept. Enlarge ${gone.length > 1 ? "them" : "it"} again.`);
 }
 
-// Results go in the order in which they came: as long as the first is there, so are the others. Those of which half the
-// time is over are asked for, which keeps them.
+// As long as the first result is there, so are the others. Those of which half the time is over are asked for, which
+// keeps them.
 const lookAfterAll = alone(async () => {
   const halfOver = ({ until }) => until - Date.now() < 500 * limits.keep;
-  for (const { old } of [...items]) {
-    if (!old || !halfOver(old)) continue;
-    await api.state(old.job.id).then(({ expires }) => (old.until = Date.now() + 1000 * expires), () => null);
-  }
   let there = false;
-  for (const item of items.filter(isDone).sort((a, b) => a.until - b.until)) {
-    if (there && !halfOver(item)) return;
-    await lookAfter(item);
-    there = !item.gone;
+  for (const result of results()) {
+    const old = !items.includes(result); // of a picture that is enlarged anew
+    if ((there || old) && !halfOver(result)) continue;
+    if (!old) await lookAfter(result);
+    else await api.state(result.job.id).then(({ expires }) => (result.until = Date.now() + 1000 * expires), () => null);
+    there ||= !old && !result.gone;
   }
 });
 
@@ -547,7 +598,12 @@ document.addEventListener("drop", (event) => {
   if (!hasFiles(event)) return;
   event.preventDefault();
   document.body.classList.remove("dragging");
-  add(event.dataTransfer.files);
+  const entries = [...event.dataTransfer.items].map((each) => each.webkitGetAsEntry?.());
+  if (!entries.some((entry) => entry?.isDirectory)) return add(event.dataTransfer.files);
+  picturesIn(entries).then((files) => {
+    add(files);
+    if (!files.length) notice("There are no pictures in it that can be read here.");
+  });
 });
 setInterval(lookAfterAll, 5000);
 window.addEventListener("beforeunload", (event) => {
@@ -562,8 +618,7 @@ window.addEventListener("pageshow", (event) => {
 
 // ---- appearance ----
 
-const darkSystem = matchMedia("(prefers-color-scheme: dark)");
-const isDark = () => (document.documentElement.dataset.theme || (darkSystem.matches ? "dark" : "light")) === "dark";
+const isDark = () => document.documentElement.dataset.theme === "dark"; // as theme.js has it
 const drawTheme = () => $("theme").setAttribute("aria-pressed", isDark());
 $("theme").addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
@@ -575,7 +630,7 @@ $("theme").addEventListener("click", () => {
   }
   drawTheme();
 });
-darkSystem.addEventListener("change", drawTheme);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawTheme);
 
 if (!/^(localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname)) {
   document.querySelector(".promise").textContent = `Your pictures go to ${location.hostname}, and nowhere else.`;

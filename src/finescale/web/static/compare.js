@@ -30,6 +30,7 @@ export class Comparison {
     this.knob.addEventListener("keydown", (event) => this.knobKey(event));
     this.view.addEventListener("keydown", (event) => this.viewKey(event));
     this.view.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    this.view.addEventListener("click", (event) => this.click(event));
     this.view.addEventListener("dblclick", (event) => this.doubleClick(event));
     this.view.addEventListener("pointerdown", (event) => this.pointerDown(event));
     this.view.addEventListener("pointermove", (event) => this.pointerMove(event));
@@ -208,8 +209,16 @@ export class Comparison {
     this.zoomBy(Math.exp(-clamp(event.deltaY, -100, 100) * (event.ctrlKey ? 0.01 : 0.002)), x, y);
   }
 
+  // For those who cannot drag; at the end of a drag it changes nothing.
+  click(event) {
+    if (event.detail > 1) return;
+    this.unclicked = this.split;
+    if (this.fitted && !this.view.classList.contains("single")) this.splitAt(this.point(event).x);
+  }
+
   doubleClick(event) {
     if (this.divider.contains(event.target)) return;
+    this.split = this.unclicked ?? this.split; // the first of the two clicks was none
     const { x, y } = this.point(event);
     if (this.fitted) this.zoomTo(Math.max(1 / devicePixelRatio, this.zoom * 2), x, y);
     else this.fit();
