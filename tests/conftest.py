@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -25,14 +26,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_WEIGHTS = [
     folder / name
     for folder in (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
+    if (folder / "index.json").is_file()
     for name in json.loads((folder / "index.json").read_text("utf-8"))
 ]
 
 
 def tracked(folder: str) -> list[Path]:
     """Files of the repository in a folder, without what else lies there."""
-    listed = subprocess.run(["git", "ls-files", "-z", folder], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
+    command = ["git", "ls-files", "-z", folder]
+    git = shutil.which("git")
+    listed = git and subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if not listed or listed.returncode:
         pytest.skip("git does not tell which files are of the project")
     return [path for name in listed.stdout.split("\0")[:-1] if (path := ROOT / name).is_file()]
 

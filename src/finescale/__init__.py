@@ -49,7 +49,7 @@ def _names(package: str) -> list[str]:
 
 
 def list_networks(*, trained: bool = False) -> list[str]:
-    """Names of all networks of the catalogue, in its order; to be called as `finescale.networks()`.
+    """Names of networks, in the order of the catalogue; to be called as `finescale.networks()`.
 
     Args:
         trained: only those whose weights are on this machine, for one scale or more (so not bicubic, which has none),

@@ -12,6 +12,7 @@ from finescale.images.picture import Samples
 from finescale.inference.engines.source import Source
 from finescale.inference.photograph import samples
 from finescale.inference.prepare import bytes_per_pixel, for_inference, gate_limits
+from finescale.inference.upscale import check_settings
 from finescale.layers.attention import ChannelAttention
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
@@ -98,8 +99,9 @@ def test_windows_larger_than_the_photograph() -> None:
         prepared = for_inference(trained_like(), 2048)
     assert len(gate_limits(prepared)) == 2
     assert bytes_per_pixel(prepared) == pytest.approx(bytes_per_pixel(for_inference(trained_like())), rel=0.1)
-    with pytest.raises(UsageError, match="windows have at most 4096 pixels a side, not 5000"):
-        for_inference(trained_like(), 5000)
+    for refused in (lambda: for_inference(trained_like(), 5000), lambda: check_settings(window=5000)):
+        with pytest.raises(UsageError, match="windows have at most 4096 pixels a side, not 5000"):
+            refused()
 
 
 def test_limits_are_found_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1079,6 +1079,9 @@ def test_nothing_is_sent_that_would_push_out_what_is_not_saved(
         until(lambda: states(chromium)[4].startswith("80 × 60") and states(chromium)[5] == rest[0])
         assert one(chromium, "notice").text == sentence
         assert one(chromium, "go").text == "Enlarge"  # the one that was cancelled, not the one that is saved
+        chromium.find_elements(By.CLASS_NAME, "pick")[0].click()  # whoever wants to see it can make it again
+        until(lambda: states(chromium)[0] == "The result is no longer kept")
+        assert one(chromium, "go").text == "Enlarge 2 pictures"
         one(chromium, "download-all").click()
         until(lambda: states(chromium)[5].startswith("80 × 60"))
         until(lambda: not one(chromium, "notice").is_displayed())

@@ -237,7 +237,6 @@ def test_a_network_knows_the_notes_of_its_file_and_what_it_started_from(tmp_path
         lambda path: perception("vgg16", path),
         lambda path: perception("vgg19-normalised", path),
         lambda path: files.convert(path, "rcan", 2, f"{path}.safetensors"),
-        lambda path: build("unet-2", scale=2).load_encoder(path),  # type: ignore[operator]
         files.load,
         read_header,
         warm_start.read,

@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,11 @@ def test_a_name_of_ones_own_is_found_like_the_others(tmp_path: Path, monkeypatch
     assert (row.scales, row.parameters, row.summary) == ([3], 0, "weights of your own for sa-rcan-light")
     assert "own" in finescale.networks(trained=True)
     assert "own" not in finescale.networks()
+    other = tiny()
+    assert other.config is not None
+    other.config = replace(other.config, name="mine", architecture="Mine")  # of another program, which has the class
+    files.save(other, path.with_name("mine-x3.safetensors"))
+    assert "mine" not in studio.networks()
     for wrong in (lambda: store.load("own", 2), lambda: check_names(["own"], 2), lambda: store.scales("owm")):
         with pytest.raises(UsageError, match="neither a network nor a weight file"):
             wrong()

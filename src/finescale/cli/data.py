@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pair(text: str) -> tuple[int, Path]:
-    scale, _, folder = text.partition("=")
-    if scale not in ("2", "3", "4") or not named(folder).is_dir():
+    scale, _, name = text.partition("=")
+    folder = named(name).expanduser()  # which shells do at the beginning of a word alone
+    if scale not in ("2", "3", "4") or not folder.is_dir():
         raise argparse.ArgumentTypeError(f"expected such as 2=FOLDER, with a folder that is there, not '{text}'")
-    return int(scale), Path(folder)
+    return int(scale), folder

@@ -34,6 +34,8 @@ def prepare(
         raise UsageError(f"--scales {scales}: should be such as 2,3,4") from error
     if workers < 1:
         raise UsageError(f"--workers {workers}: should be 1 or more")
+    if small and len(folders) > 1:
+        raise UsageError("--small: pairs go by name, so there is one FOLDER of large pictures")
     pictures = find_pictures(folders)
     started, left_out = time.monotonic(), 0
     packing = store.prepare(pictures, out, wanted, small=small, workers=workers, licence=licence, overwrite=overwrite)

@@ -41,7 +41,8 @@ def resize(
 
     Args:
         x: (..., H, W), an array or a tensor: uint8 or uint16 (rounded half up and clipped after each pass, as MATLAB
-            does), or a float that numpy has (no rounding, no clipping). One picture or a batch.
+            does), or a float that numpy has (no rounding, no clipping). One picture or a batch, without gradients
+            (`finescale.layers.resampling.BicubicEnlargement` has them).
         size: (height, width) of the result; give this or `scale`.
         scale: factor for both axes; the result has ceil(scale * size) samples.
         border: "replicate" (the common benchmark collections) or "mirror" (present-day MATLAB).

@@ -135,6 +135,9 @@ class Flow:
                         self._fail(job, task)
                     bar("", before + 1)
                 self._settle(0)
+            except FinescaleError:  # of a network: what is computed is written all the same
+                self._settle(0)
+                raise
             except BaseException:
                 self._writes = deque(write for write in self._writes if not write[1].cancel())
                 self._settle(0)  # what is being written is made nevertheless

@@ -16,14 +16,13 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from finescale.errors import FinescaleWarning, UsageError
-from finescale.inference.tiling import GRID
+from finescale.errors import FinescaleWarning
+from finescale.inference.tiling import GRID, check_window
 from finescale.layers.attention import ChannelAttention, SelfAttention
 from finescale.layers.statistics import StatisticsLayer, alignment, localise
 from finescale.networks.base import Network
 
 WINDOW = 48  # side of the training crops, in input pixels
-LARGEST_WINDOW = 4096  # larger ones need more memory to look at a photograph than to enlarge one
 HEADROOM = 1.75  # of the gates of channel attention over a photograph's
 
 _WHOLE_MAP = (nn.InstanceNorm2d, nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)  # whatever the window
@@ -101,8 +100,8 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     Raises:
         UsageError: the window is above `LARGEST_WINDOW`.
     """
-    if window is not None and window > LARGEST_WINDOW:
-        raise UsageError(f"windows have at most {LARGEST_WINDOW} pixels a side, not {window}")
+    if window is not None:
+        check_window(window)
     clone = copy.deepcopy(network).float().eval().requires_grad_(False)
     for module in clone.modules():
         if parametrize.is_parametrized(module):

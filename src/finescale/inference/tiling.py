@@ -10,17 +10,28 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from finescale.errors import FinescaleError, ShortOfMemoryError, is_out_of_memory
+from finescale.errors import FinescaleError, ShortOfMemoryError, UsageError, is_out_of_memory
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[float], None]
 
 GRID = 48
+LARGEST_WINDOW = 4096  # larger ones need more memory to look at a photograph than to enlarge one
 _ROWS = 64
 
 
 class Cancelled(Exception):
     """Raised by a progress callback to stop an enlargement; nothing is kept."""
+
+
+def check_window(side: int) -> None:
+    """Refuses windows of local statistics above `LARGEST_WINDOW`.
+
+    Raises:
+        UsageError: it is larger.
+    """
+    if side > LARGEST_WINDOW:
+        raise UsageError(f"windows have at most {LARGEST_WINDOW} pixels a side, not {side}")
 
 
 class Runner(Protocol):

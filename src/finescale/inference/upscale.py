@@ -25,7 +25,7 @@ from finescale.inference.engines import check, choose
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.engines.source import Source
 from finescale.inference.size import Target, exact_size, passes
-from finescale.inference.tiling import Array, Progress
+from finescale.inference.tiling import Array, Progress, check_window
 from finescale.inference.transparency import bleed, within_neighbours
 from finescale.networks import DEFAULT
 
@@ -356,14 +356,16 @@ def check_settings(
     engine: str = "auto",
     precision: str = "auto",
     tile: int | None = None,
+    window: int | None = None,
     **_: Any,
 ) -> None:
     """Refuses settings of `Upscaler` that no network can work with here, before there is one; any others may be so.
 
     Raises:
-        UsageError: unknown device, engine or precision; an impossible tile.
+        UsageError: unknown device, engine or precision; an impossible tile or window.
     """
     _check_side("tile", tile)
+    _check_side("window", window)
     check(device, engine, precision)
 
 
@@ -373,6 +375,8 @@ def _check_side(what: str, side: int | None) -> None:
         raise UsageError(f"a {what}'s side is a whole number of pixels, not {given!r}")
     if side is not None and side < 1:
         raise UsageError(f"{what}s have at least 1 pixel a side, not {side}")
+    if what == "window" and side is not None:
+        check_window(side)
 
 
 def _check_samples(x: Array) -> None:

@@ -203,7 +203,7 @@ class Decoder(nn.Module):
 
 
 class UNet(Network):
-    """A U-Net that enlarges: encoder, decoder, upsampling head, 9x9 convolution.
+    """A U-Net that enlarges: encoder, decoder, upsampling head, 9x9 convolution, whose output is scaled down.
 
     `unet` of the catalogue is the classical U-Net, `unet-1` to `unet-9` are the nine architectures of
     Sabharwal and Makwana, `unet-10` and `unet-11` have a ResNeSt-50 encoder. Pictures are normalised as ImageNet's
@@ -294,9 +294,9 @@ class UNet(Network):
         self.head = nn.Sequential(*enlarging)
         self.output = nn.Conv2d(head, 3, 9, padding=4)
         self.bicubic = BicubicEnlargement(scale) if global_residual else None
-        # The 9x9 convolution adds up thousands of products: an optimiser's first steps would change the picture by as
-        # much as white is from black, and what it then learns is to switch the head off.
-        self.output_scale = 1e-3 if global_residual else 1e-2
+        # The 9x9 convolution adds up thousands of products, the more the wider the head is: an optimiser's first steps
+        # would change the picture by as much as white is from black, and what it then learns is to switch the head off.
+        self.output_scale = (0.064 if global_residual else 0.64) / head
         # the larger of two of Maxout's functions is as large as either: no gain makes up for it
         slope = {"leaky-relu": 0.2, "maxout": 1.0}.get(activation, 0.0)
         for module in self.children():

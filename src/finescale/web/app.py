@@ -453,7 +453,7 @@ def _order(
         sentence = str(error)
         raise HTTPException(400, f"{sentence[0].upper()}{sentence[1:]}.") from error
     if width * height > result_pixels:
-        most = math.isqrt(result_pixels // (source[0] * source[1]))
+        most = min(4, math.isqrt(result_pixels // (source[0] * source[1])))
         raise HTTPException(
             413,
             f"{name}: {width} × {height} pixels are more than the {result_pixels / 1e6:g} megapixels this server "

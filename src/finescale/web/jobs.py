@@ -68,11 +68,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for: a picture by its safe name, a network of the catalogue, a result size and a file format.
+    """What is asked for: a picture by its safe name, a network, a result size and a file format.
 
     Attributes:
         name: of the source, without folders; for people only.
-        network: a name of the catalogue.
+        network: its name.
         source: (width, height) of the picture that was sent.
         size: (width, height) of the result.
         format: of the result's file, a value of `finescale.images.files.FORMATS`.

@@ -21,7 +21,7 @@ from finescale.errors import FinescaleError, FinescaleWarning, UsageError, neare
 from finescale.fetch import alone, fetch
 from finescale.networks import DEFAULT
 from finescale.networks.base import Network
-from finescale.networks.catalogue import ALIASES, NETWORKS, build, resolve
+from finescale.networks.catalogue import ALIASES, NETWORKS, architecture, build, resolve
 from finescale.weights import places
 from finescale.weights.files import load as load_file
 from finescale.weights.header import Header, read_header
@@ -72,6 +72,8 @@ def available() -> Iterator[Found]:
             header = read_header(path)
         except FinescaleError as error:
             warnings.warn(str(error), FinescaleWarning, stacklevel=2)
+            continue
+        if architecture(header.name, header.architecture) is None:  # a class of another program's own
             continue
         yield Found(name, scale, path, header)
 

@@ -183,6 +183,8 @@ function addOne(file) {
   part("pick").addEventListener("click", () => {
     select(item);
     $("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the list
+    if (item.gone) item.saved = 0; // whoever wants to see it may not have it
+    draw(item);
     lookAfter(item);
   });
   part("remove").addEventListener("click", () => {
@@ -626,7 +628,7 @@ $("theme").addEventListener("click", () => {
   try {
     localStorage.setItem("finescale-theme", theme);
   } catch {
-    // no storage: the choice holds until the page is left
+    // no storage: the choice holds until the system's changes or the page is left
   }
   drawTheme();
 });
