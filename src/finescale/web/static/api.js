@@ -102,6 +102,7 @@ export async function submit({ file, name }, fields, signal, onWait) {
 export async function follow(id, signal, update) {
   for (;;) {
     const job = await patiently(() => state(id, signal), signal);
+    signal.throwIfAborted(); // it may have been cancelled while the answer was read
     update(job);
     if (["done", "failed", "cancelled"].includes(job.state)) return;
     await rest(job.state === "running" ? 0.3 : 1, signal);
