@@ -75,12 +75,21 @@ def as_phone(browser: webdriver.Chrome, width: int = 390) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
+# whether the page's own script has heard of it
+FOLLOWED = """
+    const theme = document.documentElement.dataset.theme;
+    if (!theme) return true; // a page without it
+    return theme === (localStorage.getItem("finescale-theme") || arguments[0]);
+"""
+
+
 def appearance(browser: webdriver.Chrome, scheme: str, colours: str = "none") -> None:
     """Light or dark; without transitions, in the middle of which colours would be measured."""
     wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce", "forced-colors": colours}
     features = [{"name": name, "value": value} for name, value in wanted.items()]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")  # scripts have heard of it
+    browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
+    until(lambda: browser.execute_script(FOLLOWED, scheme))
 
 
 @pytest.fixture
