@@ -3,7 +3,7 @@
 import argparse
 
 from finescale.cli.arguments import positive
-from finescale.cli.upscale import add_engine
+from finescale.cli.upscale import add_engine, engine_settings
 
 
 def _number(text: str) -> float:
@@ -70,7 +70,6 @@ def run(args: argparse.Namespace) -> int:
         kept_bytes=round(args.keep_size * (1 << 30)),
         keep=args.keep * 60,
     )
-    names = ("device", "engine", "precision", "tile", "window")
-    settings = {name: value for name, value in vars(args).items() if name in names}
+    settings = engine_settings(args)
     serve(args.host, args.port, token=args.token, browser=not args.no_browser, limits=limits, settings=settings)
     return 0

@@ -22,6 +22,12 @@ def add_engine(parser: argparse._ActionsContainer) -> None:
     add_window(parser)
 
 
+def engine_settings(args: argparse.Namespace) -> dict[str, object]:
+    """What `add_engine` and `--ensemble` were given, as settings of an Upscaler."""
+    names = ("device", "engine", "precision", "ensemble", "tile", "window")
+    return {name: value for name, value in vars(args).items() if name in names}
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
@@ -62,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.inference.upscale import Networks
 
     scale = None if args.scale is None else float(parse_scale(args.scale))
-    names = ("device", "engine", "precision", "ensemble", "tile", "window")
-    networks = Networks(args.network, **{name: value for name, value in vars(args).items() if name in names})
+    networks = Networks(args.network, **engine_settings(args))
     asked = Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit))
     options = Options(
         target=asked or networks.target(),

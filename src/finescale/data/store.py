@@ -255,15 +255,17 @@ def _planes(name: str, path: Path, scales: _Scales) -> list[NDArray[np.uint8]]:
     height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])
     if min(height, width) < MULTIPLE:
         raise FinescaleError(f"{path}: too small, {pixels.shape[1]} x {pixels.shape[0]}")
-    high = torch.tensor(pixels[:height, :width]).permute(2, 0, 1)
+    high = pixels[:height, :width]
     lows = [
-        resize(high, scale=1 / scale) if place is None else _partner(place / name, path, pixels.shape, scale)
+        resize(high.transpose(2, 0, 1), scale=1 / scale).transpose(1, 2, 0)
+        if place is None
+        else _partner(place / name, path, pixels.shape, scale)
         for scale, place in scales.items()
     ]
-    return [plane.permute(1, 2, 0).contiguous().numpy() for plane in (high, *lows)]
+    return [np.ascontiguousarray(picture) for picture in (high, *lows)]
 
 
-def _partner(path: Path, large: Path, shape: tuple[int, ...], scale: int) -> Tensor:
+def _partner(path: Path, large: Path, shape: tuple[int, ...], scale: int) -> NDArray[np.uint8]:
     """The small picture of a pair, cropped as the large one, which has this shape, will be."""
     try:
         found = _pixels(path)
@@ -273,7 +275,7 @@ def _partner(path: Path, large: Path, shape: tuple[int, ...], scale: int) -> Ten
     if h not in (height // scale, -(-height // scale)) or w not in (width // scale, -(-width // scale)):
         raise FinescaleError(f"{path}: {w} x {h} is not the size of {large}, {width} x {height}, divided by {scale}")
     height, width = (n // MULTIPLE * MULTIPLE // scale for n in (height, width))
-    return torch.tensor(found[:height, :width]).permute(2, 0, 1)
+    return found[:height, :width]
 
 
 def _pixels(path: Path) -> NDArray[np.uint8]:

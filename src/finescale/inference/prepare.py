@@ -100,8 +100,7 @@ def for_inference(network: Network, window: int | None = WINDOW, gates: list[lis
     Raises:
         UsageError: the window is above `LARGEST_WINDOW`.
     """
-    if window is not None:
-        check_window(window)
+    check_window(window)
     clone = copy.deepcopy(network).float().eval().requires_grad_(False)
     for module in clone.modules():
         if parametrize.is_parametrized(module):

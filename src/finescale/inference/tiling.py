@@ -24,13 +24,13 @@ class Cancelled(Exception):
     """Raised by a progress callback to stop an enlargement; nothing is kept."""
 
 
-def check_window(side: int) -> None:
-    """Refuses windows of local statistics above `LARGEST_WINDOW`.
+def check_window(side: int | None) -> None:
+    """Refuses windows of local statistics above `LARGEST_WINDOW`; None is the whole picture.
 
     Raises:
         UsageError: it is larger.
     """
-    if side > LARGEST_WINDOW:
+    if side is not None and side > LARGEST_WINDOW:
         raise UsageError(f"windows have at most {LARGEST_WINDOW} pixels a side, not {side}")
 
 

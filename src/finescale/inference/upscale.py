@@ -72,8 +72,7 @@ class Upscaler:
         tile: int | None = None,
         window: int | None = 48,
     ) -> None:
-        _check_side("tile", tile)
-        _check_side("window", window)
+        _check_sides(tile, window)
         if isinstance(network, str | os.PathLike):
             network = _find(os.fspath(network), scale)
         else:
@@ -364,19 +363,18 @@ def check_settings(
     Raises:
         UsageError: unknown device, engine or precision; an impossible tile or window.
     """
-    _check_side("tile", tile)
-    _check_side("window", window)
+    _check_sides(tile, window)
     check(device, engine, precision)
 
 
-def _check_side(what: str, side: int | None) -> None:
-    given: object = side  # whatever a program passed
-    if given is not None and (type(given) is bool or not isinstance(given, Integral)):
-        raise UsageError(f"a {what}'s side is a whole number of pixels, not {given!r}")
-    if side is not None and side < 1:
-        raise UsageError(f"{what}s have at least 1 pixel a side, not {side}")
-    if what == "window" and side is not None:
-        check_window(side)
+def _check_sides(tile: int | None, window: int | None) -> None:
+    for what, side in (("tile", tile), ("window", window)):
+        given: object = side  # whatever a program passed
+        if given is not None and (type(given) is bool or not isinstance(given, Integral)):
+            raise UsageError(f"a {what}'s side is a whole number of pixels, not {given!r}")
+        if side is not None and side < 1:
+            raise UsageError(f"{what}s have at least 1 pixel a side, not {side}")
+    check_window(window)
 
 
 def _check_samples(x: Array) -> None:

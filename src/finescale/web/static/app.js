@@ -183,8 +183,10 @@ function addOne(file) {
   part("pick").addEventListener("click", () => {
     select(item);
     $("stage").scrollIntoView({ block: "nearest" }); // on a phone it is above the list
-    if (item.gone) item.saved = 0; // whoever wants to see it may not have it
-    draw(item);
+    if (item.gone) {
+      item.saved = 0; // whoever wants to see it may not have it
+      draw(item);
+    }
     lookAfter(item);
   });
   part("remove").addEventListener("click", () => {
