@@ -25,9 +25,10 @@ from typing import Any
 from finescale.atomic import sha256
 from finescale.cli.main import main as command_line
 from finescale.evaluation import published, report
+from finescale.evaluation.arrays import CLEAN, Damage
 from finescale.evaluation.tables import count
 from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
-from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG
+from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG, FOR_NOISE
 from finescale.networks.complexity import cost
 from finescale.weights.header import Header, read_header
 from finescale.weights.places import INDEX
@@ -38,13 +39,14 @@ WEIGHTS = (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
 SETS = ("Set5", "Set14", "B100", "Urban20")
 # published networks worth a line beside ours: the plainest, a small one, a large one
 BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN", "SA-RCAN")
-JPEG = "-jpeg40"  # what the names of sets end in whose small pictures have been JPEGs of quality 40
+JPEG, NOISE = Damage(jpeg=40), Damage(noise=10)
 # finescale data draw -o drawn --count 24 --seed 2000000 --side 480, with the fonts of finescale[report]
 DRAWN = ("drawn",)
 # what shipped networks are for: sets, what their names end in, what to say of them
 KINDS = (
     (SETS, "", ""),
-    (SETS, JPEG, "Small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md)):"),
+    (SETS, NOISE.of(""), "Noisy small pictures, of 10 grey levels ([beside others](docs/results/noise.md)):"),
+    (SETS, JPEG.of(""), "Small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md)):"),
     (DRAWN, "", "Text, drawings, charts and pixel art ([beside others](docs/results/graphics.md)):"),
 )
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -194,15 +196,15 @@ def contents(folder: Path = ROOT / "docs" / "results") -> str:
 class Photograph:
     """A picture of the gallery, where it comes from, and what to show of it (nothing: chosen by the networks).
 
-    With `jpeg` the small picture has been a JPEG of quality 40. `beside` is a network for such pictures, shown beside
-    those for clean photographs.
+    The small picture went through `damage`. `beside` is a network for such pictures, shown beside those for clean
+    photographs.
     """
 
     file: str
     title: str
     source: str
     boxes: Sequence[str] = ()
-    jpeg: bool = False
+    damage: Damage = CLEAN
     beside: str = ""
 
 
@@ -228,8 +230,15 @@ GALLERY = (
         "gallery/cat.png",
         "A cat's eyes, from a JPEG of quality 40",
         "The small picture was written and read as a strongly compressed JPEG, as pictures of the web often were.",
-        jpeg=True,
+        damage=JPEG,
         beside=FOR_JPEG,
+    ),
+    Photograph(
+        "gallery/rocket.jpg",
+        "A rocket, noisy",
+        "Gaussian noise of 10 grey levels was added to the small picture.",
+        damage=NOISE,
+        beside=FOR_NOISE,
     ),
     Photograph(
         "gallery/page.png",
@@ -255,7 +264,7 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     def figure(picture: Photograph, target: Path) -> str:
         chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
         networks = ",".join(["bicubic", *entrants(picture)])
-        chosen += ["--jpeg", "40"] if picture.jpeg else []
+        chosen += [part for kind, much in picture.damage.settings.items() for part in (f"--{kind}", f"{much:g}")]
         arguments = [f"docs/images/{picture.file}", "--networks", networks, "--scale", str(scale), *chosen]
         shown = target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
         finescale("figure", *arguments, "-o", str(shown), "--overwrite")
@@ -271,7 +280,7 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
         "the two where the results differ most.",
     ]
     for picture in GALLERY:
-        target = out / "images" / "gallery" / f"{Path(picture.file).stem}{JPEG * picture.jpeg}-x{scale}.webp"
+        target = out / "images" / "gallery" / f"{picture.damage.of(Path(picture.file).stem)}-x{scale}.webp"
         commands.append(figure(picture, target))
         link = f"images/gallery/{target.name}"
         alternative = (
@@ -317,7 +326,9 @@ def block(weights: Sequence[Shipped]) -> str:
     by_device: dict[str, dict[str, str]] = {}
     for file in weights:
         name = file.header.name
-        by_device.setdefault(str(file.header.notes["device"]), {})[name] = _training(weights, name)
+        by_device.setdefault(str(file.header.notes["device"]).replace(", 1 threads", ", 1 thread"), {})[name] = (
+            _training(weights, name)
+        )
     times = "; ".join(f"on {device} {', '.join(those.values())}" for device, those in by_device.items())
     text = (
         "PSNR (dB) and SSIM say how near the result is to the original, higher is better: on luma, by the [published "

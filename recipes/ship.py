@@ -19,8 +19,10 @@ from pathlib import Path
 import torch
 
 from finescale.atomic import sha256
+from finescale.cli.bench import add_damage
 from finescale.cli.main import told
 from finescale.evaluation import benchmark, sets
+from finescale.evaluation.arrays import Damage
 from finescale.evaluation.scoring import means
 from finescale.layers.spectral import settle
 from finescale.weights import files
@@ -35,7 +37,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where shipped files lie")
     parser.add_argument("--data", type=Path, help="the folder that holds the benchmark sets")
     parser.add_argument("--sets", default="Set5,Set14,B100,Urban20")
-    parser.add_argument("--jpeg", type=int, metavar="QUALITY", help="measure on small pictures that have been JPEGs")
+    add_damage(parser)
     parser.add_argument("--before", type=Path, metavar="FILE", help="what it was fine-tuned from, to be mixed in")
     parser.add_argument("--share", type=float, default=0.7, help="of the file itself in that mixture (%(default)s)")
     parser.add_argument("--notes", type=json.loads, default={}, metavar="JSON", help="added to the file's notes")
@@ -63,7 +65,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:  # beside the index a new file would be taken for a damaged old one
         rounded = Path(folder) / target.name
         files.save(network, rounded, dtype=torch.float16)
-        run = benchmark.run([str(rounded)], chosen, header.scale, jpeg=args.jpeg, timed_size=None)
+        damage = Damage(args.noise, args.jpeg)
+        run = benchmark.run([str(rounded)], chosen, header.scale, damage=damage, timed_size=None)
     for name, scores in run.rows[0].scores.items():
         found = means(scores)
         figures[name] = {"psnr": round(found["psnr"], 6), "ssim": round(found["ssim"], 8)}

@@ -5,6 +5,7 @@ import platform
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -24,6 +25,11 @@ PURPOSES = {
     "brisque": "BRISQUE in `score` and `bench`",
     "train": "TensorBoard while training",
     "completion": "completion of commands in the shell",
+}
+# packages that hold the same modules and more; another beside them would spoil them
+_ALSO = {
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml"),
+    "opencv-contrib-python-headless": ("opencv-contrib-python",),
 }
 GIB = 1 << 30
 
@@ -62,10 +68,10 @@ def report() -> dict[str, Any]:
 
 
 def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+    for name in (distribution, *_ALSO.get(distribution, ())):
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None
 
 
 def _memory() -> dict[str, float | None]:

@@ -1,5 +1,6 @@
 """Downloads: resumed where they broke off, verified, and put in place when they are complete."""
 
+import errno
 import os
 import shutil
 import socket
@@ -90,7 +91,7 @@ def _attempt(address: str, part: Path, size: int | None, progress: Report | None
     except (InvalidURL, ValueError) as error:
         raise FinescaleError(f"{address}: not an address ({error})") from error
     except (URLError, HTTPException, OSError) as error:
-        if isinstance(error, OSError) and error.errno == 28:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FinescaleError(f"{part}: the disk is full") from error
         reason = getattr(error, "reason", error)
         if isinstance(reason, socket.gaierror) and not before:
@@ -162,7 +163,6 @@ def _transfer(address: str, part: Path, size: int | None, progress: Report | Non
         length = reply.headers.get("Content-Length")
         total = int(length) + (have if resumed else 0) if length and length.isdigit() else None
         if size is not None and total is not None and total != size:
-            os.truncate(part, 0)
             raise FinescaleError(f"{address}: the server offers {total:,} bytes, and {size:,} were published")
         total = total if total is not None else size
         have = have if resumed else 0

@@ -376,6 +376,23 @@ def test_a_precision_that_is_slow_here_is_told(
             assert (said[1].out + said[1].err).count(str(found[0].message)) == count
 
 
+def test_auto_precision_is_that_of_the_run_that_goes_on(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu", "--no-board", "--resume"]
+    for fast, budget in (
+        (True, "2"),
+        (False, "4"),
+        (True, "6"),
+    ):  # one kind of machine, another, the first
+        monkeypatch.setattr("finescale.training.loop.fast_bfloat16", lambda device, fast=fast: fast)
+        assert main([*words, "--budget", budget]) == 0, capsys.readouterr().err
+    header = read_header(tmp_path / "run" / "sa-rcan-x2.safetensors")
+    assert (header.notes["recipe"]["precision"], header.notes["steps"]) == ("bfloat16", 6)
+    assert main([*words, "--budget", "8", "--set", "precision=float32"]) == 2
+    assert "started with precision = 'bfloat16', not 'float32'" in capsys.readouterr().err
+
+
 def test_pictures_too_small_for_crops_are_told(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

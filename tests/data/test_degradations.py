@@ -59,6 +59,13 @@ def test_each_part_does_what_it_says() -> None:
     grey = torch.full((512, 3, 16, 16), 0.5)
     noisy = Degradation(noise=(4, 4))(grey, chance(512))
     assert float(noisy.std() * 255) == pytest.approx(4, abs=0.1)
+    grainy = Degradation(noise=(4, 4), grain=(0.8, 0.8), grey=0.25)(grey, chance(512))
+    assert float(grainy.std() * 255) == pytest.approx(4, abs=0.1), "at the edges as within"
+    assert float(grainy[:, :, :, 0].std() * 255) == pytest.approx(4, abs=0.2)
+    pairs = torch.stack((grainy[..., 1:].flatten(), grainy[..., :-1].flatten()))
+    assert float(torch.corrcoef(pairs)[0, 1]) == pytest.approx(0.68, abs=0.03), "exp(-1 / (4 sigma^2))"
+    same = (grainy[:, 0] == grainy[:, 2]).all(dim=(1, 2))
+    assert 0.18 < float(same.float().mean()) < 0.32
     spot = torch.zeros(1, 3, 33, 33)
     spot[..., 16, 16] = 1
     blurred = Degradation(blur=(1.5, 1.5))(spot, chance(1))[0, 0]
@@ -79,3 +86,4 @@ def test_only_a_share_is_degraded() -> None:
 def test_any_size(size: tuple[int, int]) -> None:
     x = torch.full((2, 3, *size), 100 / 255)
     torch.testing.assert_close(Degradation(blur=(0, 2), jpeg=(90, 90))(x, chance(2)), x, rtol=0, atol=2 / 255)
+    assert Degradation(noise=(2, 2), grain=(0, 2))(x, chance(2)).shape == x.shape

@@ -150,6 +150,11 @@ def test_other_sizes_and_bytes_than_published_are_refused(tmp_path: Path) -> Non
     with serving(CONTENT) as (server, address):
         with pytest.raises(FinescaleError, match="offers 3,000,000 bytes, and 4,000,000 were published"):
             bring(address, tmp_path / "f", size=4_000_000)
+        (tmp_path / "f.part").write_bytes(CONTENT[:1000])  # hours of another day
+        server.ranges = False
+        with pytest.raises(FinescaleError, match="offers 3,000,000 bytes, and 4,000,000 were published"):
+            bring(address, tmp_path / "f", size=4_000_000)
+        assert (tmp_path / "f.part").read_bytes() == CONTENT[:1000]
         with pytest.raises(FinescaleError, match="not what was published"):
             bring(address, tmp_path / "f", sha256="0" * 64)
         server.claims = 5_000_000  # it lies, and ends early every time
@@ -328,6 +333,18 @@ def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     with serving(archive("zip")) as (_, address), pytest.raises(FinescaleError, match="no pictures in other/HR"):
         download.get(Source("Set2", "", address, "other/HR", 2), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_was_there_is_kept(tmp_path: Path) -> None:
+    source = Source("Set2", "", "http://127.0.0.1:9/set.zip", "set/HR", 2)
+    own = tmp_path / "set.zip"
+    own.write_bytes(archive("zip")[:200])  # which its owner goes on downloading
+    with pytest.raises(FinescaleError, match=rf"{own}: is no readable archive"):
+        download.get(source, tmp_path)
+    assert own.stat().st_size == 200
+    own.write_bytes(archive("zip"))
+    assert download.get(source, tmp_path) == tmp_path / "Set2"
+    assert own.exists()
 
 
 def test_every_source_names_what_it_needs() -> None:

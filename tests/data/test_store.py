@@ -109,6 +109,20 @@ def test_is_not_replaced_without_being_told(pictures: Path, tmp_path: Path) -> N
         store.prepare(found, tmp_path / "other", (3,), overwrite=True)
 
 
+def test_what_appears_while_it_is_packed_is_not_replaced(pictures: Path, tmp_path: Path) -> None:
+    found = find_pictures([pictures])
+    for overwrite, said in ((False, "already there"), (True, "not a packed store")):
+        packing = store.prepare(found, tmp_path / f"{overwrite}", (2,), overwrite=overwrite)
+        next(packing)
+        next(store.prepare(found, tmp_path / f"{overwrite}", (2,), overwrite=overwrite))  # beside another's files
+        (tmp_path / f"{overwrite}").mkdir()
+        (tmp_path / f"{overwrite}" / "thesis").touch()
+        with pytest.raises(UsageError, match=said):
+            list(packing)
+        assert (tmp_path / f"{overwrite}" / "thesis").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["False", "True"]
+
+
 def test_what_a_link_leads_to_is_replaced(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = find_pictures([pictures.resolve()])
     list(store.prepare(found, tmp_path / "s", (2,)))

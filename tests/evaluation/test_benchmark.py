@@ -1,6 +1,7 @@
 import io
 import math
 import subprocess
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
-from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
+from finescale.evaluation.arrays import CLEAN, Damage, downscale, to_pixels, to_tensor
 from finescale.evaluation.benchmark import Row, Run, run, score_picture
 from finescale.evaluation.contenders import Contender, check_names, contender, labels
 from finescale.evaluation.metrics import Pixels, psnr_y
@@ -22,6 +23,7 @@ from finescale.evaluation.scoring import Pair, means, score_pair
 from finescale.evaluation.speed import measure, measure_apart
 from finescale.images.picture import mod_crop
 from finescale.images.resize import resize
+from finescale.inference import machine
 from finescale.layers.bicubic import Border
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
@@ -102,10 +104,22 @@ def test_the_other_border_moves_the_third_digit(shared_data: Path) -> None:
     assert 0 < abs(figures[0] - figures[1]) < 0.003
 
 
+def test_small_pictures_that_are_noisy(shared_data: Path) -> None:
+    high = mod_crop(sets.read_rgb(sets.find("Set5", shared_data).pictures[0]), 2)
+    low = downscale(high, 2).float()
+    noise = downscale(high, 2, damage=Damage(noise=5)).float() - low
+    assert float(noise[(low > 20) & (low < 235)].std()) == pytest.approx(5, abs=0.05)
+    assert float(noise.mean((1, 2)).abs().max()) < 0.1
+    both = Damage(2.5, 40)
+    assert (CLEAN.of("Set5"), both.of("Set5")) == ("Set5", "Set5-noise2.5-jpeg40")
+    assert both.settings == {"noise": 2.5, "jpeg": 40}
+    assert torch.equal(downscale(high, 2, damage=both), Damage(jpeg=40).to(downscale(high, 2, damage=Damage(2.5))))
+
+
 def test_small_pictures_that_have_been_jpegs(shared_data: Path) -> None:
     """The same as by hand; under another name, so that nothing published stands beside it."""
     found = sets.find("Set5", shared_data)
-    result = run(["bicubic"], [found], 4, timed_size=None, jpeg=40)
+    result = run(["bicubic"], [found], 4, timed_size=None, damage=Damage(jpeg=40))
     assert list(result.sets) == ["Set5-jpeg40"]
     assert result.settings["jpeg"] == 40
     assert result.as_json()["published"] == []
@@ -117,7 +131,7 @@ def test_small_pictures_that_have_been_jpegs(shared_data: Path) -> None:
         low = to_tensor(np.asarray(Image.open(file)))
         assert scores[path.stem] == pytest.approx(psnr_y(to_pixels(resize(low, scale=4)), high, 4), abs=1e-9)
     with pytest.raises(UsageError, match="'bicubic-y' is for clean pictures"):
-        run(["bicubic-y"], [found], 4, timed_size=None, jpeg=40)
+        run(["bicubic-y"], [found], 4, timed_size=None, damage=Damage(jpeg=40))
 
 
 def test_networks_references_and_missing_weights(
@@ -319,6 +333,17 @@ def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert b100.name == sets.find("data/bench/HR/BSD100").name == "B100"  # by which published figures are found
     assert sets.find("div2k-valid").name == "DIV2K_valid_HR"
     assert sets.find("datasets/Set5/HR").name == "Set5"
+    (tmp_path / "datasets" / "DIV2K").mkdir()
+    listed = Path.iterdir
+
+    def refused(folder: Path) -> Iterator[Path]:
+        if folder == Path("datasets/DIV2K"):
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refused)
+        assert sets.find("div2k-valid").name == "DIV2K_valid_HR", "behind a folder that may not be read"
     with pytest.raises(UsageError, match=r"no set or folder 'Set6'; did you mean 'Set5'\? .*sets found: DIV2K_valid"):
         sets.find("Set6")
     with pytest.raises(UsageError, match=r"no set or folder 'urban100'; `finescale data get Urban100` brings it"):
@@ -371,6 +396,41 @@ def test_speed_in_a_process_of_its_own(tiny: Path) -> None:
         measure_apart(str(tiny), 2, {"engine": "abacus"}, (8, 6), repeats=1)
 
 
+@pytest.mark.slow
+def test_speed_of_a_network_that_the_program_brought(tmp_path: Path) -> None:
+    brought = """
+from finescale.evaluation.benchmark import run
+from finescale.evaluation.sets import find
+from finescale.networks.baselines import SRCNN
+from finescale.networks.catalogue import NETWORKS, Entry, build
+from finescale.weights import files
+
+class Mine(SRCNN):
+    pass
+
+NETWORKS["mine"] = Entry(Mine, "")
+"""
+    work = """
+files.save(build("mine", scale=2), "mine-x2.safetensors")
+(row,) = run(["mine-x2.safetensors"], [find("hr")], 2, settings={"device": "cpu"}, timed_size=(8, 6), repeats=1).rows
+print(row.speed.seconds)
+"""
+    (tmp_path / "hr").mkdir()
+    Image.new("L", (32, 32)).save(tmp_path / "hr" / "a.png")
+    guarded = "if __name__ == '__main__':" + work.replace("\n", "\n    ")
+    (tmp_path / "guarded.py").write_text(brought + guarded)
+    (tmp_path / "open.py").write_text(brought + work)
+    command, environment = machine.apart("guarded")
+    for how in ([str(tmp_path / "guarded.py")], ["-m", "guarded"]):
+        done = subprocess.run(
+            [command[0], *how], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, float(done.stdout or 0) > 0) == (0, True), done.stderr
+    done = subprocess.run([command[0], "open.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the program's work needs" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("printed", "words"),
     [("a library was here\n{...}\n", None), ("nothing of use\n", "did not say"), ("", "did not say")],
@@ -386,6 +446,24 @@ def test_what_a_library_prints_does_not_stop_the_measuring(
     else:
         with pytest.raises(FinescaleError, match=words):
             measure_apart("a", 2, {})
+
+
+def test_what_is_done_is_kept_where_a_run_is_stopped(folder: Path, tiny: Path) -> None:
+    chosen = [sets.find(str(folder))]
+
+    def stop(name: str, picture: str) -> None:
+        if (name, picture) == (at, "10"):
+            raise SystemExit(143)
+
+    at = "nearest"
+    options: dict[str, Any] = {"timed_size": None, "progress": stop}
+    result = run(["bicubic", "nearest", str(tiny)], chosen, 2, keep_stopped=True, **options)
+    assert [row.name for row in result.rows] == ["bicubic"]
+    assert isinstance(result.stopped, SystemExit)
+    with pytest.raises(SystemExit):  # but where its caller asks for it
+        run(["bicubic", "nearest"], chosen, 2, **options)
+    with pytest.raises(SystemExit):  # nothing is done
+        run(["rcan", "nearest", "bicubic"], chosen, 2, keep_stopped=True, **options)
 
 
 def test_speed_runs_once_more_to_warm_up() -> None:

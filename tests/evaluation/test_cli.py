@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ import torch
 from PIL import Image
 
 from finescale.cli.main import main
+from finescale.evaluation import benchmark
+from finescale.evaluation.contenders import Contender
+from finescale.evaluation.scoring import Score
 from finescale.layers.attention import ChannelAttention
 from finescale.networks.catalogue import build
 from finescale.weights.files import save
@@ -188,13 +192,33 @@ def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert found["settings"] == {"device": "cpu", "engine": "torch", "tile": 64, "border": "replicate"}
     assert (tmp_path / "r" / "results-x4.md").is_file()
     figures = []
-    for setting in ((), ("--ensemble",), ("--window", "8"), ("--border", "mirror"), ("--jpeg", "40")):
+    for setting in ((), ("--ensemble",), ("--window", "8"), ("--border", "mirror"), ("--noise", "5"), ("--jpeg", "40")):
         one = ("bench", "--networks", "tiny.safetensors", "--sets", "hr", "--no-timing", "--csv", "-", *setting)
         table = csv.DictReader(io.StringIO(finescale(*one).stdout))
         figures.append(tuple(line["psnr"] for line in table))  # the commands differ anyway
-    assert len(set(figures)) == 5
+    assert len(set(figures)) == 6
     lines = finescale("bench", "--networks", "bicubic", "--sets", "hr", "--no-timing", "--csv", "-").stdout.splitlines()
     assert {line.split(",")[0] for line in lines} == {"network", "bicubic"}
+
+
+def test_a_run_that_is_stopped_writes_what_is_done(
+    finescale: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = benchmark.score_picture
+
+    def stopped(entrant: Contender, path: Path, *more: Any, **options: Any) -> Score:
+        if entrant.name == "nearest":
+            raise KeyboardInterrupt
+        return score(entrant, path, *more, **options)
+
+    monkeypatch.setattr(benchmark, "score_picture", stopped)
+    options = ("--sets", "hr", "--no-timing", "--report", str(tmp_path))
+    done = finescale("bench", "--networks", "bicubic,nearest,tiny.safetensors", *options)
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True)
+    assert "bicubic" in done.stdout
+    again = finescale("bench", "--networks", "bicubic,nearest", "--overwrite", *options)
+    assert "already exists" in again.stderr, "a part does not replace what is there"
+    assert [row["name"] for row in json.loads((tmp_path / "results-x4.json").read_text())["networks"]] == ["bicubic"]
 
 
 def test_one_network_of_a_report_is_measured_again(finescale: Callable[..., Done], tmp_path: Path) -> None:

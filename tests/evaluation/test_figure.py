@@ -7,7 +7,7 @@ from PIL import Image
 
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import figure
-from finescale.evaluation.arrays import downscale
+from finescale.evaluation.arrays import Damage, downscale
 from finescale.evaluation.contenders import Contender, contender
 from finescale.evaluation.figure import Box, Scene
 from finescale.evaluation.metrics import Pixels, luma, psnr, ssim
@@ -119,8 +119,8 @@ def test_a_low_resolution_picture_with_its_original(tmp_path: Path) -> None:
     alone = figure.scene(tmp_path / "high.png", REFERENCES, 4)
     assert both.name == alone.name == "high"
     assert np.array_equal(both.enlarged["bicubic"], alone.enlarged["bicubic"])
-    old = figure.scene(tmp_path / "high.png", REFERENCES, 4, jpeg=30).enlarged["nearest"]
-    assert np.array_equal(old[::4, ::4], downscale(high[:48, :60], 4, jpeg=30).permute(1, 2, 0).numpy())
+    old = figure.scene(tmp_path / "high.png", REFERENCES, 4, damage=Damage(jpeg=30)).enlarged["nearest"]
+    assert np.array_equal(old[::4, ::4], downscale(high[:48, :60], 4, damage=Damage(jpeg=30)).permute(1, 2, 0).numpy())
     with pytest.raises(FinescaleError, match=r"high\.png: it is 60 x 50, not 2 times .*low\.png, which is 15 x 12"):
         figure.scene(tmp_path / "low.png", [], 2, high=tmp_path / "high.png")
 

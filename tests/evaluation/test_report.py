@@ -43,7 +43,7 @@ def run() -> Run:
 
 
 def test_the_whole_report(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    matplotlib = pytest.importorskip("matplotlib")
     folder = tmp_path / "deep" / "results"
     report.check(folder, 4, ["Set5"])
     written = report.write(run, folder)
@@ -65,8 +65,11 @@ def test_the_whole_report(run: Run, tmp_path: Path) -> None:
         report.check(folder, 4, ["Set5"])
     report.check(folder, 4, ["Set5"], overwrite=True)
     before = (folder / "psnr-parameters-x4-Set5.svg").read_bytes()
-    report.write(run, folder, overwrite=True)
+    backend = matplotlib.get_backend()
+    with matplotlib.rc_context({"text.usetex": True, "savefig.bbox": "tight", "axes.grid": True}):  # of its user
+        report.write(run, folder, overwrite=True)
     assert (folder / "psnr-parameters-x4-Set5.svg").read_bytes() == before, "the same plot is the same file"
+    assert matplotlib.get_backend() == backend
     assert b">sa-rcan-light</text>" in before  # not as outlines, which take two to three times the bytes
     report.write(replace(run, rows=[replace(LIGHT, speed=None)], timed_size=None), folder, overwrite=True)
     assert not (folder / "psnr-seconds-x4-Set5.svg").exists(), "a plot of an earlier run, in no page"

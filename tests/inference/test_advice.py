@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from finescale.data import graphics
-from finescale.images.picture import Picture
-from finescale.inference.advice import advice, drawn
+from finescale.evaluation.arrays import downscale, to_pixels
+from finescale.images.picture import Picture, Samples, mod_crop
+from finescale.inference.advice import advice, drawn, noisy
 from finescale.inference.photograph import PHOTOGRAPH
 
 PHOTO = np.asarray(Image.open(PHOTOGRAPH).convert("RGB"))
@@ -30,8 +31,35 @@ def test_photographs_do_not(shared_data: Path) -> None:
         for file in sorted((shared_data / "bench/HR" / name).iterdir())
     ]
     assert len(pictures) == 139
-    found = [file.stem for file in pictures if drawn(np.asarray(Image.open(file).convert("RGB")))]
-    assert found == ["ppt3"]  # a slide
+    samples = {file.stem: np.asarray(Image.open(file).convert("RGB")) for file in pictures}
+    assert [name for name, pixels in samples.items() if drawn(pixels)] == ["ppt3"]  # a slide
+    assert [name for name, pixels in samples.items() if noisy(pixels)] == []
+    for scale in (2, 4):  # fine texture is stronger when it was shrunk
+        small = {name: to_pixels(downscale(mod_crop(pixels, scale), scale)) for name, pixels in samples.items()}
+        assert [name for name, pixels in small.items() if noisy(pixels)] == []
+    assert sum(noisy(with_noise(pixels, 8)) for pixels in samples.values()) > 130
+
+
+def with_noise(pixels: Samples, levels: float, channels: int = 3) -> Samples:
+    noise = np.random.default_rng(0).normal(0, levels, (*pixels.shape[:2], channels))
+    return (pixels + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def test_a_noisy_photograph_looks_so(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for levels, channels, wanted in ((0, 3, False), (4, 3, False), (8, 3, True), (7, 1, False), (14, 1, True)):
+        pixels = with_noise(PHOTO, levels, channels)
+        assert noisy(pixels) == wanted
+        assert noisy(pixels.astype(np.uint16) * 257) == wanted
+    assert noisy(with_noise(PHOTO[..., 1:2], 14, 1))
+    monkeypatch.setattr("finescale.weights.places.candidates", lambda: [tmp_path])
+    shutil.copy(tiny_weights / "sa-rcan-light-x2.safetensors", tmp_path / "sa-rcan-light-noise-x2.safetensors")
+    file = tmp_path / "night.png"
+    Image.fromarray(with_noise(PHOTO, 10)).save(file)
+    for picture in (Picture(with_noise(PHOTO, 10)), None):
+        found = advice(file, picture)
+        assert found
+        assert (found.network, found.one) == ("sa-rcan-light-noise", "looks noisy")
+    assert advice(file, Picture(PHOTO)) is None
 
 
 def test_what_is_empty_does_not_count() -> None:
@@ -55,6 +83,7 @@ def test_what_is_empty_does_not_count() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5, 1), (900, 1, 3), (3, 2, 1)], ids=str)
 def test_any_size_can_be_looked_at(shape: tuple[int, int, int]) -> None:
     assert not drawn(np.zeros(shape, np.uint8))
+    assert not noisy(np.full(shape, 99, np.uint8))
     assert not drawn(np.arange(np.prod(shape)).reshape(shape).astype(np.uint8))
 
 

@@ -14,7 +14,7 @@ from finescale.inference.photograph import samples
 from finescale.inference.prepare import bytes_per_pixel, for_inference, gate_limits
 from finescale.inference.upscale import check_settings
 from finescale.layers.attention import ChannelAttention
-from finescale.networks import DEFAULT
+from finescale.networks import DEFAULT, FOR_NOISE
 from finescale.networks.base import Network
 from finescale.networks.catalogue import build
 from finescale.weights import files
@@ -50,6 +50,9 @@ def test_dithering_does_not_become_noise(file: Path, monkeypatch: pytest.MonkeyP
         return float(abs(large.reshape(96, scale, 96, scale, 3).mean((1, 3)) - torch.from_numpy(small)).mean())
 
     limited = error()
+    if file.stem.startswith(FOR_NOISE):  # smooths it, as is its task: 14 levels where all becomes grey
+        assert limited < 18
+        return
     assert limited < 15  # noise has 25 and more
     monkeypatch.setattr("finescale.inference.prepare.HEADROOM", 1e9)
     free = error()

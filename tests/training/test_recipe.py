@@ -193,7 +193,7 @@ def test_the_recipes_of_the_project_fit_their_networks(path: Path, schedule: str
 def test_every_published_network_has_its_recipes() -> None:
     names = {path.stem for path in RECIPES}
     networks = [*(f"unet-{n}" for n in range(1, 12)), "rcan", "sa-rcan", "sa-rcan-group", "sa-rcan-light"]
-    networks += ["sa-rcan-light-jpeg", "sa-rcan-light-graphics"]
+    networks += ["sa-rcan-light-jpeg", "sa-rcan-light-noise", "sa-rcan-light-graphics"]
     assert {f"{network}-x{scale}" for network in networks for scale in (2, 4)} <= names
 
 

@@ -90,6 +90,20 @@ def test_the_port_is_always_the_same_if_it_is_free(
     assert len(ended) == 2
 
 
+def test_a_token_of_the_environment_stays_out_of_logs(
+    ended: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = "0123456789abcdef"
+    monkeypatch.setenv("FINESCALE_TOKEN", token)
+    serve(port=0, browser=False)
+    assert token not in capsys.readouterr().out
+    serve(port=0, browser=False, token=token)
+    assert f"/?token={token}" in capsys.readouterr().out
+    monkeypatch.delenv("FINESCALE_TOKEN")
+    serve("0.0.0.0", 0, browser=False)
+    assert "/?token=" in capsys.readouterr().out
+
+
 def test_what_listens_everywhere_names_an_address_for_other_machines(
     ended: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,12 +130,14 @@ def test_one_unreadable_file_hides_no_other(
     good = put(mine)
     damaged = mine / "rcan-x4.safetensors"
     damaged.write_bytes(good.read_bytes()[:200])
+    (mine / f"._{good.name}").write_bytes(b"of macOS")
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(mine))
     with pytest.warns(FinescaleWarning, match=rf"{damaged.name}: not a readable safetensors file"):
         assert good in [found.path for found in store.available()]
     with pytest.warns(FinescaleWarning):
         assert cli.main(["networks"]) == 0
     assert "With weights" in capsys.readouterr().out
+    assert not any(name.startswith(".") for name in finescale.networks(trained=True))
     with pytest.warns(FinescaleWarning):
         assert DEFAULT in studio.networks()
     said = r"no trained weights for edsr x2 .*a checkout's weights; .*build\('edsr', scale=2\).*convert"

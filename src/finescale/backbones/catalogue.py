@@ -7,6 +7,7 @@ name (`resnet34.pth`, `resnet34.safetensors`, a path) is the caller's own: its n
 hash.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, check_known, misfit
-from finescale.fetch import fetch
+from finescale.fetch import Report, fetch
 
 _TORCHVISION = "https://download.pytorch.org/models/"
 _RESNEST = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
@@ -83,13 +84,20 @@ def build(name: str, *, classifier: bool = True) -> nn.Module:
     return _entry(name).build(classifier=classifier)
 
 
-def find(name: str, path: str | os.PathLike[str] | None = None, *, download: bool = False) -> Path | None:
+def find(
+    name: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    progress: Report | None = None,
+) -> Path | None:
     """The weight file of a backbone, or None where there is none.
 
     Args:
         name: of the backbone.
         path: a file to use, instead of searching.
         download: download the publisher's file into the cache if nothing is found here.
+        progress: told of the download; None: the log "finescale" has a line of it.
 
     Raises:
         UsageError: unknown name.
@@ -113,7 +121,10 @@ def find(name: str, path: str | os.PathLike[str] | None = None, *, download: boo
                 return folder / file
     if not download:
         return None
-    fetch(entry.folder + entry.file, cache / entry.file, sha256=entry.hash_prefix)
+    address = entry.folder + entry.file
+    if not progress:  # up to 548 MiB
+        logging.getLogger("finescale").warning("%s: is being downloaded", address)
+    fetch(address, cache / entry.file, sha256=entry.hash_prefix, progress=progress)
     return cache / entry.file
 
 

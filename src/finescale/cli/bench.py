@@ -24,8 +24,26 @@ def quality(text: str) -> int:
     return int(text)
 
 
-def add_jpeg(parser: argparse.ArgumentParser) -> None:
-    """Adds `--jpeg`, shared with `figure`."""
+def levels(text: str) -> float:
+    """How strong noise is."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 255:
+        raise argparse.ArgumentTypeError(f"expected grey levels, above 0 and at most 255, not '{text}'")
+    return value
+
+
+def add_damage(parser: argparse.ArgumentParser) -> None:
+    """Adds `--noise` and `--jpeg`, shared with `figure`."""
+    parser.add_argument(
+        "--noise",
+        type=levels,
+        default=0,
+        metavar="LEVELS",
+        help="the small pictures are noisy: a standard deviation, in grey levels",
+    )
     parser.add_argument(
         "--jpeg", type=quality, metavar="QUALITY", help="the small pictures have been JPEGs of this quality (1 to 100)"
     )
@@ -77,7 +95,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="replicate",
         help="how shrinking goes over the edge: as RCAN's files were made (default), or as present-day MATLAB does",
     )
-    add_jpeg(parser)
+    add_damage(parser)
     parser.add_argument("--data", type=named, metavar="DIR", help="the folder that holds the sets")
     parser.add_argument("--report", type=named, metavar="DIR", help="write tables and plots into this folder")
     parser.add_argument(
@@ -100,19 +118,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs, prints and writes; 1 if a network had no weights or failed."""
-    from finescale.evaluation import benchmark, contenders, report, scoring, sets, speed, tables
+    """Runs, prints and writes, what is done even where it is stopped; 1 if a network had no weights or failed."""
+    from finescale.evaluation import arrays, benchmark, contenders, report, scoring, sets, speed, tables
 
     if args.keep and not args.report:
         raise UsageError("--keep goes with --report: its rows are kept")
-    overwrite = args.overwrite or args.keep
+    overwrite, damage = args.overwrite or args.keep, arrays.Damage(args.noise, args.jpeg)
     outputs = [file for file in (args.json, args.csv) if file]
     scoring.check_outputs(outputs, overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = [sets.find(name, args.data) for name in args.sets]
     benchmark.check_different(chosen)
     if args.report:
-        called = [benchmark.set_name(one.name, args.jpeg) for one in chosen]
+        called = [damage.of(one.name) for one in chosen]
         scoring.check_apart([*outputs, *report.files(args.report, args.scale, called)])
         report.check(args.report, args.scale, called, overwrite=overwrite)
         pictures = {name: [path.stem for path in one.pictures] for name, one in zip(called, chosen, strict=True)}
@@ -125,18 +143,25 @@ def run(args: argparse.Namespace) -> int:
             metrics=chosen_metrics(args),
             timed_size=None if args.no_timing else speed.SIZE,
             border=args.border,
-            jpeg=args.jpeg,
+            damage=damage,
             repeats=args.repeats,
             command=started_as(),
             earlier=partial(report.kept, folder=args.report, pictures=pictures) if args.keep else None,
             progress=progress,
+            keep_stopped=True,
         )
-    if scoring.STDOUT not in (args.json, args.csv):
-        tables.show_run(result)
-    if args.json:
-        scoring.write_json(args.json, result.as_json(), overwrite=args.overwrite)
-    if args.csv:
-        scoring.write_text(args.csv, report.csv(result), overwrite=args.overwrite)
-    if args.report:
-        report.write(result, args.report, overwrite=overwrite)
+    if result.stopped and not args.keep:
+        overwrite = args.overwrite = False  # a part does not replace a whole
+    try:
+        if args.json:
+            scoring.write_json(args.json, result.as_json(), overwrite=args.overwrite)
+        if args.csv:
+            scoring.write_text(args.csv, report.csv(result), overwrite=args.overwrite)
+        if args.report:
+            report.write(result, args.report, overwrite=overwrite)
+    finally:
+        if scoring.STDOUT not in (args.json, args.csv):
+            tables.show_run(result)
+    if result.stopped:
+        raise result.stopped
     return 1 if result.failed else 0

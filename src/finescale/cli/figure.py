@@ -3,7 +3,7 @@
 import argparse
 
 from finescale.cli.arguments import named, positive
-from finescale.cli.bench import add_jpeg, add_settings, names, settings
+from finescale.cli.bench import add_damage, add_settings, names, settings
 
 
 def box(text: str) -> tuple[int, ...]:
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--scale", type=int, choices=(2, 3, 4), default=4, help="factor (default: 4)")
     add("--hr", type=named, metavar="FILE", help="the original, where PICTURE is the low-resolution one")
     add("--real", action="store_true", help="PICTURE is a photograph to enlarge as it is; there is no original")
-    add_jpeg(parser)
+    add_damage(parser)
     add("-o", "--output", type=named, required=True, metavar="FILE", help="the figure: .png, .pdf, .svg or .webp")
     add("--overwrite", action="store_true", help="replace an existing figure")
     add_settings(parser)
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Enlarges, chooses and draws."""
     from finescale.errors import UsageError
-    from finescale.evaluation import contenders, figure
+    from finescale.evaluation import arrays, contenders, figure
     from finescale.images.sizes import parse_box
 
     size = None if args.size is None else parse_box(args.size)
@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--size is that of the boxes which --auto N chooses")
     if args.real and args.hr:
         raise UsageError("--real says that there is no original, --hr names one")
-    if args.jpeg and (args.real or args.hr):
-        raise UsageError("--jpeg is for pictures that are shrunk here, so neither for --hr nor for --real")
+    damage = arrays.Damage(args.noise, args.jpeg)
+    if damage != arrays.CLEAN and (args.real or args.hr):
+        raise UsageError("--noise and --jpeg are for pictures that are shrunk here, so neither for --hr nor for --real")
     figure.check_file(args.output, overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
     chosen = settings(args)
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         args.scale,
         high=args.hr,
         real=args.real,
-        jpeg=args.jpeg,
+        damage=damage,
         boxes=[*boxes, figure.Box(0, 0, *size)] if size else boxes,
     )
     if args.auto:

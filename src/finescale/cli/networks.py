@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
             screen.print(*(_list if screen.width < _TABLE else _table)(title, chosen), sep="\n", highlight=False)
     screen.print(
         f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; PSNR in dB and SSIM: of luma, Set5"
-        " (jpeg40: its small pictures have been JPEGs of quality 40; drawn: text, charts and pixel art instead)",
+        " (noise10: its small pictures are noisy, by 10 grey levels; jpeg40: they have been JPEGs of quality 40; drawn:"
+        " text, charts and pixel art instead)",
         highlight=False,
     )
     return 0
@@ -95,6 +96,9 @@ def _figures(scale: int, sets: Mapping[str, Any]) -> str:
     name = min(sets, key=lambda name: (not name.startswith("Set5"), name), default=None)  # Set5, if possible as it is
     if name is None:
         return f"x{scale}"
-    condition = name.removeprefix("Set5").removeprefix("-")  # "jpeg40", see `finescale bench --jpeg`; or another set
-    figures = f"x{scale} {sets[name]['psnr']:.2f} / {sets[name]['ssim']:.4f}"
+    condition = name.removeprefix("Set5").removeprefix("-")  # "jpeg40", see `finescale bench`; or another set
+    try:
+        figures = f"x{scale} {sets[name]['psnr']:.2f} / {sets[name]['ssim']:.4f}"
+    except (TypeError, KeyError, ValueError):  # notes that somebody wrote otherwise
+        return f"x{scale}"
     return f"{figures} ({condition})" if condition else figures

@@ -27,6 +27,9 @@ class Degradation:
         share: of the crops that are degraded; the others stay as they are.
         blur: least and greatest standard deviation of a Gaussian, in pixels of the low-resolution picture.
         noise: least and greatest standard deviation, in grey levels.
+        grain: least and greatest standard deviation of a Gaussian over the noise, in pixels; the noise stays as strong.
+            Cameras and film give neighbouring pixels like noise.
+        grey: share of the crops that have the same noise in all colours, as film and strong denoising leave it.
         jpeg: least and greatest quality (1 to 100, as libjpeg and Pillow count), None: no JPEG. Three in four have
             colour of half the resolution (4:2:0).
     """
@@ -34,9 +37,11 @@ class Degradation:
     share: float = 1.0
     blur: tuple[float, float] = (0.0, 0.0)
     noise: tuple[float, float] = (0.0, 0.0)
+    grain: tuple[float, float] = (0.0, 0.0)
+    grey: float = 0.0
     jpeg: tuple[int, int] | None = None
 
-    NUMBERS = 7  # that chance has to give for every crop
+    NUMBERS = 9  # that chance has to give for every crop
     BLOCKS = slice(4, 6)  # of them: where JPEG's blocks lie, the same for all crops of a batch
 
     def __call__(self, low: Tensor, chance: Tensor) -> Tensor:
@@ -44,28 +49,34 @@ class Degradation:
 
         Args:
             low: (B, 3, H, W) in [0, 1], on any device.
-            chance: (7, B) in [0, 1), on the CPU: the only chance there is. A crop with the same numbers has the same
+            chance: (9, B) in [0, 1), on the CPU: the only chance there is. A crop with the same numbers has the same
                 noise (on one kind of device) in any batch; the first one's `BLOCKS` count for all.
 
         Returns:
             (B, 3, H, W) of whole grey levels in [0, 1], channels-last; crops outside the share are as they were.
         """
         seeds, chance = chance[2], chance.float()
-        strength = [
-            low_end + (high_end - low_end) * c for (low_end, high_end), c in zip((self.blur, self.noise), chance[1:])
-        ]
-        sigma, deviation = (sent(one, low)[:, None, None, None] for one in strength)
+        sigma, deviation, width = (
+            sent(least + (greatest - least) * chance[row], low)
+            for (least, greatest), row in ((self.blur, 1), (self.noise, 2), (self.grain, 7))
+        )
         x = low
         if self.blur[1] > 0:
-            x = _blurred(x, sigma, math.ceil(3 * self.blur[1]))
+            x = _filtered(F.pad(x, [_radius(self.blur)] * 4, "replicate"), _gaussians(sigma, _radius(self.blur)))
         if self.noise[1] > 0:
-            x = x + _noise(low, seeds) * (deviation / 255)
+            noise = _noise(F.pad(low, [_radius(self.grain)] * 4), seeds)
+            if self.grey:
+                noise = torch.where(_column(sent(chance[8] < self.grey, low)), noise[:, :1], noise)
+            if self.grain[1] > 0:
+                kernels = _gaussians(width, _radius(self.grain))
+                noise = _filtered(noise, kernels) / _column(kernels.square().sum(1))
+            x = x + noise * _column(deviation / 255)
         x = x.mul(255).add(0.5).floor().clamp(0, 255)
         if self.jpeg:
             quality = (self.jpeg[0] + (self.jpeg[1] - self.jpeg[0] + 1) * chance[3]).int().clamp(max=self.jpeg[1])
             shift = (chance[self.BLOCKS, 0] * _CELL).long().tolist()
             x = _jpeg_of_part(x, quality, sent(chance[6] < 0.75, low), shift)
-        degraded = sent(chance[0] < self.share, low)[:, None, None, None]
+        degraded = _column(sent(chance[0] < self.share, low))
         return torch.where(degraded, x / 255, low).contiguous(memory_format=torch.channels_last)
 
 
@@ -84,17 +95,30 @@ def sent(numbers: Tensor, x: Tensor) -> Tensor:
     return numbers.to(x.device, non_blocking=True)
 
 
-def _blurred(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussians of the standard deviations `sigma` (B, 1, 1, 1); edges are repeated."""
-    count, channels, height, _ = x.shape
-    places = torch.arange(-radius, radius + 1, device=x.device)
-    kernel = torch.exp(-0.5 * (places / sigma.flatten()[:, None].clamp(min=1e-3)).square())
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]  # (BC, 1, K)
-    planes = F.pad(x, (radius, radius, radius, radius), "replicate").reshape(
-        1, count * channels, height + 2 * radius, -1
-    )
-    planes = F.conv2d(planes, kernel[..., None], groups=count * channels)
-    return F.conv2d(planes, kernel[..., None, :], groups=count * channels).reshape(x.shape)
+def _column(numbers: Tensor) -> Tensor:
+    """(B,) beside (B, C, H, W)."""
+    return numbers[:, None, None, None]
+
+
+def _radius(sigmas: tuple[float, float]) -> int:
+    """Of kernels for standard deviations from the least to the greatest."""
+    return math.ceil(3 * sigmas[1])
+
+
+def _gaussians(sigma: Tensor, radius: int) -> Tensor:
+    """(B,) standard deviations as kernels (B, 2 radius + 1) of sum 1."""
+    places = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernels = torch.exp(-0.5 * (places / sigma[:, None].clamp(min=1e-3)).square())
+    return kernels / kernels.sum(1, keepdim=True)
+
+
+def _filtered(x: Tensor, kernels: Tensor) -> Tensor:
+    """(B, C, H, W), each by its kernel of (B, K), down and across, where it fits: K - 1 rows and columns less."""
+    count, channels, height, width = x.shape
+    kernel = kernels.repeat_interleave(channels, 0)[:, None]  # (BC, 1, K)
+    planes = F.conv2d(x.reshape(1, count * channels, height, width), kernel[..., None], groups=count * channels)
+    planes = F.conv2d(planes, kernel[..., None, :], groups=count * channels)
+    return planes.reshape(count, channels, *planes.shape[2:])
 
 
 def _jpeg_of_part(x: Tensor, quality: Tensor, halved: Tensor, shift: list[int]) -> Tensor:
@@ -131,7 +155,7 @@ def jpeg(x: Tensor, quality: Tensor, halved: Tensor) -> Tensor:
     whole = _quantised(ycc[:, 1:], chroma_table)
     half = _quantised(F.avg_pool2d(ycc[:, 1:], 2).round(), chroma_table)
     half = F.interpolate(half, scale_factor=2, mode="bilinear", align_corners=False)
-    colour = torch.where(halved[:, None, None, None], half, whole)
+    colour = torch.where(_column(halved), half, whole)
     return _mixed(torch.cat((luma, colour), 1), _FROM_YCC).round().clamp(0, 255)
 
 

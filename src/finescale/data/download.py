@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import logging
 import lzma
 import shutil
 import tarfile
@@ -83,11 +84,20 @@ def get(source: Source, folder: Path, *, progress: Report | None = None) -> Path
         with alone(folder / f".{source.name}.lock"):
             if target.is_dir():  # another process has brought it meanwhile
                 return target
-            if not archive.exists():
+            fetched = not archive.exists()
+            if fetched:
                 fetch(source.address, archive, size=source.size, sha256=source.sha256, progress=progress)
-            _unpack(archive, source, target)
-            if not any(other.address == source.address and other.name != source.name for other in sources().values()):
+            try:
+                _unpack(archive, source, target)
+            except FinescaleError as error:
+                if fetched:
+                    archive.unlink()
+                raise FinescaleError(f"{source.address if fetched else archive}: {error}") from error
+            others = [other for other in sources().values() if other.name != source.name]
+            if fetched and all(other.address != source.address for other in others):
                 archive.unlink()
+            elif archive.exists():
+                logging.getLogger("finescale").warning("%s: is kept", archive)
     return target
 
 
@@ -146,12 +156,10 @@ def _unpack(archive: Path, source: Source, target: Path) -> None:
                             shutil.copyfileobj(content, writer)
                         count += 1
         if not count:
-            archive.unlink()
-            raise FinescaleError(f"{source.address}: what arrived holds no pictures in {source.inside}/")
+            raise FinescaleError(f"holds no pictures in {source.inside}/")
         replace(part, target)
     except _NO_ARCHIVE as error:
-        archive.unlink()
-        raise FinescaleError(f"{source.address}: what arrived is no readable archive ({error})") from error
+        raise FinescaleError(f"is no readable archive ({error})") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

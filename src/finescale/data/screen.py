@@ -125,7 +125,9 @@ def get(names: Sequence[str], out: Path | None) -> int:
     for name in classifiers:
         from finescale.backbones.catalogue import find
 
-        print(f"{find(name, download=True)}: weights of {name}")
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+            file = find(name, download=True, progress=partial(_show, bar, bar.add_task(name, total=None)))
+        print(f"{file}: weights of {name}")
     return 0
 
 

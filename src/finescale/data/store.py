@@ -6,6 +6,7 @@ another) and for every scale `xS.bin` with the exact-bicubic low-resolution pict
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -163,11 +164,15 @@ def prepare(
     wanted = {scale: small.get(scale) for scale in sorted({*scales, *small})}
     if not wanted or not set(wanted) <= {2, 3, 4}:
         raise UsageError(f"a store is made for the scales 2, 3 and 4, not {', '.join(map(str, scales)) or 'none'}")
+    _check_place(folder, overwrite)
+    return _pack(pictures, folder, wanted, workers, licence, overwrite)
+
+
+def _check_place(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not overwrite:
         raise UsageError(f"{folder}: is already there (--overwrite replaces it)")
     if folder.exists() and not (folder / INDEX).is_file():
         raise UsageError(f"{folder}: is there and is not a packed store, so it is not replaced")
-    return _pack(pictures, folder, wanted, workers, licence)
 
 
 def _pack(
@@ -176,9 +181,11 @@ def _pack(
     scales: _Scales,
     workers: int,
     licence: str,
+    overwrite: bool,
 ) -> Iterator[Packed]:
     folder = Path(os.path.realpath(folder))  # which a link may lead to, and "." has no name
-    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("part", "old"))
+    mark = secrets.token_hex(4)
+    part, old = (folder.with_name(f".{folder.name}.{mark}.{kind}") for kind in ("part", "old"))
     items: list[Item] = []
     offset = 0
     try:
@@ -198,6 +205,7 @@ def _pack(
             raise FinescaleError(f"{folder}: not one of {len(pictures)} pictures could be packed")
         index: dict[str, Any] = {"scales": list(scales), "licence": licence, "items": [asdict(item) for item in items]}
         (part / INDEX).write_text(json.dumps(index))
+        _check_place(folder, overwrite)  # once more: another process may have made it meanwhile
         if folder.exists():
             atomic.replace(folder, old)
         try:

@@ -14,7 +14,7 @@ import torch
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import published, sets
-from finescale.evaluation.arrays import downscale, to_pixels
+from finescale.evaluation.arrays import CLEAN, Damage, downscale, to_pixels
 from finescale.evaluation.contenders import PAPERS_BICUBIC, Contender, check_names, contender, labels
 from finescale.evaluation.metrics import WINDOW, Pixels, Plane, luma, psnr, shave, ssim
 from finescale.evaluation.scoring import (
@@ -72,6 +72,7 @@ class Run:
     timed_size: tuple[int, int] | None
     date: str
     failed: Sequence[str] = ()  # contenders without weights, or that failed in this run
+    stopped: BaseException | None = None  # what ended the run before its last contender
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; beside our networks the published ones, each with its source."""
@@ -107,10 +108,10 @@ def score_picture(
     metrics: Metrics = (),
     border: Border = "replicate",
     *,
-    jpeg: int | None = None,
+    damage: Damage = CLEAN,
     timed: bool = True,
 ) -> Score:
-    """Shrinks, enlarges and scores one original; for `border` and `jpeg` see `run`, `timed` tells the seconds too.
+    """Shrinks, enlarges and scores one original; for `border` and `damage` see `run`, `timed` tells the seconds too.
 
     Raises:
         FinescaleError: the picture cannot be read or is too small, or memory does not suffice.
@@ -121,16 +122,11 @@ def score_picture(
         if entrant.name == PAPERS_BICUBIC:
             planes = [shave(plane, scale) for plane in papers_bicubic(high, scale)]
             return Score(path.stem, psnr(*planes), ssim(*planes))
-        low = downscale(high, scale, border, jpeg)
+        low = downscale(high, scale, border, damage)
         start = time.perf_counter()
         enlarged = to_pixels(entrant.enlarge(low))
         seconds = time.perf_counter() - start if timed else None
         return score_pixels(path.stem, enlarged, high, scale, metrics=metrics, seconds=seconds)
-
-
-def set_name(name: str, jpeg: int | None) -> str:
-    """What a set is called in results, "Set5-jpeg40" where its small pictures have been JPEGs."""
-    return name if jpeg is None else f"{name}-jpeg{jpeg}"
 
 
 def check_different(picture_sets: Sequence[sets.PictureSet]) -> None:
@@ -162,6 +158,8 @@ def _timed(name: str, scale: int, settings: Mapping[str, Any], size: tuple[int, 
     """As `measure_apart`; None and a warning where that fails, so that the figures are not lost."""
     try:
         return measure_apart(name, scale, settings, size, repeats=repeats)
+    except UsageError:
+        raise
     except FinescaleError as error:
         logging.getLogger("finescale").warning("%s", error)
         return None
@@ -181,10 +179,11 @@ def run(
     timed_size: tuple[int, int] | None = SIZE,
     repeats: int = 3,
     border: Border = "replicate",
-    jpeg: int | None = None,
+    damage: Damage = CLEAN,
     command: Sequence[str] = (),
     earlier: Callable[[Run], Sequence[Row]] | None = None,
     progress: Callable[[str, str], None] | None = None,
+    keep_stopped: bool = False,
 ) -> Run:
     """Runs every contender on every set.
 
@@ -197,67 +196,50 @@ def run(
         timed_size: low-resolution size (width, height) to time, None for no timing.
         repeats: timed runs, of which the median counts.
         border: what stands for samples over the edge when the originals are shrunk.
-        jpeg: quality (1 to 100) of the JPEG that the shrunk pictures have been; the sets are called so too. None: none.
+        damage: what the shrunk pictures have been through; the sets are called so too.
         command: the command line, recorded.
         earlier: told of the run before its first picture, gives rows that stand for networks it does not name, or that
             fail.
         progress: called before each picture with the contender's name and the picture's.
+        keep_stopped: KeyboardInterrupt and SystemExit end the run with the contenders that are done, if any, and stand
+            in its `stopped`.
 
     Raises:
-        UsageError: an unknown name; bicubic-y, which knows no pixels, with `jpeg`.
+        UsageError: an unknown name; bicubic-y, which knows no pixels, with `damage`.
         FinescaleError: all of the networks fail or have no weights, or a picture cannot be read or is too small.
     """
     check_names(names, scale)
     settings = {key: str(value) if key == "device" else value for key, value in (settings or {}).items()}
-    if jpeg is not None:
+    if damage != CLEAN:
         if PAPERS_BICUBIC in names:
             raise UsageError(f"'{PAPERS_BICUBIC}' is for clean pictures; use 'bicubic'")
-        picture_sets = [replace(one, name=set_name(one.name, jpeg)) for one in picture_sets]
+        picture_sets = [replace(one, name=damage.of(one.name)) for one in picture_sets]
     _check_sets(picture_sets, scale, metrics)
     whole = Run(
         scale,
         [one.name for one in picture_sets],
         (),
         metrics,
-        {**settings, "border": border, **({} if jpeg is None else {"jpeg": jpeg})},
+        {**settings, "border": border, **damage.settings},
         shlex.join(command),
         machine(pick_device(settings.get("device", "auto"))),
         timed_size,
         _now(),
     )
     before = {row.name: row for row in earlier(whole)} if earlier else {}
-    rows = []
+    for metric in metrics:
+        if isinstance(metric, Unavailable):
+            logging.getLogger("finescale").warning("no %s: %s", metric.label, metric.reason)
+    rows: list[Row] = []
+    stopped: BaseException | None = None
     for name, label in zip(names, labels(names)):
-        scores: dict[str, list[Score]] = {}
         try:
-            entrant = contender(name, scale, settings=settings, label=label)
-            for one in picture_sets:
-                scores[one.name] = []
-                for path in one.pictures:
-                    if progress:
-                        progress(entrant.name, path.stem)
-                    scores[one.name].append(
-                        score_picture(entrant, path, scale, metrics, border, jpeg=jpeg, timed=timed_size is not None)
-                    )
-        except UsageError:
-            raise
-        except FinescaleError as error:  # such as too little memory: hours of the others are not lost by it
-            rows.append(Row(label, missing=str(error)))
-            continue
-        timed = None
-        if timed_size and entrant.name != PAPERS_BICUBIC:
-            timed = _timed(name, scale, settings, timed_size, repeats)
-        rows.append(
-            Row(
-                entrant.name,
-                entrant.parameters,
-                entrant.macs,
-                entrant.weights.name if entrant.weights else None,
-                entrant.sha256,
-                scores,
-                timed,
-            )
-        )
+            rows.append(_row(name, label, whole, picture_sets, settings, border, damage, repeats, progress))
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not keep_stopped or all(row.missing for row in rows):
+                raise
+            stopped = error
+            break
     if all(row.missing for row in rows):
         raise FinescaleError("; ".join(row.missing for row in rows if row.missing))
     failed = [row.name for row in rows if row.missing]
@@ -268,4 +250,38 @@ def run(
                 log = logging.getLogger("finescale")
                 log.warning("%s failed, so its earlier row is kept (%s)", name, new.pop(name).missing)
         rows = [*(new.pop(name, row) for name, row in before.items()), *new.values()]
-    return replace(whole, rows=rows, failed=failed, date=_now())
+    return replace(whole, rows=rows, failed=failed, date=_now(), stopped=stopped)
+
+
+def _row(
+    name: str,
+    label: str,
+    whole: Run,
+    picture_sets: Sequence[sets.PictureSet],
+    settings: Mapping[str, Any],
+    border: Border,
+    damage: Damage,
+    repeats: int,
+    progress: Callable[[str, str], None] | None,
+) -> Row:
+    """One contender on every set."""
+    timed = whole.timed_size is not None
+    scores: dict[str, list[Score]] = {}
+    try:
+        entrant = contender(name, whole.scale, settings=settings, label=label)
+        for one in picture_sets:
+            scores[one.name] = []
+            for path in one.pictures:
+                if progress:
+                    progress(entrant.name, path.stem)
+                score = score_picture(entrant, path, whole.scale, whole.metrics, border, damage=damage, timed=timed)
+                scores[one.name].append(score)
+    except UsageError:
+        raise
+    except FinescaleError as error:  # such as too little memory: hours of the others are not lost by it
+        return Row(label, missing=str(error))
+    speed = None
+    if whole.timed_size and entrant.name != PAPERS_BICUBIC:
+        speed = _timed(name, whole.scale, settings, whole.timed_size, repeats)
+    weights = entrant.weights.name if entrant.weights else None
+    return Row(entrant.name, entrant.parameters, entrant.macs, weights, entrant.sha256, scores, speed)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from finescale.atomic import check_target
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import sets
-from finescale.evaluation.arrays import downscale, to_pixels, to_tensor
+from finescale.evaluation.arrays import CLEAN, Damage, downscale, to_pixels, to_tensor
 from finescale.evaluation.contenders import PAPERS_BICUBIC, REFERENCES, Contender
 from finescale.evaluation.metrics import WINDOW, Pixels, luma, psnr, ssim
 from finescale.evaluation.plots import DPI, STYLE, require, save
@@ -98,7 +98,7 @@ def scene(
     *,
     high: Path | None = None,
     real: bool = False,
-    jpeg: int | None = None,
+    damage: Damage = CLEAN,
     boxes: Sequence[Box] = (),
 ) -> Scene:
     """Enlarges a picture with every contender.
@@ -109,7 +109,7 @@ def scene(
         scale: 2, 3 or 4.
         high: the original of a low-resolution `picture`.
         real: enlarge `picture` itself, which has no original.
-        jpeg: quality (1 to 100) of the JPEG that the shrunk picture has been; None: none.
+        damage: what the shrunk picture has been through.
         boxes: that will be shown, and are looked at before the work.
 
     Raises:
@@ -140,7 +140,7 @@ def scene(
             )
         low = to_tensor(small)
     else:
-        low = downscale(original, scale, jpeg=jpeg)
+        low = downscale(original, scale, damage=damage)
     enlarged = {entrant.name: to_pixels(entrant.enlarge(low)) for entrant in contenders}
     return Scene((high or picture).stem, scale, original, enlarged)
 
@@ -236,7 +236,7 @@ def draw(made: Scene, boxes: Sequence[Box], file: Path, *, overwrite: bool = Fal
     for box in boxes:
         check_box(box, made.high)
     matplotlib = require()
-    with matplotlib.rc_context({**STYLE, "font.family": "sans-serif"}):
+    with matplotlib.style.context(["default", {**STYLE, "font.family": "sans-serif"}]):
         figure = _compose(made, boxes)
         width, height = figure.get_size_inches() * DPI
         check_size(file, file.suffix.lower()[1:], (round(width), round(height)))

@@ -124,8 +124,7 @@ def load(variant: str = "auto") -> PictureDistance:
         FinescaleError: weights are not here; the message says which files and where they come from.
     """
     if variant == "auto":
-        complete = [name for name in _VARIANTS if _linear_file(name) and _backbone_file(name)]
-        variant = complete[0] if complete else "squeeze"
+        variant = next((name for name in _VARIANTS if _linear_file(name) and _backbone_file(name)), "squeeze")
     check_known("LPIPS variant", variant, _VARIANTS)
     file = _linear_file(variant)
     if file is None:

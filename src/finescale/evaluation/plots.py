@@ -36,16 +36,16 @@ class Point:
 
 
 def require() -> Any:
-    """matplotlib, drawing to files only.
+    """matplotlib, with `style`.
 
     Raises:
         FinescaleError: it is not installed, saying how to install it.
     """
     try:
         import matplotlib
+        import matplotlib.style
     except ImportError as error:
         raise FinescaleError(f"plots and figures need matplotlib: {install('report')}") from error
-    matplotlib.use("agg")
     return matplotlib
 
 
@@ -113,7 +113,7 @@ def _draw(points: Sequence[Point], title: str, label: str, file: Path, *, overwr
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    with matplotlib.rc_context({**PLOTS, "font.size": 9, "axes.edgecolor": THEIRS}):
+    with matplotlib.style.context(["default", {**PLOTS, "font.size": 9, "axes.edgecolor": THEIRS}]):
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
         axes.set_xscale("log")

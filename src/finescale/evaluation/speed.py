@@ -13,17 +13,21 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation.contenders import contender
 from finescale.inference.engines.pytorch import pick_device
 from finescale.inference.machine import apart, processor
+from finescale.layers.activation import ACTIVATIONS
+from finescale.networks.catalogue import NETWORKS
 
+_CHILD = "FINESCALE_TIMES"  # in the environment of the process that measures
 SIZE = (320, 180)  # width, height of the picture that the published timings enlarge, to 1280 x 720 at x4
 
 
@@ -40,16 +44,22 @@ def measure_apart(
 ) -> Speed:
     """Measures a contender in a fresh process with the same number of threads.
 
+    Where this program brought networks or activations of its own, that process imports it first, as `__mp_main__`.
+
     Args:
         name, scale, settings: see `finescale.evaluation.contenders.contender`.
         size, repeats: see `measure`.
 
     Raises:
+        UsageError: the program does its work where it is imported.
         FinescaleError: the process failed (memory ran out, say).
     """
     task = {"name": name, "scale": scale, "settings": dict(settings), "size": size, "repeats": repeats}
-    task["threads"] = torch.get_num_threads()
+    task |= {"threads": torch.get_num_threads(), "program": _program()}
     command, environment = apart("finescale.evaluation.speed", json.dumps(task))
+    if _CHILD in environment:
+        raise UsageError(f"{name}: the program's work needs `if __name__ == '__main__':` before it")
+    environment[_CHILD] = "1"
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
@@ -60,8 +70,17 @@ def measure_apart(
         raise FinescaleError(f"{name}: could not be timed (its process did not say how long it took)") from error
 
 
+def _program() -> dict[str, str]:
+    """What multiprocessing needs to import this program in another process; nothing where it brought nothing."""
+    made = [*ACTIVATIONS.values(), *(entry.architecture for entry in NETWORKS.values())]
+    if all(one.__module__.startswith("finescale.") for one in made):
+        return {}
+    return {key: value for key, value in spawn.get_preparation_data("timing").items() if key.startswith("init_main")}
+
+
 def _main(task: dict[str, Any]) -> None:
     """The other end of `measure_apart`."""
+    spawn.prepare(task["program"])
     torch.set_num_threads(task["threads"])
     device = pick_device(task["settings"].get("device", "auto"))
     entrant = contender(task["name"], task["scale"], settings=task["settings"])

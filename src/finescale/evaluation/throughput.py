@@ -160,6 +160,8 @@ def _measured(
     settings = {"engine": line.engine, "precision": line.precision, "device": str(device), "tile": max(size)}
     try:
         found = speed.measure_apart(line.network, line.scale, settings, size, repeats=repeats)
+    except UsageError:
+        raise
     except FinescaleError as error:
         return replace(line, missing=str(error))
     pixels = size[0] * size[1]
@@ -210,7 +212,7 @@ def draw(found: Throughput, file: Path, *, overwrite: bool = False) -> None:
 
     lines = [line for line in found.lines if line.seconds is not None][::-1]
     labels = [f"{line.network} x{line.scale}\n{line.engine}, {line.precision}" for line in lines]
-    with matplotlib.rc_context({**PLOTS, "font.size": 9}):
+    with matplotlib.style.context(["default", {**PLOTS, "font.size": 9}]):
         figure = Figure(figsize=(8, 1.4 + 0.55 * max(1, len(lines))), layout="constrained")
         axes = figure.subplots()
         fastest = min((line.seconds for line in lines if line.seconds), default=None)

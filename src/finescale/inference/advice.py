@@ -1,20 +1,24 @@
 """Which network suits a picture better than the default one, whose pictures were clean photographs."""
 
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finescale.errors import FinescaleError
 from finescale.images import jpeg
 from finescale.images.files import Opened, warnings_to
 from finescale.images.picture import Picture, Samples, split
 from finescale.images.strips import StripReader
-from finescale.networks import FOR_GRAPHICS, FOR_JPEG
+from finescale.networks import FOR_GRAPHICS, FOR_JPEG, FOR_NOISE
 from finescale.weights import places
 
 FLAT = 0.45  # share of pixels like the one before them: but for a few, photographs have less, drawings more
+# grey levels that noise has even where a picture is smoothest: in grey, where fine texture has up to 7, and in colour
+NOISE, COLOUR_NOISE = 8.0, 6.0
 _SIDE = 256  # about so many rows are looked at, and at most sixteen times as many columns
 
 
@@ -46,8 +50,11 @@ def advice(source: Path, picture: Picture | None) -> Advice | None:
         if quality is not None and quality < jpeg.STRONG:
             kind = f"a JPEG of quality {quality}"
             return Advice(FOR_JPEG, kind, "are JPEGs of low quality", "takes the traces of JPEG away")
-    if _there(FOR_GRAPHICS) and drawn(*_rows(source) if picture is None else (picture.pixels, picture.alpha)):
+    pixels, alpha = _rows(source) if picture is None else (picture.pixels, picture.alpha)
+    if _there(FOR_GRAPHICS) and drawn(pixels, alpha):
         return Advice(FOR_GRAPHICS, "looks drawn", "look drawn", "is made for text, charts and pixel art")
+    if alpha is None and _there(FOR_NOISE) and noisy(pixels):
+        return Advice(FOR_NOISE, "looks noisy", "look noisy", "takes noise away")
     return None
 
 
@@ -77,6 +84,40 @@ def drawn(pixels: Samples, alpha: Samples | None = None) -> bool:
         both = shown[inside]
         alike = alike[both[:, 1:] & both[:, :-1]]
     return bool(alike.size and np.mean(alike) > FLAT)
+
+
+def noisy(pixels: Samples) -> bool:
+    """Whether a picture is noisy even where it is smoothest, more than the network for that costs in texture.
+
+    Noise is measured by Immerkaer's operator (Fast Noise Variance Estimation, Computer Vision and Image Understanding
+    64, 1996, equation 3) in each block of 8 x 8 without black or white, and the smoothest twentieth of them counts.
+    Textures, unlike noise, are mostly of one colour, so that the differences of the channels tell more than grey.
+
+    Args:
+        pixels: (H, W, 1 or 3), unsigned; at most 256 x 512 in the middle are looked at.
+    """
+    height, width = pixels.shape[:2]
+    top, left = max(0, (height - _SIDE) // 2), max(0, width // 2 - _SIDE)
+    part = pixels[top : top + _SIDE, left : left + 2 * _SIDE] * np.float32(255 / np.iinfo(pixels.dtype).max)
+    planes = [part.mean(2)]
+    if part.shape[2] == 3:
+        planes += [part[..., 1] - part[..., 0], part[..., 1] - part[..., 2]]
+    grey = _blocks(planes[0][1:-1, 1:-1])
+    middle = (grey.min(2) > 15) & (grey.max(2) < 240)
+    if np.count_nonzero(middle) < 20:
+        return False
+    levels = []
+    for plane in planes:
+        plane = np.diff(np.diff(plane, 2, axis=0), 2, axis=1)
+        levels.append(np.quantile(_blocks(np.abs(plane)).mean(2)[middle], 0.05) * math.sqrt(math.pi / 2) / 6)
+    return levels[0] >= NOISE or min(levels[1:], default=0) >= COLOUR_NOISE
+
+
+def _blocks(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(H, W) -> (rows, columns, 64) blocks of 8 x 8; what is left over is left out."""
+    rows, columns = plane.shape[0] // 8, plane.shape[1] // 8
+    blocks = plane[: rows * 8, : columns * 8].reshape(rows, 8, columns, 8).swapaxes(1, 2)
+    return blocks.reshape(rows, columns, 64)
 
 
 def _any(differs: Samples) -> Samples:

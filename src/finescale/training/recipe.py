@@ -74,17 +74,22 @@ class Degradation(_Strict):
         share: of the crops that are degraded.
         blur: least and greatest standard deviation of a Gaussian, in pixels of the low-resolution picture.
         noise: least and greatest standard deviation, in grey levels.
+        grain: least and greatest standard deviation of a Gaussian over the noise, in pixels; the noise stays as strong.
+        grey: share of the crops that have the same noise in all colours.
         jpeg: least and greatest quality; (0, 0): no JPEG.
     """
 
     share: float = Field(default=1.0, ge=0, le=1)
     blur: Annotated[tuple[Strength, Strength], AsTuple] = (0.0, 0.0)
     noise: Annotated[tuple[Strength, Strength], AsTuple] = (0.0, 0.0)
+    grain: Annotated[tuple[Strength, Strength], AsTuple] = (0.0, 0.0)
+    grey: float = Field(default=0.0, ge=0, le=1)
     jpeg: Annotated[tuple[Quality, Quality], AsTuple] = (0, 0)
 
     @model_validator(mode="after")
     def _possible(self) -> "Degradation":
-        for name, (least, greatest) in (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg)):
+        for name in ("blur", "noise", "grain", "jpeg"):
+            least, greatest = getattr(self, name)
             if least > greatest:
                 raise ValueError(f"degradation.{name}: should be [least, greatest], not [{least:g}, {greatest:g}]")
         if self.jpeg[0] == 0 < self.jpeg[1]:
@@ -96,7 +101,8 @@ class Degradation(_Strict):
         """What does it; None: nothing is to be done."""
         if not (self.share and (self.blur[1] or self.noise[1] or self.jpeg[1])):
             return None
-        return degradations.Degradation(self.share, self.blur, self.noise, self.jpeg if self.jpeg[1] else None)
+        jpeg = self.jpeg if self.jpeg[1] else None
+        return degradations.Degradation(self.share, self.blur, self.noise, self.grain, self.grey, jpeg)
 
 
 class Schedule(_Strict):

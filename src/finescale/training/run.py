@@ -145,8 +145,10 @@ def _train(
     screen: bool,
     board: bool,
 ) -> Outcome:
-    recipe = with_precision(recipe, world.device)
     saved = _saved(recipe, out, resume, world)
+    if recipe.precision == "auto" and saved is not None:  # decided when the run began, perhaps on another device
+        recipe = recipe.model_copy(update={"precision": saved["recipe"]["precision"]})
+    recipe = with_precision(recipe, world.device)
     if resume and world.first:
         _clear(recipe, out)
     if saved is not None:  # with it go the groups that count
@@ -454,7 +456,8 @@ def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
     """Refuses to go on with a run by another recipe, naming the key."""
     before = parse_recipe(before, str(out)).resolved()  # in today's words
     now = recipe.resolved()
-    pairs = {key: (before.get(key), now[key]) for key in now if key not in {*_FREE, "data"}}
+    free = {*_FREE, "data", *(("precision",) if recipe.precision == "auto" else ())}
+    pairs = {key: (before.get(key), now[key]) for key in now if key not in free}
     pairs |= {f"data.{k}": (before["data"].get(k), v) for k, v in now["data"].items() if k not in _FREE_DATA}
     for table in ("degradation", "schedule", "optimiser"):
         del pairs[table]
@@ -551,7 +554,8 @@ def _device_name(world: World) -> str:
     if world.device.type == "cuda":
         name = torch.cuda.get_device_name(world.device)
     else:
-        name = f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"
+        count = torch.get_num_threads()
+        name = f"CPU ({platform.machine()}, {count} thread{'s' * (count > 1)})"
     return name if world.size == 1 else f"{world.size} x {name}"
 
 

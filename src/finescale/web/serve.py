@@ -61,13 +61,14 @@ def serve(
 
     check_settings(**(settings or {}))
     source = "FINESCALE_TOKEN" if token is None else "--token"
+    kept = token is None  # one of the environment stays out of logs
     token = os.environ.get("FINESCALE_TOKEN") if token is None else token
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{16,200}", token):
         empty = "" if token else "is empty, and "
         raise UsageError(f"{source}: {empty}takes 16 to 200 letters, digits and the signs . _ ~ -")
     loopback = is_loopback(host)
     if token is None and not loopback:
-        token = secrets.token_urlsafe(24)
+        token, kept = secrets.token_urlsafe(24), False
     with ExitStack() as stack:
         ending = signals("SIGTERM", "SIGHUP", "SIGBREAK")
         for number, handler in ending.items():
@@ -82,13 +83,20 @@ def serve(
         limits = replace(limits, kept_bytes=min(limits.kept_bytes, shutil.disk_usage(folder).free // 2))
         jobs = Jobs(Studio(limits, settings or {}), limits, Path(folder))
         stack.callback(jobs.close)
-        _run(jobs, listener, host, token, ending, browser=browser and loopback and _has_screen())
+        _run(jobs, listener, host, token, ending, browser=browser and loopback and _has_screen(), told=not kept)
 
 
 def _run(
-    jobs: Jobs, listener: socket.socket, host: str, token: str | None, ending: Iterable[int], *, browser: bool
+    jobs: Jobs,
+    listener: socket.socket,
+    host: str,
+    token: str | None,
+    ending: Iterable[int],
+    *,
+    browser: bool,
+    told: bool,
 ) -> None:
-    """Says where the page is, and serves it until a signal comes."""
+    """Says where the page is (with the token, if that may be told), and serves it until a signal comes."""
     import uvicorn
 
     from finescale.web.app import application
@@ -119,7 +127,7 @@ def _run(
         signal.signal(number, lambda *_: server.handle_exit(signal.SIGTERM, None))
     address = f"http://{_shown(host)}:{port}/"
     link = f"{address}?token={token}" if token else address
-    print(f"Finescale is at {link}\nStop it with Ctrl+C.", flush=True)
+    print(f"Finescale is at {link if told else address}\nStop it with Ctrl+C.", flush=True)
     # while the page is being opened; the first request that needs it waits for it
     threading.Thread(target=import_module, args=["finescale.weights.store"], daemon=True).start()
     if browser:

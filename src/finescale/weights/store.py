@@ -57,7 +57,7 @@ def find(name: str, scale: int) -> Path | None:
 
 def present() -> Iterator[tuple[str, int, Path]]:
     """Network, scale and path of all weight files here (not read): the catalogue's, then those of one's own."""
-    files = [path.name for folder in folders() for path in folder.glob("*-x[234].safetensors")]
+    files = [path.name for folder in folders() for path in folder.glob("[!.]*-x[234].safetensors")]
     own = {name.removesuffix(".safetensors")[:-3] for name in files}.difference(NETWORKS)
     for name in [*NETWORKS, *sorted(own)]:
         for scale in (2, 3, 4):
