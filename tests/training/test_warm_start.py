@@ -168,7 +168,7 @@ def test_an_encoder_starts_from_a_file_or_the_published_weights(
         made("resnet50", str(file))
     asked: list[str] = []
 
-    def fetch(address: str, target: Path, sha256: str) -> None:
+    def fetch(address: str, target: Path, sha256: str, progress: object) -> None:
         asked.append(address)
         target.parent.mkdir(parents=True)
         target.touch()
