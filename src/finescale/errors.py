@@ -1,5 +1,6 @@
 """The errors a person is meant to read: each message is one sentence that names the thing and the reason."""
 
+import errno
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -96,6 +97,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out (each library has its own words for it)."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(word in text for word in _MEMORY_WORDS)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error means that the disk, or what a person may use of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def picture_error(picture: object, error: BaseException) -> FinescaleError:

@@ -1,6 +1,5 @@
 """Downloads: resumed where they broke off, verified, and put in place when they are complete."""
 
-import errno
 import os
 import shutil
 import socket
@@ -16,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from finescale import atomic
 from finescale.atomic import locked, replace, writing
-from finescale.errors import FinescaleError
+from finescale.errors import FinescaleError, is_disk_full
 
 Report = Callable[[int, int | None], None]  # (bytes so far, bytes in all if known)
 
@@ -91,7 +90,7 @@ def _attempt(address: str, part: Path, size: int | None, progress: Report | None
     except (InvalidURL, ValueError) as error:
         raise FinescaleError(f"{address}: not an address ({error})") from error
     except (URLError, HTTPException, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise FinescaleError(f"{part}: the disk is full") from error
         reason = getattr(error, "reason", error)
         if isinstance(reason, socket.gaierror) and not before:

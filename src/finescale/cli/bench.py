@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.keep and not args.report:
         raise UsageError("--keep goes with --report: its rows are kept")
-    overwrite, damage = args.overwrite or args.keep, arrays.Damage(args.noise, args.jpeg)
+    damage = arrays.Damage(args.noise, args.jpeg)
     outputs = [file for file in (args.json, args.csv) if file]
     scoring.check_outputs(outputs, overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         called = [damage.of(one.name) for one in chosen]
         scoring.check_apart([*outputs, *report.files(args.report, args.scale, called)])
-        report.check(args.report, args.scale, called, overwrite=overwrite)
+        report.check(args.report, args.scale, called, overwrite=args.overwrite or args.keep)
         pictures = {name: [path.stem for path in one.pictures] for name, one in zip(called, chosen, strict=True)}
     with tables.bar(len(args.networks) * sum(len(one.pictures) for one in chosen)) as progress:
         result = benchmark.run(
@@ -150,15 +150,14 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
             keep_stopped=True,
         )
-    if result.stopped and not args.keep:
-        overwrite = args.overwrite = False  # a part does not replace a whole
+    overwrite = args.overwrite and (args.keep or not result.stopped)  # a part does not replace a whole
     try:
         if args.json:
-            scoring.write_json(args.json, result.as_json(), overwrite=args.overwrite)
+            scoring.write_json(args.json, result.as_json(), overwrite=overwrite)
         if args.csv:
-            scoring.write_text(args.csv, report.csv(result), overwrite=args.overwrite)
+            scoring.write_text(args.csv, report.csv(result), overwrite=overwrite)
         if args.report:
-            report.write(result, args.report, overwrite=overwrite)
+            report.write(result, args.report, overwrite=overwrite or args.keep)
     finally:
         if scoring.STDOUT not in (args.json, args.csv):
             tables.show_run(result)

@@ -47,6 +47,8 @@ class Damage:
 
     def to(self, low: Tensor) -> Tensor:
         """A picture (3, H, W) uint8 that has been through it."""
+        if self == CLEAN:
+            return low
         pixels = to_pixels(low)
         if self.noise:
             noise = np.random.default_rng(0).normal(0, self.noise, pixels.shape)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ def find(name: str, data: Path | None = None) -> PictureSet:
         full = here.resolve()
         return PictureSet(_known(full.parent.name if full.name in _INNER else full.name), tuple(found))
     wanted = [_plain(name), *([_MEANT[_plain(name)]] if _plain(name) in _MEANT else [])]
-    folder = next((folder for one in wanted for folder in _candidates(data, [one])), None)
+    folder = next((folder for one in wanted for folder in _candidates(data, one)), None)
     if folder is None and _plain(name) in _PARTS:
         whole, part = _PARTS[_plain(name)]
         return PictureSet(name.title(), find(whole, data).pictures[part])
@@ -109,15 +109,15 @@ def _plain(name: str) -> str:
     return _ALIASES.get(plain, plain)
 
 
-def _candidates(data: Path | None, names: Sequence[str] = ()) -> Iterator[Path]:
-    """Folders that are sets, those of some names (as `_plain` gives them) or all."""
+def _candidates(data: Path | None, name: str = "") -> Iterator[Path]:
+    """Folders that are sets, those of one name (as `_plain` gives it) or all."""
     for folder in folders(data):
         children: list[Path] = []
         with suppress(OSError):  # a folder that may not be read holds no sets, and is none
             children = sorted(folder.iterdir())
         for child in children:
             with suppress(OSError, FinescaleError):
-                if (names and _plain(child.name) not in names) or not child.is_dir():
+                if (name and _plain(child.name) != name) or not child.is_dir():
                     continue
                 if pictures(child) or any((child / inner).is_dir() for inner in _INNER):
                     yield child

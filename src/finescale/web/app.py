@@ -4,7 +4,6 @@ Nothing that was sent is served again: a result is always decoded and encoded an
 """
 
 import asyncio
-import errno
 import json
 import logging
 import math
@@ -32,7 +31,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from finescale import __version__
-from finescale.errors import FinescaleError, UsageError, nearest
+from finescale.errors import FinescaleError, UsageError, is_disk_full, nearest
 from finescale.images import files
 from finescale.images.decoders import Info
 from finescale.images.sizes import parse_box, parse_scale
@@ -113,7 +112,7 @@ async def gone(_: Request, __: Exception) -> Response:
 
 async def no_room(_: Request, error: Exception) -> Response:
     """The disk is full; every other error of the system is unexpected."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not is_disk_full(error):
         raise error
     return problem(507, "The server has no room for this on its disk.")
 

@@ -61,14 +61,14 @@ def serve(
 
     check_settings(**(settings or {}))
     source = "FINESCALE_TOKEN" if token is None else "--token"
-    kept = token is None  # one of the environment stays out of logs
+    told = token is not None  # one of the environment stays out of logs
     token = os.environ.get("FINESCALE_TOKEN") if token is None else token
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{16,200}", token):
         empty = "" if token else "is empty, and "
         raise UsageError(f"{source}: {empty}takes 16 to 200 letters, digits and the signs . _ ~ -")
     loopback = is_loopback(host)
     if token is None and not loopback:
-        token, kept = secrets.token_urlsafe(24), False
+        token, told = secrets.token_urlsafe(24), True
     with ExitStack() as stack:
         ending = signals("SIGTERM", "SIGHUP", "SIGBREAK")
         for number, handler in ending.items():
@@ -83,7 +83,7 @@ def serve(
         limits = replace(limits, kept_bytes=min(limits.kept_bytes, shutil.disk_usage(folder).free // 2))
         jobs = Jobs(Studio(limits, settings or {}), limits, Path(folder))
         stack.callback(jobs.close)
-        _run(jobs, listener, host, token, ending, browser=browser and loopback and _has_screen(), told=not kept)
+        _run(jobs, listener, host, token, ending, browser=browser and loopback and _has_screen(), told=told)
 
 
 def _run(
