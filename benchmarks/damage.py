@@ -31,7 +31,7 @@ KINDS = {
         "Small pictures that have been JPEGs",
         "it is written and read as a JPEG of the quality above (Pillow, colour of half the resolution; `finescale "
         "bench --jpeg QUALITY`)",
-        {f"quality {quality}": Damage(jpeg=quality) for quality in (20, 40, 60, 80, 95)} | {"clean": CLEAN},
+        {f"quality {quality}": Damage(jpeg=quality) for quality in (20, 40, 60, 80, 85, 90, 95)} | {"clean": CLEAN},
         FOR_JPEG,
     ),
 }

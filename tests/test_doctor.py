@@ -46,6 +46,20 @@ def test_it_knows_what_is_here(folder: Path, capsys: pytest.CaptureFixture[str])
     assert found["weights"]["searched"][0] == {"folder": str(folder), "exists": True}
 
 
+def test_a_network_is_one_line_and_a_licence_one_title(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, scale, licence in (("sa-rcan", 2, "CC0-1.0"), ("sa-rcan", 3, "CC0-1.0"), ("rcan", 2, None)):
+        network = build("sa-rcan-light", scale=scale, channels=16, groups=1, blocks=1)
+        save(network, folder / f"{name}-x{scale}.safetensors", notes={"licence": licence} if licence else {})
+    assert main(["doctor"]) == 0
+    sections = {title: lines for title, *lines in map(str.splitlines, capsys.readouterr().out.split("\n\n"))}
+    assert sections["Weights found, CC0-1.0"] == [
+        f"  sa-rcan x2 x3     not listed in an index, in {folder}",
+        f"  sa-rcan-light x2  verified, in {folder}",
+        f"  sa-rcan-light x4  not listed in an index, in {folder}",
+    ]
+    assert f"  rcan x2  not listed in an index, in {folder}" in sections["Weights found"]
+
+
 def test_it_names_the_folder_of_downloaded_sets(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

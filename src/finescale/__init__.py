@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, TakenError, UsageError
 
 if TYPE_CHECKING:
     from finescale.inference.flow import upscale_file
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from finescale.weights.store import load
 
 __version__ = "0.1.0"
-__all__ = ["FinescaleError", "Upscaler", "UsageError", "__version__", "load", "networks", "upscale", "upscale_file"]
+__all__ = [
+    "FinescaleError",
+    "TakenError",
+    "Upscaler",
+    "UsageError",
+    "__version__",
+    "load",
+    "networks",
+    "upscale",
+    "upscale_file",
+]
 
 _LAZY = {
     "Upscaler": ("finescale.inference.upscale", "Upscaler"),

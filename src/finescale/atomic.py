@@ -77,7 +77,7 @@ def check_free(target: Path, overwrite: bool) -> None:
         if target.exists() and not target.is_file():
             raise FinescaleError(f"{target}: is a pipe or a device, not a file")
         if not overwrite and os.path.lexists(target):
-            raise TakenError(f"{target}: already exists (--overwrite replaces it)")
+            raise TakenError(f"{target}: already exists; with overwrite it is replaced")
 
 
 def check_target(target: Path, overwrite: bool) -> None:

@@ -252,7 +252,8 @@ def text(found: dict[str, Any]) -> str:
     if weights := found["weights"]:
         rows = [(s["folder"], "" if s["exists"] else "(not there)") for s in weights["searched"]]
         section("Weights are searched in", rows)
-        section("Weights found", [(f"{w['network']} x{w['scale']}", _weight_line(w)) for w in weights["found"]])
+        for title, rows in _weight_lines(weights["found"]).items():
+            section(title, rows)
     if data := found["data"]:
         own, got = data["folder"] or "not set", data["downloaded"]
         place = got["folder"] + ("" if got["exists"] else "  (not there)")
@@ -273,10 +274,16 @@ def text(found: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _weight_line(entry: dict[str, Any]) -> str:
-    if not entry["works"]:
-        return f"damaged: {entry['reason']}"
-    checked = "verified" if entry["verified"] else "not listed in an index"
-    licence = entry["notes"].get("licence")
-    more = f", {licence}" if isinstance(licence, str) else ""
-    return f"{checked}, SHA-256 {entry['sha256'][:12]}{more}  {entry['file']}"
+def _weight_lines(found: list[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    """Under a title for each licence: a network with its scales, and how and where its files are."""
+    titles: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for entry in found:
+        licence = entry.get("notes", {}).get("licence")
+        title = f"Weights found, {licence}" if isinstance(licence, str) else "Weights found"
+        checked = "verified" if entry.get("verified") else "not listed in an index"
+        state = f"{checked}, in {os.path.dirname(entry['file'])}" if entry["works"] else f"damaged: {entry['reason']}"  # noqa: PTH120
+        titles.setdefault(title, {}).setdefault((entry["network"], state), []).append(f"x{entry['scale']}")
+    return {
+        title: [(" ".join([network, *scales]), state) for (network, state), scales in lines.items()]
+        for title, lines in titles.items()
+    }

@@ -23,14 +23,14 @@ def test_what_cannot_be_packed_is_named_and_the_rest_packed(
     (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
     with Image.open(pictures / "0.png") as image:
         image.save("in/good.png")
-    words = ["data", "prepare", "in", "-o", "store", "--scales", "2,4", "--licence", "CC0-1.0", "--workers", "1"]
+    words = ["data", "prepare", "in", "--scales", "2,4", "--licence", "CC0-1.0", "--workers", "1"]
     assert main(words) == 1
     shown = capsys.readouterr()
     assert shown.err.startswith("finescale: left out: in/bad.png: ")
     assert shown.err.count("\n") == 1
-    assert shown.out.startswith("store: 1 pictures, 0.0 megapixels, ")
+    assert shown.out.startswith("stores/train: 1 pictures, 0.0 megapixels, ")
     assert shown.out.endswith("; 1 left out\n")
-    store = Store(Path("store"))
+    store = Store(Path("stores/train"))
     assert (store.scales, store.licence) == ([2, 4], "CC0-1.0")
     for change, said in {
         ("--scales", "2,x"): "--scales 2,x: should be such as 2,3,4",
@@ -39,7 +39,7 @@ def test_what_cannot_be_packed_is_named_and_the_rest_packed(
         assert main([*words, *change]) == 2
         assert said in capsys.readouterr().err
     assert main(words) == 2
-    assert "store: is already there" in capsys.readouterr().err
+    assert "stores/train: is already there" in capsys.readouterr().err
     for small in ("in", "5=in", "4=nowhere", "2="):
         with pytest.raises(SystemExit):
             main([*words, "--small", small])

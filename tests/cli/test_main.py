@@ -15,6 +15,8 @@ import pytest
 from finescale import __main__ as start
 from finescale.cli.main import VERBS, main, told
 
+QUOTE = '"' if sys.platform == "win32" else "'"
+
 
 def test_the_version_is_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
@@ -34,14 +36,50 @@ def test_help_names_every_verb_and_every_verb_has_help(capsys: pytest.CaptureFix
             assert all(re.search(rf"^ +{verb}\b", said, re.MULTILINE) for verb in VERBS)
 
 
-@pytest.mark.parametrize(("arguments", "part"), [([], "VERB"), (["upscail"], "invalid choice: 'upscail'")])
-def test_what_is_no_command_is_a_usage_error(
-    arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "usage", "said"),
+    [
+        ("", "", "the following arguments are required: VERB"),
+        ("--bogus networks", "", "unrecognized arguments: --bogus"),
+        ("networks --bogus", "networks", "unrecognized arguments: --bogus"),
+        ("data get --bogus", "data get", "unrecognized arguments: --bogus"),
+        ("upscale a.png --skale=2", "upscale", "unrecognized arguments: --skale=2; did you mean --scale?"),
+        ("upscale a.png -scale 2", "upscale", "unrecognized arguments: -scale 2; did you mean --scale?"),
+        ("resize a b --scale 2 -q 9", "resize", "unrecognized arguments: -q 9; did you mean --quality?"),
+        ("resize a b --scale 2 -s2", "resize", "unrecognized arguments: -s2; did you mean --scale or --skip-existing?"),
+        ("resize a b --scale 2 --suffix _hd", "resize", "unrecognized arguments: --suffix _hd"),
+        ("resize a b c --scale 2", "resize", "unrecognized arguments: c"),
+    ],
+)
+def test_what_is_unknown_is_refused_by_the_usage_of_its_verb(
+    words: str, usage: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as leaving:
-        main(arguments)
+        main(words.split())
     assert leaving.value.code == 2
-    assert part in capsys.readouterr().err
+    first, *_, last = capsys.readouterr().err.splitlines()
+    command = f"finescale {usage}".strip()
+    assert first.startswith(f"usage: {command} [")
+    assert last == f"{command}: error: {said}"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["upscail"], "; did you mean 'upscale'?"),
+        (["frobnicate"], f" (known: {', '.join(VERBS)})"),
+        (["a b.png", "--scale", "2"], f"; did you mean: finescale upscale {QUOTE}a b.png{QUOTE} --scale 2"),
+        (["pictures"], "; did you mean: finescale upscale pictures"),
+    ],
+)
+def test_a_first_word_that_is_no_verb(
+    words: list[str], hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a b.png").touch()
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"finescale: there is no verb '{words[0]}'{hint}\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes whose reader is gone")

@@ -45,9 +45,10 @@ def test_mod_crop_and_border(tmp_path: Path) -> None:
     ("options", "size"),
     [(["--width", "86"], (86, 60)), (["--height", "15"], (22, 15)), (["--fit", "100x15"], (22, 15))],
 )
-def test_sizes(tmp_path: Path, options: list[str], size: tuple[int, int]) -> None:
+def test_sizes(tmp_path: Path, options: list[str], size: tuple[int, int], capsys: pytest.CaptureFixture[str]) -> None:
     photo(tmp_path / "a.png")
     assert main(["resize", str(tmp_path / "a.png"), str(tmp_path / "b.png"), *options]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'b.png'}: {size[0]} x {size[1]} pixels\n"
     assert read(tmp_path / "b.png").size == size
 
 
@@ -58,7 +59,7 @@ def test_a_folder_goes_on_after_a_bad_file(tmp_path: Path, capsys: pytest.Captur
     assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "2", "--format", "tiff"]) == 1
     said = capsys.readouterr()
     assert "bad.png: not a picture" in said.err
-    assert "2 resized, 1 failed" in said.out
+    assert said.out == f"2 pictures resized to {tmp_path / 'out'}, 1 failed\n"
     assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
         "a.tiff",
         "deep/b.tiff",
@@ -86,7 +87,7 @@ def test_a_folder_goes_on_where_memory_or_the_system_fails(
     command = ["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "1/2", "--skip-existing"]
     assert main(command) == 1
     said = capsys.readouterr()
-    assert said.out == "2 resized, 2 failed\n"
+    assert said.out == f"2 pictures resized to {tmp_path / 'out'}, 2 failed\n"
     assert said.err.splitlines() == [
         f"finescale: {tmp_path / 'in' / '1.png'}: there is not enough memory for this picture",
         f"finescale: {tmp_path / 'in' / '3.png'}: no such file or directory",
@@ -169,6 +170,18 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys: pytest.CaptureFi
     assert "missing.png: no such file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [("*.png", 2, "IN takes one picture or one folder, no pattern"), ("in", 1, "no such file or folder")],
+)
+def test_what_is_not_there_is_named_before_the_output(
+    name: str, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "a.png")
+    assert main(["resize", str(tmp_path / name), str(tmp_path / "out"), "--scale", "2"]) == code
+    assert capsys.readouterr().err == f"finescale: {tmp_path / name}: {words}\n"
+
+
 def test_a_file_into_a_folder_is_named_like_those_of_a_folder(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg")
     photo(tmp_path / "b.png")
@@ -198,7 +211,7 @@ def test_what_cannot_be_cropped_is_named(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["resize", str(tmp_path / "in"), str(tmp_path / "out"), "--scale", "1/4", "--mod-crop"]) == 1
     said = capsys.readouterr()
     assert "tiny.png: " in said.err
-    assert said.out == "1 resized, 1 failed\n"
+    assert said.out == f"1 picture resized to {tmp_path / 'out'}, 1 failed\n"
 
 
 def test_a_folder_goes_on_where_it_was_and_past_what_is_in_the_way(
@@ -212,7 +225,7 @@ def test_a_folder_goes_on_where_it_was_and_past_what_is_in_the_way(
     assert main(command) == 1
     said = capsys.readouterr()
     assert "1.png: cannot be written" in said.err
-    assert said.out == "2 resized, 1 failed\n"
+    assert said.out == f"2 pictures resized to {tmp_path / 'out'}, 1 failed\n"
     before = (tmp_path / "out" / "3.png").stat().st_mtime_ns
     (tmp_path / "out" / "a").unlink()
     assert main(command) == 1  # they may be of another scale
@@ -220,12 +233,12 @@ def test_a_folder_goes_on_where_it_was_and_past_what_is_in_the_way(
     shutil.rmtree(tmp_path / "out" / "a")
     command.append("--skip-existing")
     assert main(command) == 0
-    assert capsys.readouterr().out == "1 resized, 2 already there\n"
+    assert capsys.readouterr().out == f"1 picture resized to {tmp_path / 'out'}, 2 already there\n"
     assert (tmp_path / "out" / "3.png").stat().st_mtime_ns == before
     assert main([*command[:2], *command[1:2], *command[3:]]) == 1  # the pictures themselves are no results
     assert "3.png: already exists" in capsys.readouterr().err
     assert main([*command[:-1], "--overwrite"]) == 0
-    assert capsys.readouterr().out == "3 resized\n"
+    assert capsys.readouterr().out == f"3 pictures resized to {tmp_path / 'out'}\n"
 
 
 def test_a_folder_and_a_file_are_not_taken_for_one_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

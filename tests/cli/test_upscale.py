@@ -25,10 +25,12 @@ from tests.inference.test_tiling import picture
 import finescale
 from finescale.cli.main import main
 from finescale.data import graphics
+from finescale.evaluation.metrics import psnr_y
 from finescale.images import files, jpeg
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.inference.flow import Flow
+from finescale.inference.photograph import PHOTOGRAPH
 from finescale.inference.upscale import Upscaler
 from finescale.networks import DEFAULT
 from finescale.weights.files import load
@@ -63,7 +65,7 @@ def test_beside_the_picture() -> None:
     assert read("photo_x4.png").size == (120, 80)
 
 
-def test_pictures_of_another_kind_are_told_of_the_network_for_them(
+def test_what_is_said_of_the_networks_that_were_chosen(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny_weights, "weights")
@@ -83,24 +85,61 @@ def test_pictures_of_another_kind_are_told_of_the_network_for_them(
         ["many"],
         ["many/d.jpg"],
         ["a.jpg", "--network", "bicubic"],
+        ["a.jpg", "--network", "sa-rcan-light"],
         ["a.jpg", "--quiet"],
-        ["a.jpg", "--width", "29"],  # no network would look at it
+        ["a.jpg", "--width", "29"],  # no network looks at it
     ):
         size = () if "--width" in given else ("--scale", "2")
         assert upscale(*given, *size, "-o", f"out{len(said)}/") == 0
         said[" ".join(given)] = capsys.readouterr().err
-    assert (
-        said.pop("a.jpg") == "a.jpg: a JPEG of quality 40; --network sa-rcan-light-jpeg takes the traces of JPEG away\n"
-    )
-    page = "page.png: looks drawn; --network sa-rcan-light-graphics is made for text, charts and pixel art\n"
+    by_jpeg = "enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away\n"
+    assert said.pop("a.jpg") == f"a.jpg: a JPEG of quality 40; {by_jpeg}"
+    page = "page.png: looks drawn; enlarged by sa-rcan-light-graphics, which is made for text, charts and pixel art\n"
     assert said.pop("page.png") == page
-    both = said.pop("a.jpg page.png")
-    assert page in both
-    assert "a.jpg: a JPEG of quality 40; --network sa-rcan-light-jpeg" in both
-    assert "2 of them are JPEGs of low quality; --network sa-rcan-light-jpeg takes the traces of JPEG away" in said.pop(
-        "many"
-    )
+    assert sorted(said.pop("a.jpg page.png").splitlines(keepends=True)) == [
+        f"a.jpg: a JPEG of quality 40; {by_jpeg}",
+        page,
+    ]
+    assert f"2 of them are JPEGs of low quality; {by_jpeg}" in said.pop("many")
     assert not any("JPEG" in text or "drawn" in text for text in said.values())
+
+
+def test_each_picture_by_the_network_that_suits_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FINESCALE_WEIGHTS")
+    clean = read(PHOTOGRAPH).pixels[:96, :128]
+    for kind in ("jpg", "png"):
+        Image.fromarray(clean).save(f"a.{kind}", quality=40)
+    by = {"a.jpg": "sa-rcan-light-jpeg", "a.png": "sa-rcan-light"}
+    assert upscale("a.jpg", "a.png", "--scale", "2", "-o", "out", "--json", "--quiet") == 0
+    made = json.loads(capsys.readouterr().out)["written"]
+    assert {one["picture"]: one["network"] for one in made} == by
+    for one in made:
+        assert (
+            upscale(one["picture"], "--scale", "2", "--network", one["network"], "-o", "named.png", "--overwrite") == 0
+        )
+        np.testing.assert_array_equal(read("named.png").pixels, read(one["result"]).pixels)
+
+
+def test_networks_that_restore_also_clean_at_the_same_size(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FINESCALE_WEIGHTS")
+    clean = read(PHOTOGRAPH).pixels[:96, :128]
+    Image.fromarray(clean).save("a.jpg", quality=40)
+    damaged = read("a.jpg").pixels
+    jpeg = "sa-rcan-light-jpeg"
+    for given, used in (((), jpeg), (("--network", jpeg), jpeg), (("--network", "sa-rcan-light"), "bicubic")):
+        assert upscale("a.jpg", *given, "--scale", "1", "-o", "b.png", "--overwrite", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["written"][0]["network"] == used
+        result = read("b.png").pixels
+        if used == "bicubic":
+            np.testing.assert_array_equal(result, damaged)
+        else:
+            assert psnr_y(result, clean, 1) > psnr_y(damaged, clean, 1) + 1
+    assert upscale("a.jpg", "--network", jpeg, "--scale", "0.5", "-o", "b.png", "--overwrite", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["written"][0]["network"] == "bicubic"
 
 
 @pytest.mark.parametrize(
@@ -218,6 +257,43 @@ def test_results_of_another_size_are_no_pictures_to_enlarge_either(capsys: pytes
     assert read("in/a_x2_x2.png").size == (120, 80)
 
 
+def test_results_in_a_folder_of_their_own_are_none_either(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/deep/a.png")
+    photo("in/large/b_x2.png")  # of nothing here
+    assert upscale("in", "-o", "in/large", "--scale", "2") == 0
+    assert "left out" not in capsys.readouterr().err
+    assert upscale("in", "-o", "in/huge", "--scale", "3") == 0
+    assert [name for name in listing() if "huge" in name] == ["in/huge/deep/a_x3.png", "in/huge/large/b_x2_x3.png"]
+    assert "1 left out" in capsys.readouterr().err
+
+
+def test_suffixes_and_formats_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.png", "a.jpg", "b.webp", "c.tif", "d.bmp"):
+        photo(f"in/{name}")
+    Image.open("in/a.png").save("in/e.gif")
+    large = ["in", "--scale", "2", "--format", "same"]
+    assert upscale(*large, "-o", "out", "--suffix", "") == 0
+    assert finished("out") == ["a.jpg", "a.png", "b.webp", "c.tif", "d.bmp", "e.png"]
+    assert {file: files.probe(f"out/{file}").format for file in ("a.jpg", "b.webp")} == {
+        "a.jpg": "jpeg",
+        "b.webp": "webp",
+    }
+    for _ in range(2):  # the second time there is nothing to do
+        assert upscale(*large, "--suffix", "_hd") == 0
+        assert sum("_hd" in name for name in finished("in")) == 6
+    assert "6 of 6 skipped" in capsys.readouterr().err
+    for given, said in (
+        (["--suffix", ""], "in/a.jpg: its result would have its name; name another folder or a suffix"),
+        (["--suffix", "a/b"], "--suffix a/b: should be part of a name, such as _large"),
+    ):
+        assert upscale(*large, *given) == 2
+        assert said in capsys.readouterr().err
+    assert upscale("in/a.png", "-o", "b.png", "--suffix", "_hd") == 2
+    assert "b.png: is the whole name of the result; leave out --suffix" in capsys.readouterr().err
+    assert upscale("in/a.png", "-o", "b.jpg", "--format", "same") == 0
+    assert files.probe("b.jpg").format == "jpeg"
+
+
 def test_sixteen_bits_are_not_lost_in_silence(caplog: pytest.LogCaptureFixture) -> None:
     write(Picture(picture(20, 30).astype(np.uint16) * 257), "a.png")
     assert upscale("a.png", "--scale", "2") == 0
@@ -254,7 +330,15 @@ def test_programs_are_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     reason = "in/c.png: not a picture in a format that is read here"
     width, height = (2 * side for side in read("in/a.png").size)
     assert json.loads(said.out) == {
-        "written": [{"picture": "in/a.png", "result": "out/a_x2.png", "width": width, "height": height}],
+        "written": [
+            {
+                "picture": "in/a.png",
+                "result": "out/a_x2.png",
+                "width": width,
+                "height": height,
+                "network": "sa-rcan-light",
+            }
+        ],
         "skipped": [{"picture": "in/b.png", "result": "out/b_x2.png"}],
         "failed": [{"picture": "in/c.png", "reason": reason}],
     }
@@ -405,6 +489,7 @@ _NO_QUALITY = "there is no quality to choose, its format keeps everything (jpeg,
         (["a.png", "--scale", "2,5"], "scale must be a number such as 3, 0.25 or 1/4, not '2,5'"),
         (["a.png", "--scale", "1e999999999"], "scale must be a number such as 3, 0.25 or 1/4, not '1e999999999'"),
         ([""], "an empty name: there is no such file, folder or pattern"),
+        (["-", "-o", "b.png"], "pictures are read from files, not from standard input; name a file or a folder"),
     ],
 )
 def test_impossible_requests(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

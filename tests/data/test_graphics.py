@@ -43,9 +43,8 @@ def test_draw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (folder / "drawn-000041.png").stat().st_mtime_ns
     capsys.readouterr()
     assert main(command) == 1
-    assert (
-        capsys.readouterr().err == f"finescale: {folder}/drawn-000041.png: already exists (--overwrite replaces it)\n"
-    )
+    exists = "already exists; with overwrite it is replaced"  # right for --overwrite and for overwrite=True
+    assert capsys.readouterr().err == f"finescale: {folder}/drawn-000041.png: {exists}\n"
     assert (folder / "drawn-000041.png").stat().st_mtime_ns == before
     assert main([*command, "--overwrite"]) == 0
 

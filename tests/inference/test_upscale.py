@@ -21,9 +21,10 @@ from tests.inference.test_tiling import picture
 import finescale
 from finescale.errors import FinescaleError, UsageError
 from finescale.images.colours import chunk
-from finescale.images.files import write
+from finescale.images.files import read, write
 from finescale.images.picture import Picture
 from finescale.images.resize import resize
+from finescale.inference.photograph import PHOTOGRAPH
 from finescale.inference.size import Target, passes
 from finescale.inference.tiling import Cancelled
 from finescale.inference.transparency import bleed, within_neighbours
@@ -589,3 +590,18 @@ def test_sizes_and_windows_are_checked_as_elsewhere() -> None:
         finescale.upscale(picture(6, 8), fit=(40, None), network="bicubic")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"finescale\.Upscaler\("):
         finescale.upscale(torch.zeros(3, 6, 8))  # type: ignore[call-overload]
+
+
+def test_the_network_that_suits_a_picture(tmp_path: Path) -> None:
+    clean = read(PHOTOGRAPH).pixels[:96, :128]
+    Image.fromarray(clean).save(tmp_path / "a.jpg", quality=40)
+    Image.fromarray(clean).save(tmp_path / "b.png")
+    for name, network in (("a.jpg", "sa-rcan-light-jpeg"), ("b.png", DEFAULT)):
+        chosen, named = (finescale.upscale(tmp_path / name, 2, one, engine="torch") for one in ("auto", network))
+        np.testing.assert_array_equal(chosen, named)
+        finescale.upscale_file(tmp_path / name, tmp_path / "large.png", 2, "auto", engine="torch", overwrite=True)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "large.png")), named)
+    plain = finescale.upscale(tmp_path / "a.jpg", 2, engine="torch")
+    assert np.any(np.asarray(plain) != finescale.upscale(tmp_path / "a.jpg", 2, "auto", engine="torch"))
+    for given in (clean, Image.fromarray(clean)):
+        np.testing.assert_array_equal(finescale.upscale(given, 2, "auto", engine="torch"), np.asarray(named))

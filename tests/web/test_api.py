@@ -35,11 +35,14 @@ from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
 from finescale.images import files
 from finescale.images.colours import chunk
+from finescale.inference.photograph import PHOTOGRAPH
 from finescale.inference.upscale import Networks
+from finescale.networks import AUTO, DEFAULT, FOR_JPEG
 from finescale.web import app
 from finescale.web.assets import OPENAPI
 from finescale.web.jobs import Job, Jobs, Limits, Order, State
 from finescale.web.serve import serve
+from finescale.web.studio import Offer
 
 
 def png(width: int = 12, height: int = 10, mode: str = "RGB") -> bytes:
@@ -129,16 +132,37 @@ def test_sizes_and_formats(client: httpx.Client, fields: dict[str, str], size: t
     client.delete(f"/api/jobs/{job['id']}")
 
 
-def test_a_strongly_compressed_picture_is_told_of_the_network_for_it(client: httpx.Client) -> None:
-    told = {}
-    for quality in (40, 90):
-        file = io.BytesIO()
-        Image.new("RGB", (12, 10), "teal").save(file, "JPEG", quality=quality)
-        job = finished(client, submit(client, file.getvalue(), "cat.jpg"))
-        told[quality] = job["warnings"]
+def test_a_picture_is_enlarged_by_the_network_that_suits_it_unless_one_is_named(client: httpx.Client) -> None:
+    poor, best = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (12, 10), "teal").save(poor, "JPEG", quality=40)
+    Image.open(PHOTOGRAPH).convert("RGB").save(best, "JPEG", quality=100)
+    before = slow(client)
+    wanted: list[tuple[io.BytesIO, dict[str, str], str]] = [
+        (poor, {}, FOR_JPEG),
+        (poor, {"network": AUTO}, FOR_JPEG),
+        (poor, {"network": DEFAULT}, DEFAULT),
+        (poor, {"network": "rcan"}, "rcan"),
+        (best, {"scale": "2"}, DEFAULT),
+    ]
+    replies = [submit(client, file.getvalue(), "cat.jpg", fields) for file, fields, _ in wanted]
+    assert [reply.json()["network"] for reply in replies] == [fields.get("network", AUTO) for _, fields, _ in wanted]
+    client.delete(f"/api/jobs/{before['id']}")
+    jobs = [finished(client, reply) for reply in replies]
+    assert [job["network"] for job in jobs] == [network for *_, network in wanted]
+    sentence = "cat.jpg: a JPEG of quality 40; enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away"
+    assert [job["warnings"] for job in jobs] == [[sentence], [sentence], [], [], []]
+    assert jobs[0]["result"]["width"] == 48  # the largest scale of the default network
+    for job in jobs:
         client.delete(f"/api/jobs/{job['id']}")
-    sentence = "cat.jpg: a JPEG of quality 40; the network sa-rcan-light-jpeg takes the traces of JPEG away"
-    assert told == {40: [sentence], 90: []}
+
+
+def test_without_the_default_network_another_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finescale.web.studio.networks", lambda: {"rcan": Offer("rcan", "", [3])})
+    for fields in ({}, {"network": AUTO}):
+        order = app._order("cat.png", (2, 2), "png", fields, 1000)
+        assert (order.network, order.size) == ("rcan", (6, 6))
 
 
 def test_progress_is_told_in_rising_steps(client: httpx.Client) -> None:
@@ -530,6 +554,7 @@ def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
     matches(client.get("/api/networks").json(), "Offer")
     matches(client.get("/api/jobs/none").json(), "Problem")
     offered = client.get("/api/networks").json()
+    assert document["components"]["schemas"]["Order"]["properties"]["network"]["default"] == AUTO
     assert offered["networks"][0] == {
         "name": "sa-rcan-light",
         "summary": offered["networks"][0]["summary"],

@@ -19,7 +19,9 @@ from finescale.web.jobs import Full, Job, Jobs, Limits, Order, State
 ORDER = Order("cat.png", "sa-rcan-light", (2, 2), (8, 8), "png", "cat_x4.png")
 
 
-def work(order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
+def work(
+    order: Order, source: Path, result: Path, progress: Callable[[float], None], choose: Callable[[str], None]
+) -> None:
     """Does what the source says."""
     match source.read_text():
         case "large":
@@ -108,7 +110,7 @@ def test_work_goes_on_where_nobody_hears_what_failed(jobs: Jobs, monkeypatch: py
 def test_warnings_stay_with_their_job_and_name_its_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     both = threading.Barrier(2)
 
-    def copy(order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
+    def copy(order: Order, source: Path, result: Path, *_: Any, **__: Any) -> None:
         if order.name != "still.png":
             both.wait(10)  # two queues work at the same time
         files.write(files.read(source), result, format=order.format)

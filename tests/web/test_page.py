@@ -98,7 +98,8 @@ def pictures(tmp_path: Path) -> list[Path]:
     rng = np.random.default_rng(5)
     found = [tmp_path / name for name in ("first.png", "second.jpg", "broken.png")]
     for path in found[:2]:
-        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+        pixels = rng.integers(0, 256, (30, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(path, quality=98)  # the default network suits both
     found[2].write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     return found
 
@@ -661,7 +662,7 @@ CHANGE = """
 """
 
 
-USUAL = {"network": "sa-rcan-light", "scale": "2"}  # what is wanted after `hold`
+USUAL = {"network": "auto", "scale": "2"}  # what is wanted after `hold`
 
 
 def hold(page: webdriver.Chrome, scale: str = "2") -> None:
@@ -766,6 +767,28 @@ def test_settings_are_those_of_the_press(page: webdriver.Chrome, pictures: list[
     assert "WEBP" in one(page, "caption").text
     chosen = [{"network": "rcan", "format": "webp", **size} for size in ({"height": "80"}, {"fit": "90x80"})]
     assert [wanted for _, wanted in sent(page)] == [each for each in (USUAL, *chosen) for _ in range(2)]
+
+
+def test_every_picture_gets_the_network_made_for_it_unless_one_is_chosen(
+    page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
+) -> None:
+    Image.open(pictures[0]).save(tmp_path / "poor.jpg", quality=40)
+    choose(page, [tmp_path / "poor.jpg", pictures[0]])
+    hold(page)
+    page.execute_script("release()")
+    network = Select(one(page, "network"))
+    assert [option.get_attribute("value") for option in network.options][:2] == ["auto", "sa-rcan-light"]
+    assert network.first_selected_option.text == "Automatic"
+    assert one(page, "network-hint").text.endswith("each by the network made for them.")
+    enlarge(page)
+    sentence = "poor.jpg: a JPEG of quality 40; enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away"
+    assert one(page, "warnings").text == sentence
+    assert [state.endswith("see note") for state in states(page)] == [True, False]
+    network.select_by_value("sa-rcan-light")
+    assert one(page, "network-hint").text.startswith("For photographs")
+    enlarge(page)
+    assert not one(page, "warnings").is_displayed()
+    assert [wanted["network"] for _, wanted in sent(page)] == ["auto", "auto", "sa-rcan-light", "sa-rcan-light"]
 
 
 def test_a_file_that_is_no_longer_what_was_chosen(page: webdriver.Chrome, pictures: list[Path]) -> None:
@@ -956,7 +979,7 @@ def test_a_page_opened_before_its_server_recovers(page: webdriver.Chrome, server
         until(lambda: one(page, "network-hint").text == "The server does not answer. Is it still running?")
         page.execute_script("there = true")
         until(lambda: page.find_elements(By.CSS_SELECTOR, "#network option"))
-        assert one(page, "network-hint").text.startswith("For photographs")
+        assert one(page, "network-hint").text.startswith("Photographs, JPEGs")
     finally:
         page.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", once)
 

@@ -11,10 +11,11 @@ from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
 from finescale.images.colours import chunk
-from finescale.images.files import read, write
-from finescale.images.picture import Picture
+from finescale.images.files import read, warnings_to, write
+from finescale.images.picture import Picture, to_pil
+from finescale.inference.photograph import PHOTOGRAPH
 from finescale.inference.upscale import Networks
-from finescale.networks import DEFAULT
+from finescale.networks import AUTO, DEFAULT, FOR_JPEG
 from finescale.web.jobs import Limits, Order
 from finescale.web.studio import Studio, preview
 from finescale.weights.files import save
@@ -37,27 +38,53 @@ def test_what_int8_costs_is_told_once(
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "int8, x2: " in line]
     assert "dB from the float32 picture" in said
     studio = Studio(Limits(), {"precision": "int8"})
+    order = Order("a", DEFAULT, (30, 20), (60, 40), "png", "a.png")
     for i in range(2):
-        studio(Order("a", DEFAULT, (30, 20), (60, 40), "png", "a.png"), small, tmp_path / f"{i}.png", lambda _: None)
+        studio(order, small, tmp_path / f"{i}.png", lambda _: None, lambda _: None)
     (record,) = [record for record in caplog.records if "int8" in record.message]
     assert record.message in said
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_every_job_is_done_by_the_network_it_asks_for(
+def test_every_job_is_done_by_the_network_it_asks_for_or_the_one_that_suits(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
     settings = {"engine": "torch", "precision": "float32", "device": "cpu"}
-    small = Picture(picture(20, 30))
-    write(small, tmp_path / "a.png")
+    made, chosen = list[Any](), list[str]()
+
+    def noted(network: str, **options: Any) -> Networks:
+        made.append(network)
+        return Networks(network, **options)
+
+    monkeypatch.setattr("finescale.web.studio.Networks", noted)
+    write(Picture(picture(20, 30)), tmp_path / "a.png")
+    to_pil(Picture(picture(20, 30))).save(tmp_path / "a.jpg", quality=40)
     studio = Studio(Limits(), settings)
-    for i, network in enumerate((DEFAULT, "bicubic", DEFAULT)):
-        order = Order("a", network, (30, 20), (60, 40), "png", "a.png")
-        studio(order, tmp_path / "a.png", tmp_path / f"{i}.png", lambda _: None)
-        expected = Networks(network, **settings).picture(small, (60, 40))
-        assert (read(tmp_path / f"{i}.png").pixels == expected.pixels).all(), network
-    assert (read(tmp_path / "0.png").pixels != read(tmp_path / "1.png").pixels).any()
+    results = []
+    for name, network, expected in (
+        ("a.png", DEFAULT, DEFAULT),
+        ("a.png", "bicubic", "bicubic"),
+        ("a.png", DEFAULT, DEFAULT),
+        ("a.jpg", AUTO, FOR_JPEG),
+        ("a.jpg", DEFAULT, DEFAULT),
+        ("a.jpg", FOR_JPEG, FOR_JPEG),
+        (str(PHOTOGRAPH), AUTO, DEFAULT),
+        ("a.png", "bicubic", "bicubic"),
+    ):
+        small, large, said = read(tmp_path / name), tmp_path / f"{len(chosen)}.png", list[str]()
+        size = small.size[0] * 2, small.size[1] * 2
+        with warnings_to(said.append):
+            order = Order("a", network, small.size, size, "png", "a.png")
+            studio(order, tmp_path / name, large, lambda _: None, chosen.append)
+        reason = "a JPEG of quality 40; enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away"
+        assert said == ([f"{tmp_path / name}: {reason}"] if (network, expected) == (AUTO, FOR_JPEG) else [])
+        assert chosen[-1] == expected
+        results.append(read(large).pixels)
+        assert (results[-1] == Networks(expected, **settings).picture(small, size).pixels).all(), (name, network)
+    assert (results[0] != results[1]).any()
+    assert (results[3] != results[4]).any()
+    assert made == [DEFAULT, "bicubic", FOR_JPEG, "bicubic"]  # two stay ready
 
 
 def test_previews_tell_their_colours(tmp_path: Path) -> None:

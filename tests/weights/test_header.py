@@ -10,6 +10,7 @@ from finescale.cli.main import main
 from finescale.errors import FinescaleError
 from finescale.weights import files, places
 from finescale.weights.header import read_header
+from finescale.weights.official import OFFICIAL
 
 GOOD = {"format": "finescale-1", "name": "rcan", "architecture": "RCAN", "arguments": '{"scale": 2}', "notes": "{}"}
 
@@ -41,6 +42,18 @@ def test_damaged_metadata(tmp_path: Path, metadata: dict[str, str], capsys: pyte
     shown = capsys.readouterr().err
     assert shown.startswith(f"finescale: {path}: damaged metadata")
     assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".PKL"])
+def test_what_is_no_safetensors_file(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / f"RealESRGAN_x4plus{suffix}"
+    torch.save({"params_ema": {"conv_first.weight": torch.zeros(1)}}, path)
+    (tmp_path / "a.png").write_bytes(b"")
+    assert main(["upscale", str(tmp_path / "a.png"), "--network", str(path)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"finescale: {path}: not a safetensors file; `finescale convert` makes one from ")
+    assert shown.endswith("; files of other networks are not read\n")
+    assert all(name in shown for name in OFFICIAL)
 
 
 @pytest.mark.parametrize(

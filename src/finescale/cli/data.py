@@ -11,7 +11,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="prepare|get|draw", required=True)
     prepare = what.add_parser("prepare", help="pack pictures into a store to train on")
     prepare.add_argument("folders", nargs="+", type=named, metavar="FOLDER", help="pictures, in subfolders too")
-    prepare.add_argument("-o", "--out", type=named, required=True, metavar="STORE", help="the store to make")
+    where = "the store to make (default: stores/train, where recipes look)"
+    prepare.add_argument("-o", "--out", type=named, default=Path("stores/train"), metavar="STORE", help=where)
     prepare.add_argument("--scales", help="scales to make low-resolution pictures for (2,3,4; or those of --small)")
     pairs = "take small pictures of the same names from a folder instead, such as 2=FOLDER; may be repeated"
     prepare.add_argument("--small", action="append", default=[], type=_pair, metavar="SCALE=FOLDER", help=pairs)

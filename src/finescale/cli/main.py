@@ -13,7 +13,14 @@ from types import FrameType
 from typing import Any
 
 from finescale import __version__
-from finescale.errors import FinescaleError, FinescaleWarning, is_out_of_memory, system_reason
+from finescale.errors import (
+    FinescaleError,
+    FinescaleWarning,
+    UsageError,
+    is_out_of_memory,
+    nearest,
+    system_reason,
+)
 
 # verb -> what it does; each is a module finescale.cli.<verb> with configure(parser) and run(args) -> exit code.
 VERBS = {
@@ -34,13 +41,37 @@ VERBS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that refuses what it does not know, with its own usage: argparse leaves that to the topmost one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but nothing unknown is left."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            word = next((word for word in unknown if word.startswith("-")), "")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(word)}")
+        return found, unknown
+
+    def _hint(self, word: str) -> str:
+        """The options that may be meant by an unknown one: the nearest, or of a letter those that begin with it."""
+        from difflib import get_close_matches
+
+        name = word.lstrip("-").partition("=")[0]
+        strings = [string for action in self._actions for string in action.option_strings]
+        options = [string[2:] for string in strings if string.startswith("--")]
+        near = get_close_matches(name, options, n=1)
+        if name and not word.startswith("--") and not name[1:].isalpha():  # -s 2, -s2
+            near = near or [option for option in options if option.startswith(name[0])]
+        return f"; did you mean {' or '.join(f'--{option}' for option in near)}?" if near else ""
+
+
 def parser(only: str | None = None) -> argparse.ArgumentParser:
     """The command line; every verb adds its own options, without importing anything heavy.
 
     Args:
         only: the verb that will be used, where that is known; the options of the others are left out, to start faster.
     """
-    top = argparse.ArgumentParser(prog="finescale", description="Makes small pictures large and sharp.")
+    top = _Parser(prog="finescale", description="Makes small pictures large and sharp.")
     top.add_argument("--version", action="version", version=f"finescale {__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, summary in VERBS.items():
@@ -72,10 +103,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
 
     def work() -> int:
+        _check_verb(words)
         args = parser(words[0] if words and words[0] in VERBS else None).parse_args(words)
         return int(import_module(f"finescale.cli.{args.verb}").run(args))
 
     return told(work)
+
+
+def _check_verb(words: Sequence[str]) -> None:
+    """Refuses a first word that is neither a verb nor an option.
+
+    Raises:
+        UsageError: it is, with the right command where the word is a picture.
+    """
+    if not words or words[0] in VERBS or words[0].startswith("-"):
+        return
+    what = f"there is no verb '{words[0]}'"
+    if os.path.exists(words[0]):  # noqa: PTH110 (Path's fails over a name that is too long)
+        import shlex
+        import subprocess
+
+        meant = ["finescale", "upscale", *words]
+        line = subprocess.list2cmdline(meant) if sys.platform == "win32" else shlex.join(meant)
+        raise UsageError(f"{what}; did you mean: {line}")
+    raise UsageError(what + (nearest(words[0], VERBS) or f" (known: {', '.join(VERBS)})"))
 
 
 def told(work: Callable[[], int | None]) -> int:

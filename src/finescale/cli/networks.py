@@ -83,13 +83,8 @@ def _costs(row: "Row") -> tuple[str, str]:
 
 
 def _weights(row: "Row") -> list[str]:
-    """A line for each scale, and one for what its weights were started from, whose licence holds for them too."""
-    lines = []
-    for scale in row.scales:
-        lines.append(_figures(scale, row.figures.get(scale, {})))
-        if isinstance(start := row.notes.get(scale, {}).get("started_from"), Mapping):
-            lines.append(f"   from {str(start.get('file', 'other weights')).removesuffix('.safetensors')}")
-    return lines
+    """A line for each scale."""
+    return [_figures(scale, row.figures.get(scale, {})) for scale in row.scales]
 
 
 def _figures(scale: int, sets: Mapping[str, Any]) -> str:

@@ -43,6 +43,10 @@ def run(args: argparse.Namespace) -> int:
     from finescale.images.scaling import pairs, resize_all, resize_file
     from finescale.images.sizes import parse_box, parse_scale, target_size
 
+    if not args.input.exists():
+        if not {*"*?["}.isdisjoint(str(args.input)):
+            raise UsageError(f"{args.input}: IN takes one picture or one folder, no pattern")
+        raise FinescaleError(f"{args.input}: no such file or folder")
     scale = None if args.scale is None else parse_scale(args.scale)
     fit = None if args.fit is None else parse_box(args.fit)
     if args.mod_crop and (scale is None or scale.numerator != 1):
@@ -68,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
         "quality": args.quality,
     }
     if not args.input.is_dir():
-        resize_file(*todo[0], overwrite=args.overwrite, **options)
+        width, height = resize_file(*todo[0], overwrite=args.overwrite, **options)
+        print(f"{todo[0][1]}: {width} x {height} pixels")
         return 0
     if not todo:
         raise FinescaleError(f"{args.input}: holds no pictures")
@@ -81,6 +86,6 @@ def run(args: argparse.Namespace) -> int:
             there += 1
         else:
             done += 1
-    counts = ((done, "resized"), (there, "already there"), (failed, "failed"))
-    print(", ".join(f"{count} {what}" for count, what in counts if count or what == "resized"))
+    rest = "".join(f", {count} {what}" for count, what in ((there, "already there"), (failed, "failed")) if count)
+    print(f"{done} {'picture' if done == 1 else 'pictures'} resized to {output}{rest}")
     return 1 if failed else 0

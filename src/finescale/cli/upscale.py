@@ -5,6 +5,7 @@ import sys
 
 from finescale.cli.arguments import add_window
 from finescale.inference import ENGINES, PRECISIONS
+from finescale.networks import AUTO
 
 
 def add_engine(parser: argparse._ActionsContainer) -> None:
@@ -40,9 +41,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--width", type=int, metavar="PIXELS", help="width of the result; the height follows")
     size.add_argument("--height", type=int, metavar="PIXELS", help="height of the result; the width follows")
     size.add_argument("--fit", metavar="WxH", help="as large as fits into this box")
-    add("--network", metavar="NAME|FILE", help="a network (see `finescale networks`) or a weight file")
+    add(
+        "--network",
+        default=AUTO,
+        metavar="NAME|FILE",
+        help="a network (see `finescale networks`) or a weight file (default: auto, by what each picture is)",
+    )
     add("--ensemble", action="store_true", help="average over eight flips and turns in float32: 8 to 30 times slower")
-    add("--format", help="png, jpeg, webp, tiff, avif or bmp (default: by the output's name, else png; TIFF stays)")
+    add(
+        "--format",
+        help="png, jpeg, webp, tiff, avif, bmp, or same: as each picture (default: by the output's name, else png; "
+        "TIFF stays)",
+    )
+    add("--suffix", metavar="TEXT", help="end of the results' names (default: by the size, such as _x4)")
     add("--quality", type=int, metavar="1-100", help="for jpeg (default: 95), webp and avif (default: 90)")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
@@ -68,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.inference.upscale import Networks
 
     scale = None if args.scale is None else float(parse_scale(args.scale))
-    networks = Networks(args.network, **engine_settings(args))
+    networks = Networks(None if args.network == AUTO else args.network, **engine_settings(args))
     asked = Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit))
     options = Options(
         target=asked or networks.target(),
@@ -78,5 +89,7 @@ def run(args: argparse.Namespace) -> int:
         quality=args.quality,
         overwrite=args.overwrite,
         skip=args.skip_existing,
+        suffix=args.suffix,
+        choose=args.network == AUTO,
     )
     return upscale_files(args.pictures, options, quiet=args.quiet, as_json=args.json)

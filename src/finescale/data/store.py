@@ -170,7 +170,7 @@ def prepare(
 
 def _check_place(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not overwrite:
-        raise UsageError(f"{folder}: is already there (--overwrite replaces it)")
+        raise UsageError(f"{folder}: is already there; with overwrite it is replaced")
     if folder.exists() and not (folder / INDEX).is_file():
         raise UsageError(f"{folder}: is there and is not a packed store, so it is not replaced")
 

@@ -16,9 +16,11 @@ from finescale.images.strips import StripReader
 from finescale.networks import FOR_GRAPHICS, FOR_JPEG, FOR_NOISE
 from finescale.weights import places
 
+FEW = 16  # colours: no photograph has so few, but what is dithered from a palette, with no neighbours alike
 FLAT = 0.45  # share of pixels like the one before them: but for a few, photographs have less, drawings more
 # grey levels that noise has even where a picture is smoothest: in grey, where fine texture has up to 7, and in colour
 NOISE, COLOUR_NOISE = 8.0, 6.0
+_NO_TRACES = "takes the traces of JPEG away"
 _SIDE = 256  # about so many rows are looked at, and at most sixteen times as many columns
 
 
@@ -37,20 +39,47 @@ class Advice:
     many: str
     does: str
 
+    @property
+    def done(self) -> str:
+        """What is said of it."""
+        return f"enlarged by {self.network}, which {self.does}"
 
-def advice(source: Path, picture: Picture | None) -> Advice | None:
+
+def choice(
+    source: Path | None, picture: Picture | None, small: tuple[int, int], size: tuple[int, int]
+) -> Advice | None:
+    """`advice` for a picture of (width, height) `small` that becomes `size`; None where no network would be of use.
+
+    What keeps its size is cleaned, and what becomes smaller is left to bicubic interpolation.
+    """
+    enlarged = size[0] > small[0] or size[1] > small[1]
+    better = advice(source, picture) if enlarged or size == small else None
+    return better if better and (enlarged or better.network != FOR_GRAPHICS) else None
+
+
+def advice(source: Path | None, picture: Picture | None) -> Advice | None:
     """What is better for a picture, if its weights are on this machine.
 
     Args:
-        source: its file.
+        source: its file; None: it came in none.
         picture: what stands in it; None: too large to be held, and some of its rows are read.
+
+    Raises:
+        ValueError: neither is given.
     """
-    if _there(FOR_JPEG):
+    if _there(FOR_JPEG) and source is not None:
         quality = jpeg.quality(source)
         if quality is not None and quality < jpeg.STRONG:
-            kind = f"a JPEG of quality {quality}"
-            return Advice(FOR_JPEG, kind, "are JPEGs of low quality", "takes the traces of JPEG away")
-    pixels, alpha = _rows(source) if picture is None else (picture.pixels, picture.alpha)
+            return Advice(FOR_JPEG, f"a JPEG of quality {quality}", "are JPEGs of low quality", _NO_TRACES)
+    if picture is not None:
+        pixels, alpha = picture.pixels, picture.alpha
+    elif source is not None:
+        pixels, alpha = _rows(source)
+    else:
+        raise ValueError("a picture or its file is needed")
+    if _there(FOR_JPEG) and (quality := jpeg.traces(pixels)) is not None:  # many such look drawn: flat blocks are alike
+        kind = f"has been a JPEG of quality {quality}"
+        return Advice(FOR_JPEG, kind, "have been JPEGs of low quality", _NO_TRACES)
     if _there(FOR_GRAPHICS) and drawn(pixels, alpha):
         return Advice(FOR_GRAPHICS, "looks drawn", "look drawn", "is made for text, charts and pixel art")
     if alpha is None and _there(FOR_NOISE) and noisy(pixels):
@@ -59,7 +88,7 @@ def advice(source: Path, picture: Picture | None) -> Advice | None:
 
 
 def drawn(pixels: Samples, alpha: Samples | None = None) -> bool:
-    """Whether so many neighbours are exactly alike as no camera makes them.
+    """Whether so many neighbours are exactly alike, or so few colours there, as no camera makes them.
 
     An empty margin, such as that of a scan, and what transparency hides do not count.
 
@@ -78,12 +107,27 @@ def drawn(pixels: Samples, alpha: Samples | None = None) -> bool:
     )
     if len(inside) < 2:
         return False
-    pixels = pixels[inside]
+    pixels, shown = pixels[inside], None if shown is None else shown[inside]
+    if _few_colours(pixels, shown):
+        return True
     alike = ~_any(pixels[:, 1:] != pixels[:, :-1])
     if shown is not None:
-        both = shown[inside]
-        alike = alike[both[:, 1:] & both[:, :-1]]
+        alike = alike[shown[:, 1:] & shown[:, :-1]]
     return bool(alike.size and np.mean(alike) > FLAT)
+
+
+def _few_colours(pixels: Samples, shown: Samples | None) -> bool:
+    """Whether there are 2 to `FEW` colours, not all nearly the same as in fog or at night, in 256 pixels or more."""
+    colours: set[int] = set()
+    for y, row in enumerate(pixels):
+        row = row if shown is None else row[shown[y]]
+        packed = sum(row[:, channel].astype(np.int64) << 16 * channel for channel in range(row.shape[1]))
+        colours.update(np.unique(packed).tolist())
+        if len(colours) > FEW:
+            return False
+    levels = [[colour >> 16 * channel & 0xFFFF for colour in colours] for channel in range(pixels.shape[2])]
+    contrast = max(max(of_one) - min(of_one) for of_one in levels)
+    return pixels[..., 0].size >= 256 and contrast * 4 >= np.iinfo(pixels.dtype).max
 
 
 def noisy(pixels: Samples) -> bool:
@@ -138,7 +182,8 @@ def _rows(source: Path) -> tuple[Samples, Samples | None]:
         if opened.orientation == 1 and opened.decoder is None:
             reader = StripReader(source)
             height, middle = reader.layout.height, reader.layout.height // 2
-            return split(reader.rows(max(0, middle - _SIDE // 2), min(height, middle + _SIDE // 2)))
+            top = max(0, middle - _SIDE // 2) // 8 * 8  # where a JPEG's blocks would begin
+            return split(reader.rows(top, min(height, top + _SIDE)))
     return np.zeros((1, 1, 1), np.uint8), None
 
 

@@ -20,6 +20,9 @@ from finescale.inference.flow import Flow, Job, Options
 from finescale.inference.size import RESULT
 from finescale.inference.upscale import check_settings
 
+SAME = "same"
+"""The format of results that have those of their pictures."""
+
 
 def find(pictures: Sequence[str]) -> tuple[list[tuple[Path, Path]], list[Path]]:
     """Picture files for files, folders and patterns: (path, path relative to its folder), and all those folders.
@@ -41,6 +44,8 @@ def find(pictures: Sequence[str]) -> tuple[list[tuple[Path, Path]], list[Path]]:
             over = [path for folder in folders for path in passed_over(folder)]
             where = "this folder" if len(folders) == 1 else "these folders"
             raise UsageError(f"{text}: there are no pictures in {where}{_but(over)}")
+        if text == "-":
+            raise UsageError("pictures are read from files, not from standard input; name a file or a folder")
         if not chosen and text and Path(text).exists():
             raise UsageError(f"{text}: is neither a file nor a folder")
         if not chosen:
@@ -79,6 +84,7 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int, lis
     found, folders = find(pictures)
     single = _single(pictures)
     folder, file = _output(options, single)
+    suffix = options.target.suffix if options.suffix is None else options.suffix
     if file:
         return [Job(found[0][0], file)], 0, []
     real = set(map(_real, folders))
@@ -89,12 +95,15 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int, lis
 
     def target_of(source: Path, relative: Path, name: str) -> Path:
         place = folder / relative.parent if folder else source.parent
-        return place / f"{name}{options.target.suffix}.{_extension(source, options.format)}"
+        return place / f"{name}{suffix}.{_extension(source, options.format)}"
 
-    earlier = set() if single else _results(found)
+    earlier = set() if single else _results(found, suffix)
     found = [pair for pair in found if pair not in earlier]
     names = {pair[0]: [target_of(*pair, name) for name in (pair[0].stem, pair[0].name)] for pair in found}
     targets = apart(names)
+    for source, target in targets.items():
+        if _real(source) == _real(target):
+            raise UsageError(f"{source}: its result would have its name; name another folder or a suffix")
     made = {_real(target) for target in targets.values()}
     left = sum(_real(source) not in made for source, _ in earlier)
     return [Job(source, target) for source, target in targets.items() if _real(source) not in made], left, folders
@@ -111,6 +120,8 @@ def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
     Raises:
         UsageError: it is neither, or not for these pictures.
     """
+    if options.suffix is not None and set(options.suffix) & {"/", os.sep, "\0"}:
+        raise UsageError(f"--suffix {options.suffix}: should be part of a name, such as _large")
     if options.output is None:
         return None, None
     if options.output == "":
@@ -123,7 +134,9 @@ def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
     if output.suffix.lower() in files.FORMATS:
         if not single:
             raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
-        files.check_name(output, options.format)
+        if options.suffix is not None:
+            raise UsageError(f"{output}: is the whole name of the result; leave out --suffix, or name a folder")
+        files.check_name(output, _plain(options.format))
         return None, output
     if output.name.lower() in files.READABLE:
         raise UsageError(f"{output}: is an extension without a name before it")
@@ -135,11 +148,22 @@ def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
     return output, None
 
 
-def _results(found: Sequence[tuple[Path, Path]]) -> set[tuple[Path, Path]]:
-    """Those whose names say that they were made of others among them, of any size: NAME_x2.png, NAME_300w.jpg."""
-    sources = {str(source.with_suffix("")) for source, _ in found} | {str(source) for source, _ in found}
-    named = [(pair, RESULT.search(str(pair[0].with_suffix("")))) for pair in found]
-    return {pair for pair, match in named if match and match.string[: match.start()] in sources}
+def _results(found: Sequence[tuple[Path, Path]], suffix: str) -> set[tuple[Path, Path]]:
+    """Those whose names say that they were made of others among them, of any size: NAME_x2.png, NAME_300w.jpg.
+
+    Beside the others, or in a folder for results (LARGE/NAME_x2.png) that lies where the others begin.
+    """
+    sources = {str(path) for source, _ in found for path in (source, source.with_suffix(""))}
+    results = set()
+    for source, relative in found:
+        match = RESULT.search(source.stem)
+        made_of = source.stem[: match.start()] if match else source.stem.removesuffix(suffix)
+        if made_of != source.stem:
+            top = Path(*source.parts[: -len(relative.parts)])
+            folders = (source.parent, *(top.joinpath(*relative.parts[n:-1]) for n in range(1, len(relative.parts))))
+            if any(str(folder / made_of) in sources for folder in folders if made_of):
+                results.add((source, relative))
+    return results
 
 
 def _real(path: Path) -> Path:
@@ -148,9 +172,19 @@ def _real(path: Path) -> Path:
 
 
 def _extension(source: Path, format: str | None) -> str:
-    kept = "tif" if source.suffix.lower() in (".tif", ".tiff") else "png"
-    kind = files.format_of(source, format) if format else kept
-    return {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)
+    read = files.READABLE.get(source.suffix.lower())
+    if format == SAME:
+        kind = {"heic": "jpeg"}.get(read or "", read if read in files.FORMATS.values() else "png")
+    elif format:
+        kind = files.format_of(source, format)
+    else:
+        kind = "tiff" if read == "tiff" else "png"
+    return {"jpeg": "jpg", "tiff": "tif"}.get(kind or "", kind or "png")
+
+
+def _plain(format: str | None) -> str | None:
+    """The format for those who go by names otherwise."""
+    return None if format == SAME else format
 
 
 def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = False, as_json: bool = False) -> int:
@@ -171,13 +205,13 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     """
     with _silent(quiet):
         todo, left, folders = jobs(pictures, options)
+    options = replace(options, format=_plain(options.format))
     files.check_choice(options.quality, [job.target for job in todo], options.format)
     alone = _single(pictures)
     networks = options.networks
     check_settings(**networks.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
-    advise = networks.network is None and not quiet  # whoever names a network has chosen
-    flow = Flow(replace(options, skip=options.skip or not alone), advise=advise)
+    flow = Flow(replace(options, skip=options.skip or not alone))
     try:
         with _silent(quiet), _bar(len(todo), quiet) as bar:
             flow.run(todo, bar)
@@ -197,7 +231,7 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         over = {path.absolute() for folder in folders for path in passed_over(folder)}
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
-        for remark in (*_remarks(flow, len(todo), left), *_advice(flow)):
+        for remark in (*_remarks(flow, len(todo), left), *_chosen(flow)):
             print(remark, file=sys.stderr)
     if flow.failures:
         if not alone:
@@ -230,7 +264,13 @@ def _report(flow: Flow) -> dict[str, list[dict[str, str | int]]]:
     """What was made, was there already, and failed, for programs."""
     return {
         "written": [
-            {"picture": str(job.source), "result": str(job.target), "width": width, "height": height}
+            {
+                "picture": str(job.source),
+                "result": str(job.target),
+                "width": width,
+                "height": height,
+                "network": flow.used[job],
+            }
             for job, (width, height) in flow.written.items()
         ],
         "skipped": [{"picture": str(job.source), "result": str(job.target)} for job in flow.skipped],
@@ -257,21 +297,21 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
     if flow.skipped:
         now = "" if all(job.target.exists() for job in flow.skipped) else ", or another process is writing them"
         yield f"{len(flow.skipped)} of {count} skipped: their results exist{now} (--overwrite makes them again)"
-    for upscaler in flow.networks.ready:
+    for upscaler in flow.ready:
         if upscaler.remark:
             yield upscaler.remark
 
 
-def _advice(flow: Flow) -> Iterator[str]:
-    """That there are networks for pictures such as some of those that were made."""
-    found: dict[str, list[tuple[Job, Advice]]] = {}
+def _chosen(flow: Flow) -> Iterator[str]:
+    """Which pictures were enlarged by another network than the default one, and why."""
+    found: dict[tuple[str, str], list[tuple[Job, Advice]]] = {}
     for job in flow.written:
         if advice := flow.advice.get(job):
-            found.setdefault(advice.network, []).append((job, advice))
-    for network, cases in found.items():
+            found.setdefault((advice.network, advice.many), []).append((job, advice))
+    for cases in found.values():
         (job, advice), *more = cases
         what = f"{len(cases)} of them {advice.many}" if more else f"{job.source}: {advice.one}"
-        yield f"{what}; --network {network} {advice.does}"
+        yield f"{what}; {advice.done}"
 
 
 def _naming(job: Job, error: FinescaleError) -> str:

@@ -16,11 +16,12 @@ from finescale.images import files
 from finescale.images.encoders import ENCODERS
 from finescale.images.picture import Picture
 from finescale.inference import strips
-from finescale.inference.advice import Advice, advice
+from finescale.inference.advice import Advice, choice
 from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
 from finescale.inference.tiling import Progress
 from finescale.inference.upscale import Networks, Upscaler, check_progress, networks_of
+from finescale.networks import AUTO
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,8 @@ class Options:
         skip: leave pictures out whose results are there, or made by another process meanwhile, instead of failing.
         output: where `finescale.inference.batch` puts them: a file (for one picture), a folder, or None: beside each
             picture, as PNG (TIFF stays TIFF) unless `format` says otherwise.
+        suffix: what it appends to their names; None: by the target.
+        choose: enlarge a picture that another network suits better by that one; see `finescale.inference.advice`.
     """
 
     target: Target
@@ -54,6 +57,8 @@ class Options:
     overwrite: bool = False
     skip: bool = False
     output: str | None = None
+    suffix: str | None = None
+    choose: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,21 +96,24 @@ class Flow:
 
     Args:
         options: what to do with them.
-        advise: note, for every picture, whether another network suits it better than the default one.
 
     Attributes:
         failures: pictures that failed, and why.
         skipped: pictures that were left out.
         written: (width, height) of the results.
-        advice: what was noted.
+        advice: why another network was chosen.
+        used: the name or file of the network that enlarged a picture; "bicubic" where none did.
     """
 
-    def __init__(self, options: Options, *, advise: bool = False) -> None:
-        self.options, self.networks = options, options.networks
+    def __init__(self, options: Options) -> None:
+        self.options = options
         self.failures: dict[Job, FinescaleError] = {}
         self.skipped: list[Job] = []
         self.written: dict[Job, tuple[int, int]] = {}
-        self.advise, self.advice = advise, dict[Job, Advice]()
+        self.advice: dict[Job, Advice] = {}
+        self.used: dict[Job, str] = {}
+        self._chosen: dict[str, Networks] = {}
+        self._last = options.networks
         self._writes: deque[tuple[_Task, Future[None], int]] = deque()
 
     def run(self, todo: list[Job], bar: Bar) -> None:
@@ -143,6 +151,11 @@ class Flow:
                 self._settle(0)  # what is being written is made nevertheless
                 raise
 
+    @property
+    def ready(self) -> list[Upscaler]:
+        """Those that were needed so far."""
+        return [one for networks in (self.options.networks, *self._chosen.values()) for one in networks.ready]
+
     def _look(self, job: Job) -> _Task | None:
         """Reads a picture; None where it is to be skipped."""
         options = self.options
@@ -161,16 +174,28 @@ class Flow:
         check_folder(place(job.target, options.overwrite).parent)
         large = size[0] * size[1] > strips.FROM_PIXELS and kind in ENCODERS
         picture = None if large else files.read(job.source)
-        enlarged = size[0] > small[0] or size[1] > small[1]  # else no network looks at it
-        if self.advise and enlarged and (better := advice(job.source, picture)):
+        if options.choose and (better := choice(job.source, picture, small, size)):
             self.advice[job] = better
         return _Task(job, kind, small, size, picture)
 
+    def _networks(self, job: Job) -> Networks:
+        """Those that were chosen; the ones before them give back memory that large tiles took."""
+        networks, better = self.options.networks, self.advice.get(job)
+        if better:
+            chosen = self._chosen.get(better.network) or Networks(better.network, **networks.settings)
+            networks = self._chosen[better.network] = chosen
+        if networks is not self._last:
+            self._last.rest()
+        self._last = networks
+        return networks
+
     def _compute(self, task: _Task, writer: ThreadPoolExecutor, progress: Progress) -> None:
         job, overwrite, ready = task.job, self.options.overwrite, False
+        networks = self._networks(job)
         try:
-            chain = self.networks.chain(task.small, task.size)
+            chain = networks.chain(task.small, task.size)
             ready = True
+            self.used[job] = networks.name if chain else "bicubic"
             if task.picture is None and len(chain) == 1 and _exactly(chain[0], task) and _by_tiles(chain[0]):
                 strips.upscale_strips(
                     job.source, job.target, chain[0], format=task.kind, overwrite=overwrite, progress=progress
@@ -179,7 +204,7 @@ class Flow:
                 return
             if task.picture is None:
                 check_free(job.target, overwrite)  # it was looked at before the last one was computed
-            result = self.networks.picture(task.picture or files.read(job.source), task.size, progress)
+            result = networks.picture(task.picture or files.read(job.source), task.size, progress)
         except Exception as error:
             if not (ready or is_out_of_memory(error)):
                 raise  # the networks are in the way of all that follow, too
@@ -276,8 +301,9 @@ def upscale_file(
     check_target(job.target, overwrite)
     files.check_name(job.target, format)
     asked = Target.of(scale, width, height, fit)
-    with networks_of(network, settings) as networks:
-        flow = Flow(Options(asked or networks.target(), networks, format, quality, overwrite))
+    choose = isinstance(network, str) and network == AUTO
+    with networks_of(None if choose else network, settings) as networks:
+        flow = Flow(Options(asked or networks.target(), networks, format, quality, overwrite, choose=choose))
         flow.run([job], lambda _, done: progress(min(done, 1.0)) if progress else None)
     if flow.failures:
         raise flow.failures[job]

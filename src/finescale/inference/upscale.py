@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import accumulate
 from numbers import Integral
 from pathlib import Path
@@ -27,7 +27,7 @@ from finescale.inference.engines.source import Source
 from finescale.inference.size import Target, exact_size, passes
 from finescale.inference.tiling import Array, Progress, check_window
 from finescale.inference.transparency import bleed, within_neighbours
-from finescale.networks import DEFAULT
+from finescale.networks import AUTO, DEFAULT
 
 if TYPE_CHECKING:
     import torch
@@ -307,9 +307,10 @@ def upscale(
         image: a Pillow image; an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or float in [0, 1]; or a file: its
             path, its bytes, or one opened for reading bytes.
         scale: any factor above 0 up to 16; if no other size is asked for 4, or the largest the network is trained for.
-        network: a name (see `finescale.networks()`), a weight file or a network; None: the default. That of the last
-            call is kept ready for the next, unless it was a network itself, which may have changed since. Or an
-            `Upscaler`: who uses several networks in turn keeps one for each.
+        network: a name (see `finescale.networks()`), a weight file or a network; None: the default; "auto": the one
+            that suits the picture, as `finescale upscale` does. That of the last call is kept ready for the next,
+            unless it was a network itself, which may have changed since. Or an `Upscaler`, which has one scale (other
+            sizes are made of its result): who uses several networks or scales in turn keeps one for each.
         width, height: of the result, instead of `scale`; the other side follows.
         fit: (width, height) of a box to fill, instead of `scale`.
         device, engine, precision, ensemble, tile, window: see `Upscaler`; not beside one, which has its own.
@@ -330,9 +331,15 @@ def upscale(
         image = np.asarray(image, image.dtype.newbyteorder("="))
     check_progress(progress)
     picture = _as_picture(image)
+    target = Target.of(scale, width, height, fit)
+    if isinstance(network, str) and network == AUTO:
+        from finescale.inference.advice import choice
+
+        file = Path(image) if isinstance(image, str | os.PathLike) else None
+        better = choice(file, picture, picture.size, (target or Target(4)).size(*picture.size))
+        network = better.network if better else None
     settings: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
     settings |= {"ensemble": ensemble, "tile": tile, "window": window}
-    target = Target.of(scale, width, height, fit)
     with networks_of(network, settings) as networks:
         size = (target or networks.target()).size(*picture.size)
         large = networks.picture(picture, size, progress)
@@ -437,6 +444,9 @@ class Networks:
     Args:
         network: a name, a weight file, or None for the default; or an upscaler, at its own scale alone.
         settings: see `Upscaler`.
+
+    Attributes:
+        name: the name or file.
     """
 
     def __init__(self, network: "str | os.PathLike[str] | Upscaler | None" = None, **settings: Any) -> None:
@@ -446,7 +456,7 @@ class Networks:
         if isinstance(network, Upscaler):
             self._scales, self._ready, network = [network.scale], {network.scale: network}, None
         self.network = None if network is None else os.fspath(network)
-        self._name = DEFAULT if self.network is None else self.network
+        self.name = DEFAULT if self.network is None else self.network
 
     @property
     def scales(self) -> list[int]:
@@ -456,7 +466,7 @@ class Networks:
             UsageError, FinescaleError: unknown name, no weights, damaged file.
         """
         if self._scales is None:
-            here = [scale for scale in (2, 3, 4) if _weight_file(self._name, scale)]
+            here = [scale for scale in (2, 3, 4) if _weight_file(self.name, scale)]
             if not here:
                 from finescale.weights import store
 
@@ -476,7 +486,7 @@ class Networks:
     def upscaler(self, scale: int) -> Upscaler:
         """The upscaler of one scale."""
         if scale not in self._ready:
-            self._ready[scale] = Upscaler(self._name, scale=scale, **self.settings)
+            self._ready[scale] = Upscaler(self.name, scale=scale, **self.settings)
         return self._ready[scale]
 
     def rest(self) -> None:
@@ -484,10 +494,26 @@ class Networks:
         for upscaler in self.ready:
             upscaler.rest()
 
+    @cached_property
+    def restores(self) -> bool:
+        """Whether it was trained on damaged pictures, as its file tells: then it is of use without enlarging, too."""
+        from finescale.weights.header import read_header
+
+        path = _weight_file(self.name, min(self.scales))
+        recipe = read_header(path).notes.get("recipe") if path else None
+        damage = recipe.get("degradation") if isinstance(recipe, dict) else None
+        return isinstance(damage, dict) and any(np.any(damage.get(kind, 0)) for kind in ("blur", "noise", "jpeg"))
+
     def chain(self, size: tuple[int, int], target: tuple[int, int]) -> list[Upscaler]:
-        """The upscalers that take a picture of (width, height) to about `target` or more, see `passes`."""
+        """The upscalers that take a picture of (width, height) to about `target` or more, see `passes`.
+
+        A network that `restores` also sees what is not enlarged, or shrunk to more than half.
+        """
         factor = max(target[0] / size[0], target[1] / size[1])
-        return [self.upscaler(scale) for scale in passes(factor, self.scales)]
+        scales = passes(factor, self.scales)
+        if not scales and factor > 0.5 and self.restores:
+            scales = [min(self.scales)]
+        return [self.upscaler(scale) for scale in scales]
 
     def picture(self, picture: Picture, size: tuple[int, int], progress: Progress | None = None) -> Picture:
         """See `Upscaler.picture`."""

@@ -7,6 +7,7 @@ from finescale import list_networks, open_room
 
 # here, not in the catalogue, for those who want the names without importing torch
 DEFAULT = "sa-rcan-light"
+AUTO = "auto"  # for each picture the one that suits it, see `finescale.inference.advice`
 FOR_JPEG = "sa-rcan-light-jpeg"
 FOR_NOISE = "sa-rcan-light-noise"
 FOR_GRAPHICS = "sa-rcan-light-graphics"

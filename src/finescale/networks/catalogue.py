@@ -73,7 +73,7 @@ NETWORKS: dict[str, Entry] = {
         RCAN, "RCAN of six groups with self-attention after every second group", {"groups": 6, "attention": "group"}
     ),
     "sa-rcan-light": Entry(RCAN, "for photographs; small and fast, the default", _LIGHT),
-    "sa-rcan-light-jpeg": Entry(RCAN, "for JPEGs below quality 85: removes blocks and ringing", _LIGHT),
+    "sa-rcan-light-jpeg": Entry(RCAN, "for JPEGs below quality 92: removes blocks and ringing", _LIGHT),
     "sa-rcan-light-noise": Entry(RCAN, "for noisy, grainy or slightly blurred photographs", _LIGHT),
     "sa-rcan-light-graphics": Entry(RCAN, "for text, charts, screenshots and pixel art", _LIGHT),
 }

@@ -407,6 +407,8 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
             except UsageError as error:
                 raise UsageError(f"{file}: {error}") from error
             said.append(f"the encoder starts from {file}")
+    elif fresh and not recipe.warm_start and isinstance(network, UNet) and network.pretrained_kind:
+        said.append("the encoder starts from random weights; with --set encoder=imagenet from published ones")
     if recipe.warm_start and fresh:
         if not Path(recipe.warm_start).is_file():
             raise UsageError(

@@ -36,6 +36,7 @@ from finescale.images import files
 from finescale.images.decoders import Info
 from finescale.images.sizes import parse_box, parse_scale
 from finescale.inference.size import Target
+from finescale.networks import AUTO, DEFAULT
 from finescale.web import studio
 from finescale.web.assets import OPENAPI, STATIC
 from finescale.web.guard import Guard, problem
@@ -437,8 +438,11 @@ def _order(
         raise HTTPException(
             503, "There are no trained weights on this machine; 'finescale doctor' shows where they go."
         )
-    network = values.get("network", next(iter(found)))
-    if network not in found:
+    network = values.get("network", AUTO)
+    if network == AUTO and DEFAULT not in found:  # what suits no other is left to it
+        network = next(iter(found))
+    usual = DEFAULT if network == AUTO else network
+    if usual not in found:
         have = ", ".join(found)
         raise HTTPException(400, f"There are no trained weights for a network '{network[:40]}'; there are: {have}.")
     asked = values.get("format", USUAL.get(kind or "", "png")).lower()
@@ -446,7 +450,7 @@ def _order(
     if format not in SUFFIXES:
         raise HTTPException(400, f"The field 'format' must be one of {', '.join(SUFFIXES)}.")
     try:
-        target = _target(values, max(found[network].scales))
+        target = _target(values, max(found[usual].scales))
         width, height = target.size(*source)
     except UsageError as error:
         sentence = str(error)

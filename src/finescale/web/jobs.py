@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -72,7 +72,7 @@ class Order:
 
     Attributes:
         name: of the source, without folders; for people only.
-        network: its name.
+        network: its name, or `finescale.networks.AUTO` as long as the one for this picture is not chosen.
         source: (width, height) of the picture that was sent.
         size: (width, height) of the result.
         format: of the result's file, a value of `finescale.images.files.FORMATS`.
@@ -122,6 +122,10 @@ class Job:
         """Takes a warning about the picture."""
         self.warnings.append(self.naming(sentence))
 
+    def choose(self, network: str) -> None:
+        """Takes the name of the network that the picture is enlarged by."""
+        self.order = replace(self.order, network=network)
+
     @property
     def seconds(self) -> float:
         """Worked on so far."""
@@ -142,8 +146,22 @@ class Job:
 class Work(Protocol):
     """Does jobs."""
 
-    def __call__(self, order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
-        """Reads `source` and writes `result`, atomically; `progress` takes 0 to 1 and may raise `Cancelled`."""
+    def __call__(
+        self,
+        order: Order,
+        source: Path,
+        result: Path,
+        progress: Callable[[float], None],
+        choose: Callable[[str], None],
+    ) -> None:
+        """Reads `source` and writes `result`, atomically.
+
+        Args:
+            order: what is asked for.
+            source, result: files.
+            progress: takes 0 to 1, and may raise `Cancelled`.
+            choose: takes the name of the network as soon as it is known.
+        """
 
 
 class Jobs:
@@ -290,7 +308,7 @@ class Jobs:
             error: str | None = None
             try:
                 with files.warnings_to(job.warn):
-                    self._work(job.order, job.source, job.result, self._reporter(job))
+                    self._work(job.order, job.source, job.result, self._reporter(job), job.choose)
             except Cancelled:
                 job.stop.set()  # it is not yet where the server closes
             except FinescaleError as problem:

@@ -1,4 +1,4 @@
-"""What the worker does with a job: read, enlarge, write; keeps the network it used last."""
+"""What the worker does with a job: read, choose a network, enlarge, write."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,10 +11,10 @@ import pyvips
 
 from finescale.errors import TakenError
 from finescale.images import files
-from finescale.images.picture import from_pil, to_8_bit, to_pil
-from finescale.inference.advice import advice
+from finescale.images.picture import Picture, from_pil, to_8_bit, to_pil
+from finescale.inference.advice import choice
 from finescale.inference.upscale import Networks
-from finescale.networks import DEFAULT
+from finescale.networks import AUTO, DEFAULT
 from finescale.web.jobs import Limits, Order
 
 log = logging.getLogger("finescale")
@@ -22,7 +22,7 @@ pyvips.block_untrusted_set(True)  # of libvips's loaders only those for plain pi
 
 
 class Studio:
-    """Does jobs one at a time; the network of the last one stays loaded for the next.
+    """Does jobs one at a time; the last two networks stay loaded, as pictures of two kinds may alternate.
 
     Args:
         limits: a picture is refused again by its pixels while it is decoded.
@@ -32,28 +32,49 @@ class Studio:
     def __init__(self, limits: Limits, settings: Mapping[str, Any]) -> None:
         self.limits = limits
         self.settings = settings
-        self._networks = Networks(**settings)
+        self._kept: dict[str, Networks] = {}  # the one that was used last stands last
         self._told: set[str] = set()
 
-    def __call__(self, order: Order, source: Path, result: Path, progress: Callable[[float], None]) -> None:
+    def __call__(
+        self,
+        order: Order,
+        source: Path,
+        result: Path,
+        progress: Callable[[float], None],
+        choose: Callable[[str], None],
+    ) -> None:
         """See `finescale.web.jobs.Work`."""
         progress(0.0)
         picture = files.read(source, max_pixels=self.limits.pixels)
-        larger = order.size[0] > picture.size[0] or order.size[1] > picture.size[1]
-        if order.network == DEFAULT and larger and (better := advice(source, picture)):
-            files.warn(f"{source}: {better.one}; the network {better.network} {better.does}")
-        if self._networks.network != order.network:
-            self._networks = Networks(order.network, **self.settings)
+        network = _best(source, picture, order.size) if order.network == AUTO else order.network
+        choose(network)
+        networks = self._networks(network)
         try:
-            enlarged = self._networks.picture(picture, order.size, progress)
+            enlarged = networks.picture(picture, order.size, progress)
         finally:
-            self._networks.rest()
+            networks.rest()
         files.write(enlarged, result, format=order.format)
-        for upscaler in self._networks.ready:
+        for upscaler in networks.ready:
             remark = upscaler.remark
             if remark and remark not in self._told:
                 log.warning("%s", remark)  # for whoever started the server so, once
                 self._told.add(remark)
+
+    def _networks(self, name: str) -> Networks:
+        networks = self._kept.pop(name) if name in self._kept else Networks(name, **self.settings)
+        self._kept[name] = networks
+        if len(self._kept) > 2:
+            del self._kept[next(iter(self._kept))]
+        return networks
+
+
+def _best(source: Path, picture: Picture, size: tuple[int, int]) -> str:
+    """The network for a picture that becomes (width, height); where it is not the default one, a warning says why."""
+    better = choice(source, picture, picture.size, size)
+    if better is None:
+        return DEFAULT
+    files.warn(f"{source}: {better.one}; {better.done}")
+    return better.network
 
 
 @dataclass

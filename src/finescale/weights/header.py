@@ -53,9 +53,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         with safe_open(str(path), framework="np") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError) as error:
-        foreign = path.suffix in (".pt", ".pth")
-        hint = "; `finescale convert` makes an authors' file one" if foreign else ""
-        raise FinescaleError(f"{path}: not a readable safetensors file ({error}){hint}") from error
+        if isinstance(error, SafetensorError) and path.suffix.lower() != ".safetensors":
+            raise FinescaleError(
+                f"{path}: not a safetensors file; `finescale convert` makes one from the authors' files of rcan, edsr "
+                "and edsr-baseline; files of other networks are not read"
+            ) from error
+        raise FinescaleError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
         raise FinescaleError(f"{path}: not a Finescale weight file (its metadata do not say which network it is)")
     try:

@@ -15,6 +15,8 @@ const SHOWN_BY_BROWSERS = ["png", "jpeg", "webp", "avif"];
 const LARGEST_SHOWN = 64e6; // pixels of a result that is shown as it is; above, a smaller preview
 const PREVIEW_SIDE = 4096; // pixels of the longer side of a preview, as the server makes them
 const OWN = "own";
+const AUTO = "auto";
+const AUTO_HINT = "Photographs, JPEGs, noisy pictures and drawings each by the network made for them.";
 const touch = matchMedia("(hover: none) and (pointer: coarse)").matches; // nothing can be dropped there
 document.body.classList.toggle("touch", touch);
 
@@ -97,6 +99,7 @@ async function loadNetworks() {
     readable = offer.readable;
     $("files").accept = Object.keys(readable).join();
     $("about").textContent = `Finescale ${health.version}`;
+    if (known.length) $("network").append(new Option("Automatic", AUTO));
     for (const network of known) $("network").append(new Option(network.name, network.name));
     for (const format of offer.formats) $("format").append(new Option(format.toUpperCase(), format));
     trouble = known.length ? "" : "There are no trained networks on this machine: “finescale doctor” shows where they go.";
@@ -112,8 +115,10 @@ async function loadNetworks() {
 }
 
 function networkChanged() {
-  const network = known.find((entry) => entry.name === $("network").value);
-  $("network-hint").textContent = network ? `${network.summary[0].toUpperCase()}${network.summary.slice(1)}.` : trouble;
+  const { value } = $("network");
+  const network = known.find(({ name }) => name === value);
+  const summary = network && `${network.summary[0].toUpperCase()}${network.summary.slice(1)}.`;
+  $("network-hint").textContent = value === AUTO ? AUTO_HINT : summary || trouble;
   settingsChanged();
 }
 
