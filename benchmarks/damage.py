@@ -20,21 +20,30 @@ from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import machine
 from finescale.networks import DEFAULT, FOR_JPEG, FOR_NOISE
 
-KINDS = {
+KINDS: dict[str, tuple[str, str, str, tuple[int, ...], str]] = {
     "noise": (
         "Small pictures that are noisy",
         "Gaussian noise of the standard deviation above, in grey levels, is added (`finescale bench --noise LEVELS`)",
-        {"clean": CLEAN} | {f"noise {levels}": Damage(noise=levels) for levels in (2, 5, 10, 15, 20)},
+        "noise",
+        (0, 2, 5, 10, 15, 20),
         FOR_NOISE,
     ),
     "jpeg": (
         "Small pictures that have been JPEGs",
         "it is written and read as a JPEG of the quality above (Pillow, colour of half the resolution; `finescale "
         "bench --jpeg QUALITY`)",
-        {f"quality {quality}": Damage(jpeg=quality) for quality in (20, 40, 60, 80, 85, 90, 95)} | {"clean": CLEAN},
+        "quality",
+        (20, 40, 60, 80, 95, 0),
         FOR_JPEG,
     ),
 }
+
+
+def damage_of(kind: str, level: int) -> Damage:
+    """Of a level of noise, or of a quality; 0: none."""
+    if not level:
+        return CLEAN
+    return Damage(noise=level) if kind == "noise" else Damage(jpeg=level)
 
 
 def main() -> None:
@@ -43,9 +52,12 @@ def main() -> None:
     parser.add_argument("--scales", default="2,3,4")
     parser.add_argument("--sets", default="Set5,Set14")
     parser.add_argument("--networks")
+    parser.add_argument("--levels", help="noises or qualities, separated by commas; 0: clean")
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
-    title, how, damages, made_for = KINDS[args.kind]
+    title, how, word, levels, made_for = KINDS[args.kind]
+    levels = tuple(map(int, args.levels.split(","))) if args.levels else levels
+    damages = {f"{word} {level}" if level else "clean": damage_of(args.kind, level) for level in levels}
     networks = (args.networks or f"bicubic,{DEFAULT},{made_for}").split(",")
     chosen = [sets.find(name, args.data) for name in args.sets.split(",")]
     info, hashes = machine(torch.device("cpu")), []

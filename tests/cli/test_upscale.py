@@ -92,9 +92,9 @@ def test_what_is_said_of_the_networks_that_were_chosen(
         size = () if "--width" in given else ("--scale", "2")
         assert upscale(*given, *size, "-o", f"out{len(said)}/") == 0
         said[" ".join(given)] = capsys.readouterr().err
-    by_jpeg = "enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away\n"
+    by_jpeg = "network: sa-rcan-light-jpeg, which takes the traces of JPEG away\n"
     assert said.pop("a.jpg") == f"a.jpg: a JPEG of quality 40; {by_jpeg}"
-    page = "page.png: looks drawn; enlarged by sa-rcan-light-graphics, which is made for text, charts and pixel art\n"
+    page = "page.png: looks drawn; network: sa-rcan-light-graphics, which is made for text, charts and pixel art\n"
     assert said.pop("page.png") == page
     assert sorted(said.pop("a.jpg page.png").splitlines(keepends=True)) == [
         f"a.jpg: a JPEG of quality 40; {by_jpeg}",
@@ -120,6 +120,20 @@ def test_each_picture_by_the_network_that_suits_it(
             upscale(one["picture"], "--scale", "2", "--network", one["network"], "-o", "named.png", "--overwrite") == 0
         )
         np.testing.assert_array_equal(read("named.png").pixels, read(one["result"]).pixels)
+
+
+def test_a_broken_network_that_nobody_named_stops_nothing(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(tiny_weights, "weights")
+    Path("weights/sa-rcan-light-jpeg-x2.safetensors").write_bytes(b"cut off")
+    monkeypatch.setenv("FINESCALE_WEIGHTS", "weights")
+    for name in ("in/a.png", "in/b.jpg", "in/c.png"):
+        photo(name)
+    Image.open("in/b.jpg").save("in/b.jpg", quality=40)
+    assert upscale("in", "-o", "out", "--scale", "2") == 0
+    assert finished("out") == ["a_x2.png", "b_x2.png", "c_x2.png"]
+    assert [text.partition(":")[0] for text in caplog.messages] == ["weights/sa-rcan-light-jpeg-x2.safetensors"]
 
 
 def test_networks_that_restore_also_clean_at_the_same_size(
@@ -283,7 +297,8 @@ def test_suffixes_and_formats_of_ones_own(capsys: pytest.CaptureFixture[str]) ->
         assert sum("_hd" in name for name in finished("in")) == 6
     assert "6 of 6 skipped" in capsys.readouterr().err
     for given, said in (
-        (["--suffix", ""], "in/a.jpg: its result would have its name; name another folder or a suffix"),
+        (["--suffix", ""], "without a suffix results need a folder of their own: name it by -o"),
+        (["--suffix", "", "-o", "in"], "in/a.jpg: its result would have its name; name another folder or a suffix"),
         (["--suffix", "a/b"], "--suffix a/b: should be part of a name, such as _large"),
     ):
         assert upscale(*large, *given) == 2

@@ -1,4 +1,4 @@
-"""Whether a picture is told of the network that suits it."""
+"""Which network suits a picture."""
 
 import io
 import shutil
@@ -71,13 +71,17 @@ def photographs() -> list[Samples]:
 @pytest.mark.parametrize("first", [30, 50, 75, 85])
 @pytest.mark.parametrize("again", [(), (95,), (97,)], ids=str)
 def test_what_was_a_jpeg_is_seen(first: int, again: tuple[int, ...]) -> None:
-    for pixels in photographs():
-        assert traces(pixels) is None
-        assert traces(saved(pixels, 95, *again)) is None
-        assert traces(saved(pixels, 92)) is None
-        assert traces(saved(pixels, first).astype(np.uint16)) is None
     found = [traces(saved(pixels, first, *again)) for pixels in photographs()]
     assert found.count(first) >= 8
+
+
+def test_what_was_no_poor_jpeg_is_none() -> None:
+    for pixels in photographs():
+        assert traces(pixels) is None
+        assert traces(saved(pixels, 92)) is None
+        assert traces(saved(pixels, 95)) is None
+        assert traces(saved(pixels, 95, 97)) is None
+        assert traces(saved(pixels, 50).astype(np.uint16)) is None  # of 16 bits nothing is known
 
 
 def test_a_jpeg_that_was_saved_again_is_told_of(

@@ -149,7 +149,7 @@ def test_a_picture_is_enlarged_by_the_network_that_suits_it_unless_one_is_named(
     client.delete(f"/api/jobs/{before['id']}")
     jobs = [finished(client, reply) for reply in replies]
     assert [job["network"] for job in jobs] == [network for *_, network in wanted]
-    sentence = "cat.jpg: a JPEG of quality 40; enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away"
+    sentence = "cat.jpg: a JPEG of quality 40; network: sa-rcan-light-jpeg, which takes the traces of JPEG away"
     assert [job["warnings"] for job in jobs] == [[sentence], [sentence], [], [], []]
     assert jobs[0]["result"]["width"] == 48  # the largest scale of the default network
     for job in jobs:

@@ -781,7 +781,7 @@ def test_every_picture_gets_the_network_made_for_it_unless_one_is_chosen(
     assert network.first_selected_option.text == "Automatic"
     assert one(page, "network-hint").text.endswith("each by the network made for them.")
     enlarge(page)
-    sentence = "poor.jpg: a JPEG of quality 40; enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away"
+    sentence = "poor.jpg: a JPEG of quality 40; network: sa-rcan-light-jpeg, which takes the traces of JPEG away"
     assert one(page, "warnings").text == sentence
     assert [state.endswith("see note") for state in states(page)] == [True, False]
     network.select_by_value("sa-rcan-light")

@@ -77,7 +77,7 @@ def test_every_job_is_done_by_the_network_it_asks_for_or_the_one_that_suits(
         with warnings_to(said.append):
             order = Order("a", network, small.size, size, "png", "a.png")
             studio(order, tmp_path / name, large, lambda _: None, chosen.append)
-        reason = "a JPEG of quality 40; enlarged by sa-rcan-light-jpeg, which takes the traces of JPEG away"
+        reason = "a JPEG of quality 40; network: sa-rcan-light-jpeg, which takes the traces of JPEG away"
         assert said == ([f"{tmp_path / name}: {reason}"] if (network, expected) == (AUTO, FOR_JPEG) else [])
         assert chosen[-1] == expected
         results.append(read(large).pixels)

@@ -94,7 +94,7 @@ def test_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
     assert any(" x2 31.23 / 0.8765 " in line for line in lines)
     assert any("for photographs; small and fast, the" in line for line in lines)
     strong = NETWORKS["sa-rcan-light-jpeg"].summary
-    assert f"below quality {STRONG}:" in strong  # where `upscale` begins to advise it
+    assert f"below quality {STRONG}:" in strong  # where `upscale` begins to choose it
 
 
 def test_aliases_name_networks() -> None:

@@ -50,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--ensemble", action="store_true", help="average over eight flips and turns in float32: 8 to 30 times slower")
     add(
         "--format",
+        type=str.lower,
         help="png, jpeg, webp, tiff, avif, bmp, or same: as each picture (default: by the output's name, else png; "
         "TIFF stays)",
     )

@@ -1,5 +1,6 @@
 """Which network suits a picture better than the default one, whose pictures were clean photographs."""
 
+import logging
 import math
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from finescale.images.picture import Picture, Samples, split
 from finescale.images.strips import StripReader
 from finescale.networks import FOR_GRAPHICS, FOR_JPEG, FOR_NOISE
 from finescale.weights import places
+from finescale.weights.header import read_header
 
 FEW = 16  # colours: no photograph has so few, but what is dithered from a palette, with no neighbours alike
 FLAT = 0.45  # share of pixels like the one before them: but for a few, photographs have less, drawings more
 # grey levels that noise has even where a picture is smoothest: in grey, where fine texture has up to 7, and in colour
 NOISE, COLOUR_NOISE = 8.0, 6.0
+log = logging.getLogger("finescale")
 _NO_TRACES = "takes the traces of JPEG away"
 _SIDE = 256  # about so many rows are looked at, and at most sixteen times as many columns
 
@@ -42,7 +45,7 @@ class Advice:
     @property
     def done(self) -> str:
         """What is said of it."""
-        return f"enlarged by {self.network}, which {self.does}"
+        return f"network: {self.network}, which {self.does}"
 
 
 def choice(
@@ -50,11 +53,20 @@ def choice(
 ) -> Advice | None:
     """`advice` for a picture of (width, height) `small` that becomes `size`; None where no network would be of use.
 
-    What keeps its size is cleaned, and what becomes smaller is left to bicubic interpolation.
+    What keeps its size is cleaned, and what becomes smaller is left to bicubic interpolation. Of a network whose files
+    cannot be used, that is said, and there is none.
     """
     enlarged = size[0] > small[0] or size[1] > small[1]
     better = advice(source, picture) if enlarged or size == small else None
-    return better if better and (enlarged or better.network != FOR_GRAPHICS) else None
+    if better is None or (not enlarged and better.network == FOR_GRAPHICS):
+        return None
+    try:
+        for path in filter(None, (places.locate(better.network, scale) for scale in (2, 3, 4))):
+            read_header(path)
+    except FinescaleError as error:
+        log.warning("%s", error)
+        return None
+    return better
 
 
 def advice(source: Path | None, picture: Picture | None) -> Advice | None:
@@ -93,7 +105,7 @@ def drawn(pixels: Samples, alpha: Samples | None = None) -> bool:
     An empty margin, such as that of a scan, and what transparency hides do not count.
 
     Args:
-        pixels: (H, W, 1 or 3) of any type.
+        pixels: (H, W, 1 or 3), unsigned.
         alpha: (H, W), or None.
     """
     height, width = pixels.shape[:2]
@@ -127,7 +139,8 @@ def _few_colours(pixels: Samples, shown: Samples | None) -> bool:
             return False
     levels = [[colour >> 16 * channel & 0xFFFF for colour in colours] for channel in range(pixels.shape[2])]
     contrast = max(max(of_one) - min(of_one) for of_one in levels)
-    return pixels[..., 0].size >= 256 and contrast * 4 >= np.iinfo(pixels.dtype).max
+    count = pixels[..., 0].size if shown is None else np.count_nonzero(shown)
+    return int(count) >= 256 and contrast * 4 >= np.iinfo(pixels.dtype).max
 
 
 def noisy(pixels: Samples) -> bool:

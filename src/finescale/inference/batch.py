@@ -102,7 +102,10 @@ def jobs(pictures: Sequence[str], options: Options) -> tuple[list[Job], int, lis
     names = {pair[0]: [target_of(*pair, name) for name in (pair[0].stem, pair[0].name)] for pair in found}
     targets = apart(names)
     for source, target in targets.items():
-        if _real(source) == _real(target):
+        same = False
+        with suppress(OSError):  # it is not there, or its name is too long
+            same = _real(source.parent) == _real(target.parent) and target.samefile(source)
+        if same:
             raise UsageError(f"{source}: its result would have its name; name another folder or a suffix")
     made = {_real(target) for target in targets.values()}
     left = sum(_real(source) not in made for source, _ in earlier)
@@ -123,6 +126,8 @@ def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
     if options.suffix is not None and set(options.suffix) & {"/", os.sep, "\0"}:
         raise UsageError(f"--suffix {options.suffix}: should be part of a name, such as _large")
     if options.output is None:
+        if options.suffix == "":
+            raise UsageError("without a suffix results need a folder of their own: name it by -o")
         return None, None
     if options.output == "":
         raise UsageError("the name of the output is empty")

@@ -40,7 +40,7 @@ class Options:
     Attributes:
         target: size of the results.
         networks: what enlarges them.
-        format: of the results; None: by the targets' names.
+        format: of the results; None: by the targets' names; "same", for `finescale.inference.batch`: as each picture.
         quality: see `finescale.images.files.write`.
         overwrite: replace results that are there already.
         skip: leave pictures out whose results are there, or made by another process meanwhile, instead of failing.

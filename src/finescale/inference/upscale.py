@@ -453,6 +453,7 @@ class Networks:
         self.settings = settings
         self._scales: list[int] | None = None
         self._ready: dict[int, Upscaler] = {}
+        self._given = isinstance(network, Upscaler)
         if isinstance(network, Upscaler):
             self._scales, self._ready, network = [network.scale], {network.scale: network}, None
         self.network = None if network is None else os.fspath(network)
@@ -496,10 +497,13 @@ class Networks:
 
     @cached_property
     def restores(self) -> bool:
-        """Whether it was trained on damaged pictures, as its file tells: then it is of use without enlarging, too."""
+        """Whether it was trained on damaged pictures, as its file tells: then it is of use without enlarging, too.
+
+        Not asked of an upscaler that was given, which may be of any network.
+        """
         from finescale.weights.header import read_header
 
-        path = _weight_file(self.name, min(self.scales))
+        path = None if self._given else _weight_file(self.name, min(self.scales))
         recipe = read_header(path).notes.get("recipe") if path else None
         damage = recipe.get("degradation") if isinstance(recipe, dict) else None
         return isinstance(damage, dict) and any(np.any(damage.get(kind, 0)) for kind in ("blur", "noise", "jpeg"))
