@@ -128,11 +128,12 @@ def test_a_broken_network_that_nobody_named_stops_nothing(
     shutil.copytree(tiny_weights, "weights")
     Path("weights/sa-rcan-light-jpeg-x2.safetensors").write_bytes(b"cut off")
     monkeypatch.setenv("FINESCALE_WEIGHTS", "weights")
-    for name in ("in/a.png", "in/b.jpg", "in/c.png"):
+    for name in ("in/a.png", "in/b.jpg", "in/c.png", "in/d.jpg"):
         photo(name)
-    Image.open("in/b.jpg").save("in/b.jpg", quality=40)
+    for name in ("in/b.jpg", "in/d.jpg"):
+        Image.open(name).save(name, quality=40)
     assert upscale("in", "-o", "out", "--scale", "2") == 0
-    assert finished("out") == ["a_x2.png", "b_x2.png", "c_x2.png"]
+    assert finished("out") == ["a_x2.png", "b_x2.png", "c_x2.png", "d_x2.png"]
     assert [text.partition(":")[0] for text in caplog.messages] == ["weights/sa-rcan-light-jpeg-x2.safetensors"]
 
 

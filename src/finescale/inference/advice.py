@@ -4,6 +4,7 @@ import logging
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +65,15 @@ def choice(
         for path in filter(None, (places.locate(better.network, scale) for scale in (2, 3, 4))):
             read_header(path)
     except FinescaleError as error:
-        log.warning("%s", error)
+        _say(str(error))
         return None
     return better
+
+
+@cache
+def _say(sentence: str) -> None:
+    """Once, not of every picture."""
+    log.warning("%s", sentence)
 
 
 def advice(source: Path | None, picture: Picture | None) -> Advice | None:
