@@ -592,6 +592,9 @@ def test_sizes_and_windows_are_checked_as_elsewhere() -> None:
         finescale.upscale(torch.zeros(3, 6, 8))  # type: ignore[call-overload]
 
 
+_USUAL = {"ensemble": False, "tile": None, "window": 48}
+
+
 def test_the_network_that_suits_a_picture(tmp_path: Path) -> None:
     clean = read(PHOTOGRAPH).pixels[:96, :128]
     Image.fromarray(clean).save(tmp_path / "a.jpg", quality=40)
@@ -601,6 +604,12 @@ def test_the_network_that_suits_a_picture(tmp_path: Path) -> None:
         np.testing.assert_array_equal(chosen, named)
         finescale.upscale_file(tmp_path / name, tmp_path / "large.png", 2, "auto", engine="torch", overwrite=True)
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "large.png")), named)
+    with kept_networks("auto", {"device": "auto", "engine": "torch", "precision": "auto"} | _USUAL) as networks:
+        before = networks.ready  # of the last call
+        finescale.upscale_file(tmp_path / "a.jpg", tmp_path / "large.png", 2, "auto", engine="torch", overwrite=True)
+        finescale.upscale(tmp_path / "a.jpg", 2, "auto", engine="torch")
+        assert len(before) == 1
+        assert len(networks.ready) == 2  # both stay ready
     plain = finescale.upscale(tmp_path / "a.jpg", 2, engine="torch")
     assert np.any(np.asarray(plain) != finescale.upscale(tmp_path / "a.jpg", 2, "auto", engine="torch"))
     for given in (clean, Image.fromarray(clean)):

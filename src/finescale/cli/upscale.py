@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.inference.upscale import Networks
 
     scale = None if args.scale is None else float(parse_scale(args.scale))
-    networks = Networks(None if args.network == AUTO else args.network, **engine_settings(args))
+    networks = Networks(args.network, **engine_settings(args))
     asked = Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit))
     options = Options(
         target=asked or networks.target(),
@@ -91,6 +91,5 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         skip=args.skip_existing,
         suffix=args.suffix,
-        choose=args.network == AUTO,
     )
     return upscale_files(args.pictures, options, quiet=args.quiet, as_json=args.json)

@@ -302,7 +302,7 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
     if flow.skipped:
         now = "" if all(job.target.exists() for job in flow.skipped) else ", or another process is writing them"
         yield f"{len(flow.skipped)} of {count} skipped: their results exist{now} (--overwrite makes them again)"
-    for upscaler in flow.ready:
+    for upscaler in flow.options.networks.ready:
         if upscaler.remark:
             yield upscaler.remark
 

@@ -21,7 +21,6 @@ from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
 from finescale.inference.tiling import Progress
 from finescale.inference.upscale import Networks, Upscaler, check_progress, networks_of
-from finescale.networks import AUTO
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +46,6 @@ class Options:
         output: where `finescale.inference.batch` puts them: a file (for one picture), a folder, or None: beside each
             picture, as PNG (TIFF stays TIFF) unless `format` says otherwise.
         suffix: what it appends to their names; None: by the target.
-        choose: enlarge a picture that another network suits better by that one; see `finescale.inference.advice`.
     """
 
     target: Target
@@ -58,7 +56,6 @@ class Options:
     skip: bool = False
     output: str | None = None
     suffix: str | None = None
-    choose: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,6 @@ class Flow:
         self.written: dict[Job, tuple[int, int]] = {}
         self.advice: dict[Job, Advice] = {}
         self.used: dict[Job, str] = {}
-        self._chosen: dict[str, Networks] = {}
         self._last = options.networks
         self._writes: deque[tuple[_Task, Future[None], int]] = deque()
 
@@ -151,11 +147,6 @@ class Flow:
                 self._settle(0)  # what is being written is made nevertheless
                 raise
 
-    @property
-    def ready(self) -> list[Upscaler]:
-        """Those that were needed so far."""
-        return [one for networks in (self.options.networks, *self._chosen.values()) for one in networks.ready]
-
     def _look(self, job: Job) -> _Task | None:
         """Reads a picture; None where it is to be skipped."""
         options = self.options
@@ -174,7 +165,7 @@ class Flow:
         check_folder(place(job.target, options.overwrite).parent)
         large = size[0] * size[1] > strips.FROM_PIXELS and kind in ENCODERS
         picture = None if large else files.read(job.source)
-        if options.choose and (better := choice(job.source, picture, small, size)):
+        if options.networks.auto and (better := choice(job.source, picture, small, size)):
             self.advice[job] = better
         return _Task(job, kind, small, size, picture)
 
@@ -182,8 +173,7 @@ class Flow:
         """Those that were chosen; the ones before them give back memory that large tiles took."""
         networks, better = self.options.networks, self.advice.get(job)
         if better:
-            chosen = self._chosen.get(better.network) or Networks(better.network, **networks.settings)
-            networks = self._chosen[better.network] = chosen
+            networks = networks.other(better.network)
         if networks is not self._last:
             self._last.rest()
         self._last = networks
@@ -301,9 +291,8 @@ def upscale_file(
     check_target(job.target, overwrite)
     files.check_name(job.target, format)
     asked = Target.of(scale, width, height, fit)
-    choose = isinstance(network, str) and network == AUTO
-    with networks_of(None if choose else network, settings) as networks:
-        flow = Flow(Options(asked or networks.target(), networks, format, quality, overwrite, choose=choose))
+    with networks_of(network, settings) as networks:
+        flow = Flow(Options(asked or networks.target(), networks, format, quality, overwrite))
         flow.run([job], lambda _, done: progress(min(done, 1.0)) if progress else None)
     if flow.failures:
         raise flow.failures[job]

@@ -27,7 +27,7 @@ from finescale.inference.engines.source import Source
 from finescale.inference.size import Target, exact_size, passes
 from finescale.inference.tiling import Array, Progress, check_window
 from finescale.inference.transparency import bleed, within_neighbours
-from finescale.networks import AUTO, DEFAULT
+from finescale.networks import AUTO, DEFAULT, FOR_OTHERS
 
 if TYPE_CHECKING:
     import torch
@@ -332,16 +332,16 @@ def upscale(
     check_progress(progress)
     picture = _as_picture(image)
     target = Target.of(scale, width, height, fit)
-    if isinstance(network, str) and network == AUTO:
-        from finescale.inference.advice import choice
-
-        file = Path(image) if isinstance(image, str | os.PathLike) else None
-        better = choice(file, picture, picture.size, (target or Target(4)).size(*picture.size))
-        network = better.network if better else None
     settings: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
     settings |= {"ensemble": ensemble, "tile": tile, "window": window}
     with networks_of(network, settings) as networks:
         size = (target or networks.target()).size(*picture.size)
+        if networks.auto:
+            from finescale.inference.advice import choice
+
+            file = Path(image) if isinstance(image, str | os.PathLike) else None
+            better = choice(file, picture, picture.size, size)
+            networks = networks.other(better.network) if better else networks
         large = networks.picture(picture, size, progress)
     return _like(image, large.samples) if isinstance(image, np.ndarray) else to_pil(large)
 
@@ -442,21 +442,25 @@ class Networks:
     """A trained network at all its scales; each is loaded when it is first needed.
 
     Args:
-        network: a name, a weight file, or None for the default; or an upscaler, at its own scale alone.
+        network: a name, a weight file, or None for the default; "auto" for the default beside others, see `other`; or
+            an upscaler, at its own scale alone.
         settings: see `Upscaler`.
 
     Attributes:
         name: the name or file.
+        auto: whether another network shall be taken for a picture that it suits better.
     """
 
     def __init__(self, network: "str | os.PathLike[str] | Upscaler | None" = None, **settings: Any) -> None:
         self.settings = settings
         self._scales: list[int] | None = None
         self._ready: dict[int, Upscaler] = {}
+        self._others: dict[str, Networks] = {}
         self._given = isinstance(network, Upscaler)
+        self.auto = isinstance(network, str) and network == AUTO
         if isinstance(network, Upscaler):
             self._scales, self._ready, network = [network.scale], {network.scale: network}, None
-        self.network = None if network is None else os.fspath(network)
+        self.network = None if network is None or self.auto else os.fspath(network)
         self.name = DEFAULT if self.network is None else self.network
 
     @property
@@ -482,7 +486,13 @@ class Networks:
     @property
     def ready(self) -> list[Upscaler]:
         """Those that were needed so far."""
-        return list(self._ready.values())
+        return [*self._ready.values(), *(one for networks in self._others.values() for one in networks.ready)]
+
+    def other(self, name: str) -> "Networks":
+        """Those of another name with the same settings, which stay ready beside these."""
+        if name not in self._others:
+            self._others[name] = Networks(name, **self.settings)
+        return self._others[name]
 
     def upscaler(self, scale: int) -> Upscaler:
         """The upscaler of one scale."""
@@ -606,9 +616,9 @@ def _files(network: "str | os.PathLike[str] | None") -> list[object]:
     """The weight files that a name or path stands for now, with what tells whether one was replaced."""
     from finescale.weights import places
 
-    name = DEFAULT if network is None else os.fspath(network)
+    names = [DEFAULT, *FOR_OTHERS] if network == AUTO else [DEFAULT if network is None else os.fspath(network)]
     found: list[object] = []
-    for path in (Path(name), *(places.present(name, scale) for scale in (2, 3, 4))):
+    for path in (Path(names[0]), *(places.present(name, scale) for name in names for scale in (2, 3, 4))):
         with suppress(OSError, ValueError):
             if path and path.is_file():
                 state = path.stat()
