@@ -198,7 +198,7 @@ def test_without_a_size_a_network_enlarges_once(tiny_weights: Path) -> None:
     assert len(listing()) == 2
 
 
-def test_small_pictures_are_made_smaller_or_stay_as_large() -> None:
+def test_small_pictures_are_made_smaller_or_stay_as_large(capsys: pytest.CaptureFixture[str]) -> None:
     photo("in/a.png")
     photo("in/b.png")
     for options, name, size in (
@@ -208,6 +208,8 @@ def test_small_pictures_are_made_smaller_or_stay_as_large() -> None:
     ):
         assert upscale("in", *options, "-o", "out/") == 0
         assert read(f"out/{name}").size == size
+        remark = "2 of 2 larger than asked for, so made smaller\n" if options[0] == "--width" else ""
+        assert capsys.readouterr().err == remark  # a factor says it itself
 
 
 def test_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
@@ -357,8 +359,15 @@ def test_programs_are_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
         ],
         "skipped": [{"picture": "in/b.png", "result": "out/b_x2.png"}],
         "failed": [{"picture": "in/c.png", "reason": reason}],
+        "warnings": [],
     }
     assert reason in said.err
+    Image.new("RGBA", (9, 9)).save("clear.png")
+    for quiet in ([], ["--quiet"]):
+        assert upscale("clear.png", "-o", "clear.jpg", "--overwrite", "--json", *quiet) == 0
+        said = capsys.readouterr()
+        warned = ["clear.jpg: JPEG holds no transparency; the picture is laid on white"]
+        assert json.loads(said.out)["warnings"] == warned
 
 
 def test_one_picture_that_is_refused_is_told_in_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -493,7 +502,9 @@ _NO_QUALITY = "there is no quality to choose, its format keeps everything (jpeg,
         (["a.png", "--width", "1" * 400], "the result can be at most 1,000,000,000 pixels wide and high"),
         (["a.png", "-o", ""], "the name of the output is empty"),
         (["a.png", "-o", "/dev/null"], "/dev/null: is no folder, and its name has no extension of a picture"),
-        (["a.png", "-o", "-"], "pictures are written to files, not to standard output"),
+        (["a.png", "a.png", "-o", "-"], "standard input and output take one picture"),
+        (["a.png", "-o", "-", "--suffix", "_large"], "standard output has no name that --suffix could end"),
+        (["a.png", "-o", "-", "--json"], "the picture goes to standard output, where --json would go as well"),
         (["a.png", "-o", "b.gif"], f"b.gif: {_NO_PICTURE}"),
         (["a.png", "-o", ".png"], ".png: is an extension without a name before it"),
         (["a.png", "b.png", "-o", "out/.JPG"], "out/.JPG: is an extension without a name before it"),
@@ -505,7 +516,8 @@ _NO_QUALITY = "there is no quality to choose, its format keeps everything (jpeg,
         (["a.png", "--scale", "2,5"], "scale must be a number such as 3, 0.25 or 1/4, not '2,5'"),
         (["a.png", "--scale", "1e999999999"], "scale must be a number such as 3, 0.25 or 1/4, not '1e999999999'"),
         ([""], "an empty name: there is no such file, folder or pattern"),
-        (["-", "-o", "b.png"], "pictures are read from files, not from standard input; name a file or a folder"),
+        (["-", "a.png"], "standard input and output take one picture"),
+        (["-", "-o", "large"], "large: a picture by standard input has no name; name a file for its result"),
     ],
 )
 def test_impossible_requests(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -777,19 +789,65 @@ def test_a_damaged_large_picture_leaves_nothing(capsys: pytest.CaptureFixture[st
     assert listing() == ["bomb.png", "whole.png"]
 
 
-def test_says_what_it_made_and_where(capfd: pytest.CaptureFixture[str]) -> None:
+def test_says_what_it_made_and_where(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "in/b.png", "in/deep/c.png", "in/deep/d.png"):
         photo(name)
+
+    def made(*names: str, size: str = "60 x 40") -> str:
+        return "".join(f"{name}: {size} pixels\n" for name in names)
+
     assert upscale("a.png", "--scale", "2") == 0
-    assert capfd.readouterr() == ("a_x2.png: 60 x 40 pixels\n", "")  # and no bar where there is no terminal
+    assert capfd.readouterr() == (made("a_x2.png"), "")  # and no bar where there is no terminal
     assert upscale("in", "--scale", "2") == 0
-    assert capfd.readouterr() == ("3 pictures written to in\n", "")
+    results = "in/b_x2.png", "in/deep/c_x2.png", "in/deep/d_x2.png"
+    assert capfd.readouterr() == (made(*results) + "3 pictures written to in\n", "")
     assert upscale("in/b.png", "a.png", "--scale", "3", "-o", "out") == 0
-    assert capfd.readouterr() == ("2 pictures written to out\n", "")
+    assert capfd.readouterr() == (
+        made("out/b_x3.png", "out/a_x3.png", size="90 x 60") + "2 pictures written to out\n",
+        "",
+    )
     assert upscale("in/b.png", str(Path("a.png").absolute()), "--scale", "4") == 0  # these have no folder in common
-    assert capfd.readouterr() == ("2 pictures written to 2 folders\n", "")
+    assert capfd.readouterr().out.endswith("2 pictures written to 2 folders\n")
     assert upscale("a.png", "--scale", "3", "--quiet") == 0
     assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert upscale("in", "--scale", "5") == 0
+    assert capfd.readouterr().out == "3 pictures written to in\n"  # the bar has told the rest
+
+
+def test_results_are_said_as_soon_as_they_are_there() -> None:
+    for i in range(3):
+        photo(f"in/{i}.png")
+    command = [sys.executable, "-m", "finescale", "upscale", "in", "--engine", "torch", "--scale", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"in/0_x2.png: 60 x 40 pixels\n"
+    process.stdout.close()  # who reads it has seen enough; the work goes on
+    process.wait()
+    assert finished("in") == ["0.png", "0_x2.png", "1.png", "1_x2.png", "2.png", "2_x2.png"]
+
+
+def piped(*options: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "finescale", "upscale", "--engine", "torch", *options]
+    return subprocess.run(command, input=given, capture_output=True, check=False)
+
+
+def test_from_standard_input_to_standard_output() -> None:
+    photo("a.jpg")
+    assert upscale("a.jpg", "--scale", "2") == 0
+    wanted, given = Path("a_x2.png").read_bytes(), Path("a.jpg").read_bytes()
+    done = piped("-", "--scale", "2", given=given)
+    assert (done.returncode, done.stdout, done.stderr) == (0, wanted, b"")
+    assert piped("a.jpg", "--scale", "2", "-o", "-").stdout == wanted
+    done = piped("-", "--scale", "2", "-o", "b.png", given=given)
+    assert (done.returncode, done.stdout) == (0, b"b.png: 60 x 40 pixels\n")
+    assert Path("b.png").read_bytes() == wanted
+    same = piped("-", "--scale", "2", "--format", "same", given=given)
+    assert Image.open(io.BytesIO(same.stdout)).format == "JPEG"
+    failed = piped("-", given=b"no picture")
+    assert (failed.returncode, failed.stdout) == (1, b"")
+    assert re.fullmatch(rb"finescale: .*standard input: not a picture in a format that is read here\n", failed.stderr)
+    assert listing() == ["a.jpg", "a_x2.png", "b.png"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.images.test_xmp import PLAIN, said
 
 from finescale.cli.main import main
 from finescale.errors import FinescaleError
@@ -69,6 +70,13 @@ def test_wide_colours_are_told_in_png(tmp_path: Path, caplog: pytest.LogCaptureF
     assert not caplog.records
     write(found, tmp_path / "a.tif")
     assert "a.tif: its colours are not those of sRGB" in caplog.text
+
+
+def test_xmp_is_kept_but_for_what_is_not_true_any_more() -> None:
+    found = read(FILES / "described.heic")  # with the block of test_xmp, but for the orientation
+    assert np.array_equal(found.pixels, scene())
+    assert said(found.xmp) == PLAIN
+    assert StripReader(FILES / "described.heic").layout.xmp == found.xmp
 
 
 def test_by_strips_as_whole() -> None:
@@ -139,7 +147,7 @@ def test_without_the_extra(tmp_path: Path) -> None:
     assert found.stdout == "1 2\n", found.stderr
     of_file, of_folder = found.stderr.splitlines()
     assert of_file == f"finescale: {file}: HEIC pictures need another package: {needs}"
-    assert of_folder.endswith(f"of a kind that is read (but 5 .heic; HEIC needs: {needs})")
+    assert of_folder.endswith(f"of a kind that is read (but 6 .heic; HEIC needs: {needs})")
 
 
 def test_it_is_not_written(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.conftest import bound_by_permissions, disk_of
 from tests.images.test_files import names
 from tests.images.test_files import samples as smooth
+from tests.images.test_xmp import KEPT, TEXTS
 
 from finescale import __version__
 from finescale.atomic import locked
@@ -159,11 +160,12 @@ def test_bigtiff(tmp_path: Path, tiled: bool, monkeypatch: pytest.MonkeyPatch) -
     exif = Image.Exif()
     exif[0x010E] = "words"
     exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0comment"
-    original = Picture(samples(3, 16), exif=exif.tobytes())
+    original = Picture(samples(3, 16), exif=exif.tobytes(), xmp=KEPT)
     write(original, tmp_path / "a.tif")
     assert (tmp_path / "a.tif").read_bytes()[:4] == b"MM\0+"
     got = read(tmp_path / "a.tif")
     np.testing.assert_array_equal(got.pixels, original.pixels)
+    assert got.xmp == KEPT
     again = Image.Exif()
     again.load(got.exif or b"")
     assert again[0x010E] == "words"
@@ -255,15 +257,17 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, extension: str, room: int) -
 def test_resumed_after_a_kill_equals_uninterrupted(tmp_path: Path, extension: str) -> None:
     pixels = samples(3, 16)
     np.save(tmp_path / "pixels.npy", pixels)
-    with StripWriter(tmp_path / f"whole.{extension}", layout_of(pixels), resume="job") as out:
+    layout = layout_of(pixels, xmp=KEPT, texts=TEXTS)
+    with StripWriter(tmp_path / f"whole.{extension}", layout, resume="job") as out:
         out.write(0, pixels)
     path = tmp_path / f"a.{extension}"
     code = (
+        "from tests.images.test_xmp import KEPT, TEXTS\n"
         "import os, signal, sys, numpy as np\n"
         "from finescale.images import encoders, strips\n"
         "encoders._BLOCK, encoders._TILED_FROM, encoders._TILE = 1 << 16, 1000, 64\n"
         "pixels = np.load(sys.argv[1])\n"
-        "layout = encoders.Layout(pixels.shape[1], pixels.shape[0], 3, 16)\n"
+        "layout = encoders.Layout(pixels.shape[1], pixels.shape[0], 3, 16, xmp=KEPT, texts=TEXTS)\n"
         "with strips.StripWriter(sys.argv[2], layout, resume='job') as out:\n"
         "    for y in range(0, 600, 50):\n"
         "        out.write(y, pixels[y : y + 50])\n"
@@ -276,7 +280,7 @@ def test_resumed_after_a_kill_equals_uninterrupted(tmp_path: Path, extension: st
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "pixels.npy"), str(path)], env=environment)
     assert done.returncode == -signal.SIGKILL
     assert not path.exists()
-    with StripWriter(path, layout_of(pixels), resume="job") as out:
+    with StripWriter(path, layout, resume="job") as out:
         assert 300 <= out.rows <= 400
         for y in range(out.rows - 7, SIZE[1], 50):
             out.write(y, pixels[y : y + 50])
@@ -372,6 +376,7 @@ def test_another_job_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for key, wanted, format, version in (
         ("other", layout, "png", __version__),
         ("job", replace(layout, icc=None, resolution=(1, 1)), "png", __version__),
+        ("job", replace(layout, xmp=b"other words"), "png", __version__),
         ("job", layout, "tiff", __version__),
         ("job", layout, "png", "another"),
     ):

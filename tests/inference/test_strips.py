@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 from tests.conftest import tiny_network
+from tests.images.test_xmp import KEPT
 from tests.inference.test_tiling import picture
 
 from finescale.cli.main import main
@@ -153,12 +154,12 @@ def test_large_pictures_go_by_strips(
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0xA002] = 60  # the width
-    small = replace(Picture(picture(100, 60)), resolution=(72.0, 72.0), icc=profile, exif=exif.tobytes())
+    small = replace(Picture(picture(100, 60)), resolution=(72.0, 72.0), icc=profile, exif=exif.tobytes(), xmp=KEPT)
     write(small, tmp_path / "a.tif")
     assert main(["upscale", str(tmp_path / "a.tif"), "--scale", "2", "--engine", "torch"]) == 0
     large = read(tmp_path / "a_x2.tif")
     assert large.size == (120, 200)
-    assert large.icc == profile
+    assert (large.icc, large.xmp) == (profile, KEPT)
     with Image.open(tmp_path / "a_x2.tif") as image:
         assert image.getexif().get_ifd(0x8769)[0xA002] == 120
 

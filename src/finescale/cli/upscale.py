@@ -32,8 +32,18 @@ def engine_settings(args: argparse.Namespace) -> dict[str, object]:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("pictures", nargs="+", metavar="PICTURE", help="files, folders (with all below them) or patterns such as *.jpg")
-    add("-o", "--output", metavar="FILE|DIR", help="where to; by default NAME_x4.png beside each picture")
+    add(
+        "pictures",
+        nargs="+",
+        metavar="PICTURE",
+        help="files, folders (with all below them), patterns such as *.jpg, or - for standard input",
+    )
+    add(
+        "-o",
+        "--output",
+        metavar="FILE|DIR",
+        help="where to; by default NAME_x4.png beside each picture; - is standard output",
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--scale", metavar="FACTOR", help="any factor up to 16: 4, 2.5, 3/2 (default: 4, or the network's largest)"

@@ -10,6 +10,7 @@ import numpy as np
 
 from finescale.errors import FinescaleError, install
 from finescale.images import exif as exif_blocks
+from finescale.images import xmp as xmp_blocks
 from finescale.images.picture import Picture, fitting, from_pil, full_range, split, unmultiplied
 
 HEIC = find_spec("pillow_heif") is not None
@@ -96,6 +97,8 @@ def with_libheif(data: bytes | str) -> Decoder:
             pixels = unmultiplied(pixels, alpha)
         block = image.info["exif"]
         icc = fitting(image.info.get("icc_profile"), pixels.shape[2])
-        return Picture(pixels, alpha, icc, exif_blocks.upright(block) if block else None, "heic")
+        exif = exif_blocks.upright(block) if block else None
+        xmp = xmp_blocks.kept(image.info.get("xmp"), turned=True)  # libheif does not tell whether it has turned it
+        return Picture(pixels, alpha, icc, exif, "heic", xmp=xmp)
 
     return Decoder(info, decode)

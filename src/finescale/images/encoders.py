@@ -1,4 +1,4 @@
-"""PNG and TIFF written row by row in bounded memory, at 8 and 16 bits, with profile, EXIF and resolution.
+"""PNG and TIFF written row by row in bounded memory, at 8 and 16 bits, with profile, EXIF, XMP and resolution.
 
 Rows are compressed in independent blocks, on all cores. Nothing before a block depends on what follows, so the bytes
 in the file and the records of the blocks in it are all that is needed to go on in another process.
@@ -18,6 +18,7 @@ import numpy as np
 from isal import isal_zlib
 
 from finescale.images import exif as exif_blocks
+from finescale.images import xmp as xmp_blocks
 from finescale.images.colours import chunk
 from finescale.images.picture import Picture, Samples
 
@@ -43,12 +44,15 @@ class Layout:
     exif: bytes | None = None
     resolution: tuple[float, float] | None = None
     colours: bytes | None = None
+    xmp: bytes | None = None
+    texts: bytes | None = None
 
     @classmethod
     def of(cls, picture: Picture) -> "Layout":
         """That of a picture."""
         size = (*picture.size, picture.pixels.shape[2] + (picture.alpha is not None), picture.bits)
-        return cls(*size, picture.icc, picture.exif, picture.resolution, picture.colours)
+        icc, exif, resolution = picture.icc, picture.exif, picture.resolution
+        return cls(*size, icc, exif, resolution, picture.colours, picture.xmp, picture.texts)
 
     @property
     def row_bytes(self) -> int:
@@ -160,6 +164,9 @@ class PngEncoder(Encoder):
             head += chunk(b"pHYs", struct.pack(">IIB", *(round(dpi / 0.0254) for dpi in layout.resolution), 1))
         if layout.exif:
             head += chunk(b"eXIf", layout.exif.removeprefix(exif_blocks.HEADER))
+        if layout.xmp:
+            head += xmp_blocks.in_png(layout.xmp)
+        head += layout.texts or b""
         return head + chunk(b"IDAT", b"\x78\x9c")  # the zlib header; the blocks are raw deflate
 
     def _compress(self, rows: Samples) -> list[bytes]:
@@ -279,6 +286,8 @@ class TiffEncoder(Encoder):
             tags.main[296] = pack.short(2)
         if layout.icc:
             tags.main[34675] = (7, len(layout.icc), layout.icc)
+        if layout.xmp:
+            tags.main[700] = (1, len(layout.xmp), layout.xmp)
         place = self.file.seek(0, os.SEEK_END)
         if place % 2:
             place += self.file.write(b"\0")

@@ -1,4 +1,4 @@
-"""Pictures from files and into files: every sample, the profile, the EXIF block, the resolution; nothing half written.
+"""Pictures from files and into files: every sample, profile, EXIF, XMP, resolution; nothing half written.
 
 Reading goes through libvips, which gives every format at its own depth, and through `decoders` where it does not;
 writing of PNG and TIFF through `encoders`, of AVIF through libvips and of the rest through Pillow.
@@ -24,6 +24,7 @@ from finescale.atomic import new_file
 from finescale.errors import FinescaleError, ShortOfMemoryError, UsageError, is_out_of_memory, nearest, system_reason
 from finescale.images import colours, forks, jpeg, tiff
 from finescale.images import exif as exif_blocks
+from finescale.images import xmp as xmp_blocks
 from finescale.images.decoders import HEIC, Decoder, Info, is_heic, with_libheif, with_pillow
 from finescale.images.encoders import ENCODERS, Layout
 from finescale.images.picture import (
@@ -235,8 +236,9 @@ class Opened:
             warn(f"{self.name}: {what} not called transparency (infrared, a saved selection, ...) left out")
 
     def metadata(self) -> dict[str, Any]:
-        """icc, exif, resolution and colours, for a Picture or a Layout."""
+        """icc, exif, resolution, colours, xmp and texts, for a Picture or a Layout."""
         block, told = self.field("exif-data", None), self._colours
+        xmp, texts = self.field("xmp-data", None), None
         scale = (self.image.xres, self.image.yres)  # per millimetre; where the file says nothing, libvips invents it
         said = scale != (1, 1)
         if self.format == "tiff":
@@ -250,6 +252,7 @@ class Opened:
             try:
                 with self._bytes() as file:
                     chunks = colours.chunks_of(file)
+                    xmp, texts = xmp_blocks.of_png(file)
             except OSError as error:  # it was taken away meanwhile
                 raise self.error(system_reason(error)) from error
             told, said = colours.of_png(chunks), chunks.get(colours.RESOLUTION, b"")[-1:] == b"\1"  # 0: no unit
@@ -263,6 +266,9 @@ class Opened:
             "exif": exif_blocks.upright(block) if block else None,
             "resolution": (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)) if said and min(scale) > 0 else None,
             "colours": None if icc else told,
+            # nothing tells whether libheif has turned it
+            "xmp": xmp_blocks.kept(xmp, turned=self.orientation > 1 or self.format == "avif"),
+            "texts": texts,
         }
 
     @contextmanager
@@ -425,8 +431,8 @@ def write(
     PNG and TIFF keep 16 bits, AVIF 10 of them; the others get 8, rounded. JPEG and BMP cannot hold transparency: the
     picture is laid on white. The log "finescale" has a warning of both, and of colours that will look different: those
     that are not sRGB's and have no profile, which PNG alone can tell, and those with a profile that the format does
-    not take (BMP; WebP and AVIF that of a grey picture). Profile, EXIF and resolution go with it where the format has a
-    place for them (BMP: resolution only).
+    not take (BMP; WebP and AVIF that of a grey picture). Profile, EXIF, XMP and resolution go with it where the format
+    has a place for them (BMP: resolution only), and the texts of a PNG into another.
 
     Args:
         picture: what to write.
@@ -522,9 +528,10 @@ def _with_pillow(picture: Picture, kind: str, quality: int, name: str) -> bytes:
         options.pop("dpi", None)
     if kind == "jpeg":
         options |= {"quality": quality, "subsampling": 0}
-        if picture.exif and len(picture.exif) > 65533:
-            warn(f"{name}: its EXIF block is too large for JPEG and is left out")
-            del options["exif"]
+        for key, block, most in (("exif", picture.exif, 65533), ("xmp", picture.xmp, 65504)):
+            if block and len(block) > most:
+                warn(f"{name}: its {key.upper()} block is too large for JPEG and is left out")
+                del options[key]
     elif kind == "webp":
         options |= {"quality": quality, "lossless": quality == 100, "exact": True}
     buffer = io.BytesIO()
@@ -546,10 +553,15 @@ def _avif(picture: Picture, quality: int) -> bytes:
     image = pyvips.Image.new_from_array(samples, interpretation=interpretation)
     across, down = picture.resolution or (25.4, 25.4)
     image = image.copy(xres=across / 25.4, yres=down / 25.4)
-    for name, blob in (("icc-profile-data", picture.icc), ("exif-data", picture.exif)):
+    keep = pyvips.ForeignKeep.ICC
+    for name, blob, flag in (
+        ("icc-profile-data", picture.icc, pyvips.ForeignKeep.ICC),
+        ("exif-data", picture.exif, pyvips.ForeignKeep.EXIF),
+        ("xmp-data", picture.xmp, pyvips.ForeignKeep.XMP),
+    ):
         if blob:
             image.set_type(pyvips.GValue.blob_type, name, blob)
-    keep = pyvips.ForeignKeep.ICC | (pyvips.ForeignKeep.EXIF if picture.exif else pyvips.ForeignKeep.NONE)
+            keep |= flag
     options = {"lossless": True} if quality == 100 else {"Q": quality, "subsample_mode": "off"}
     return image.heifsave_buffer(compression="av1", effort=3, bitdepth=bits, keep=int(keep), **options)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from finescale.errors import FinescaleError, UsageError, is_out_of_memory
 from finescale.images import exif as exif_blocks
+from finescale.images import xmp as xmp_blocks
 
 Samples = NDArray[Any]  # uint8 or uint16
 
@@ -35,6 +36,8 @@ class Picture:
         format: the format of the file it was read from: "png", "jpeg", "webp", "tiff", "avif", "bmp", ...
         resolution: (horizontal, vertical) pixels per inch, where the file says so.
         colours: what it says of the colour space where it has no profile, see `finescale.images.colours`.
+        xmp: the XMP block, as `finescale.images.xmp.kept` gives it.
+        texts: the chunks of text of a PNG, which another PNG takes as they are.
     """
 
     pixels: Samples
@@ -44,6 +47,8 @@ class Picture:
     format: str | None = None
     resolution: tuple[float, float] | None = None
     colours: bytes | None = None
+    xmp: bytes | None = None
+    texts: bytes | None = None
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype
@@ -233,7 +238,9 @@ def from_pil(image: Image.Image) -> Picture:
     resolution = (round(float(dpi[0]), 2), round(float(dpi[1]), 2)) if dpi and min(dpi) > 0 else None
     resolution = resolution[::-1] if resolution and stored in (5, 6, 7, 8) else resolution
     icc = fitting(icc, pixels.shape[2])  # Pillow's conversions leave the profile of the picture before in place
-    return Picture(pixels, alpha, icc, exif, image.format.lower() if image.format else None, resolution)
+    format = image.format.lower() if image.format else None
+    xmp = xmp_blocks.kept(image.info.get("xmp"), turned=stored != 1)
+    return Picture(pixels, alpha, icc, exif, format, resolution, xmp=xmp)
 
 
 def _exif(image: Image.Image, block: Image.Exif) -> bytes | None:
@@ -250,7 +257,7 @@ def _exif(image: Image.Image, block: Image.Exif) -> bytes | None:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """A Picture as a Pillow image with its profile, EXIF and resolution in `info`.
+    """A Picture as a Pillow image with its profile, EXIF, XMP and resolution in `info`.
 
     Pillow has no 16-bit colour: 16 bits stay for opaque grey (mode I;16), all else becomes 8 bit, rounded.
     """
@@ -260,7 +267,7 @@ def to_pil(picture: Picture) -> Image.Image:
         samples = to_8_bit(picture.samples)
         image = Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
     exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
-    kept = {"icc_profile": picture.icc, "exif": exif, "dpi": picture.resolution}
+    kept = {"icc_profile": picture.icc, "exif": exif, "xmp": picture.xmp, "dpi": picture.resolution}
     image.info.update({key: value for key, value in kept.items() if value})
     return image
 

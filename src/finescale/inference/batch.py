@@ -4,7 +4,9 @@ import glob
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,6 +24,8 @@ from finescale.inference.upscale import check_settings
 
 SAME = "same"
 """The format of results that have those of their pictures."""
+STREAM = "-"
+"""The name of a picture that comes by standard input, and of a result that goes to standard output."""
 
 
 def find(pictures: Sequence[str]) -> tuple[list[tuple[Path, Path]], list[Path]]:
@@ -44,8 +48,6 @@ def find(pictures: Sequence[str]) -> tuple[list[tuple[Path, Path]], list[Path]]:
             over = [path for folder in folders for path in passed_over(folder)]
             where = "this folder" if len(folders) == 1 else "these folders"
             raise UsageError(f"{text}: there are no pictures in {where}{_but(over)}")
-        if text == "-":
-            raise UsageError("pictures are read from files, not from standard input; name a file or a folder")
         if not chosen and text and Path(text).exists():
             raise UsageError(f"{text}: is neither a file nor a folder")
         if not chosen:
@@ -131,8 +133,6 @@ def _output(options: Options, single: bool) -> tuple[Path | None, Path | None]:
         return None, None
     if options.output == "":
         raise UsageError("the name of the output is empty")
-    if options.output == "-":
-        raise UsageError("pictures are written to files, not to standard output; name a file or a folder")
     output = Path(options.output)
     if output.is_dir() or options.output.endswith(("/", os.sep)):
         return output, None
@@ -196,18 +196,74 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     """Enlarges picture files, with a progress bar on a terminal; see `Flow`.
 
     What was made is said on standard output, in words or as JSON (then also where it was ended early), all else on
-    standard error.
+    standard error. Without a terminal for the bar every result is said when it is there.
+
+    "-" instead of all pictures is the one that standard input brings; its result goes to standard output, unless
+    `options.output` is a file, and so does that of any one picture where `options.output` is "-".
 
     Pictures whose result exists are skipped with a note in folders and patterns (so an interrupted job goes on
     where it stopped); for a single file that is an error, unless `options.skip`.
 
     Raises:
-        UsageError: as `jobs`; an unknown network; a quality where there is none to choose.
+        UsageError: as `jobs`; an unknown network; a quality where there is none to choose; more than one picture by
+            standard input or output, or a terminal there.
         FinescaleError: as `jobs`; no weights.
 
     Returns:
         0, or 1 if any picture failed; what failed and why is printed at the end.
     """
+    streams = STREAM in pictures, options.output == STREAM or (STREAM in pictures and options.output is None)
+    if not any(streams):
+        return _upscale_files(pictures, options, quiet, as_json)
+    _check_streams(pictures, options, streams, as_json)
+    with tempfile.TemporaryDirectory(prefix="finescale-") as folder:
+        if streams[0]:
+            pictures = [_received(Path(folder))]
+        if not streams[1]:
+            return _upscale_files(pictures, options, quiet, as_json)
+        result = Path(folder, f"standard output.{_extension(Path(pictures[0]), options.format)}")
+        code = _upscale_files(pictures, replace(options, output=str(result)), quiet, as_json, said=False)
+        if not code:
+            with open(result, "rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+        return code
+
+
+def _check_streams(pictures: Sequence[str], options: Options, streams: tuple[bool, bool], as_json: bool) -> None:
+    """Refuses what cannot go by standard input and output, of which `streams` says whether they are used.
+
+    Raises:
+        UsageError: it is refused.
+    """
+    if len(pictures) > 1 or Path(pictures[0]).is_dir():
+        raise UsageError("standard input and output take one picture; name files or folders for more")
+    if streams[0] and sys.stdin.isatty():
+        raise UsageError("-: standard input is a terminal, not a picture (finescale upscale - < small.png)")
+    if not streams[1]:
+        assert options.output is not None
+        if Path(options.output).suffix.lower() not in files.FORMATS:
+            raise UsageError(f"{options.output}: a picture by standard input has no name; name a file for its result")
+        return
+    if as_json:
+        raise UsageError("the picture goes to standard output, where --json would go as well; name a file by -o")
+    if options.suffix is not None:
+        raise UsageError("standard output has no name that --suffix could end; leave it out")
+    if sys.stdout.isatty():
+        raise UsageError("standard output is a terminal; name a file by -o, or send it on (> large.png)")
+
+
+def _received(folder: Path) -> str:
+    """The file in `folder` that holds what standard input brought; its name says what it is."""
+    path = folder / "standard input"
+    with open(path, "wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    with suppress(FinescaleError):  # told when it is read for good
+        return str(path.rename(path.with_suffix("." + files.probe(path).format)))
+    return str(path)
+
+
+def _upscale_files(pictures: Sequence[str], options: Options, quiet: bool, as_json: bool, said: bool = True) -> int:
+    """As `upscale_files`, from files to files; `said`: also what was made."""
     with _silent(quiet):
         todo, left, folders = jobs(pictures, options)
     options = replace(options, format=_plain(options.format))
@@ -216,21 +272,24 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
     networks = options.networks
     check_settings(**networks.settings)
     networks.scales  # noqa: B018  a wrong name shall stop everything at once
-    flow = Flow(replace(options, skip=options.skip or not alone))
+    said = said and not quiet and not as_json
+    at_once = said and not _drawn(quiet)
+    flow = Flow(replace(options, skip=options.skip or not alone), _say if at_once else None)
+    told: list[str] = []
     try:
-        with _silent(quiet), _bar(len(todo), quiet) as bar:
+        with _silent(quiet), _heard(told, quiet), _bar(len(todo), quiet) as bar:
             flow.run(todo, bar)
     except BaseException:  # also Ctrl-C, or where the system ends it
         if as_json:
             with suppress(OSError):  # its reader may have gone for the same reason
-                print(json.dumps(_report(flow), indent=1), flush=True)
+                print(json.dumps(_report(flow, told), indent=1), flush=True)
         raise
     if as_json:
-        print(json.dumps(_report(flow), indent=1))
+        print(json.dumps(_report(flow, told), indent=1))
     for error in flow.failures.values():
         if alone and isinstance(error, UsageError):
             raise error
-    if flow.written and not quiet and not as_json:
+    if said and flow.written and not (at_once and len(flow.written) == 1):
         print(_written(flow.written))
     if not quiet:
         over = {path.absolute() for folder in folders for path in passed_over(folder)}
@@ -246,6 +305,29 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
                 failure = _naming(job, flow.failures[job])
                 print(f"finescale: {failure}" if alone else f"  {failure}", file=sys.stderr)
     return 1 if flow.failures else 0
+
+
+def _say(job: Job, size: tuple[int, int]) -> None:
+    """Says that a result is there, at once: the process may run for hours without a terminal, or be killed."""
+    with suppress(OSError):  # the work goes on without a reader; at the end it is told
+        print(_made(job, size), flush=True)
+
+
+def _made(job: Job, size: tuple[int, int]) -> str:
+    return f"{job.target}: {size[0]} x {size[1]} pixels"
+
+
+@contextmanager
+def _heard(told: list[str], quiet: bool) -> Iterator[None]:
+    """Keeps the warnings of pictures that are read and written, and shows them as before."""
+
+    def listen(sentence: str) -> None:
+        told.append(sentence)
+        if not quiet:
+            logging.getLogger("finescale").warning("%s", sentence)
+
+    with files.warnings_to(listen):
+        yield
 
 
 def _kinds(paths: Collection[Path]) -> str:
@@ -265,8 +347,8 @@ def _cure(paths: Collection[Path]) -> str:
     return f"; HEIC needs: {install('heic')}" if extensions & files.HEIC_NAMES.keys() else ""
 
 
-def _report(flow: Flow) -> dict[str, list[dict[str, str | int]]]:
-    """What was made, was there already, and failed, for programs."""
+def _report(flow: Flow, told: Sequence[str]) -> dict[str, object]:
+    """What was made, was there already, and failed, for programs, and the warnings that were told."""
     return {
         "written": [
             {
@@ -280,14 +362,14 @@ def _report(flow: Flow) -> dict[str, list[dict[str, str | int]]]:
         ],
         "skipped": [{"picture": str(job.source), "result": str(job.target)} for job in flow.skipped],
         "failed": [{"picture": str(job.source), "reason": _naming(job, error)} for job, error in flow.failures.items()],
+        "warnings": list(told),
     }
 
 
 def _written(written: Mapping[Job, tuple[int, int]]) -> str:
     """What was made, and where it is."""
     if len(written) == 1:
-        (job, (width, height)), *_ = written.items()
-        return f"{job.target}: {width} x {height} pixels"
+        return _made(*next(iter(written.items())))
     folders = {job.target.parent for job in written}
     try:
         return f"{len(written)} pictures written to {os.path.commonpath(folders) or '.'}"
@@ -302,6 +384,8 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
     if flow.skipped:
         now = "" if all(job.target.exists() for job in flow.skipped) else ", or another process is writing them"
         yield f"{len(flow.skipped)} of {count} skipped: their results exist{now} (--overwrite makes them again)"
+    if flow.smaller and (flow.options.target.scale or 1) >= 1:
+        yield f"{len(flow.smaller)} of {count} larger than asked for, so made smaller"
     for upscaler in flow.options.networks.ready:
         if upscaler.remark:
             yield upscaler.remark
@@ -340,10 +424,15 @@ def _silent(quiet: bool) -> Iterator[None]:
             log.setLevel(before)
 
 
+def _drawn(quiet: bool) -> bool:
+    """Whether there is a terminal to draw a progress bar on."""
+    return not quiet and sys.stderr.isatty()
+
+
 @contextmanager
 def _bar(count: int, quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar with the time left; it draws nothing where there is no terminal."""
-    if quiet or not sys.stderr.isatty():
+    """A progress bar with the time left; see `_drawn`."""
+    if not _drawn(quiet):
         yield lambda name, done: None
         return
     from rich.console import Console

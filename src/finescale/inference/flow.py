@@ -93,20 +93,24 @@ class Flow:
 
     Args:
         options: what to do with them.
+        made: told every result, and its (width, height), as soon as it is written.
 
     Attributes:
         failures: pictures that failed, and why.
         skipped: pictures that were left out.
         written: (width, height) of the results.
+        smaller: pictures whose results are smaller than they are.
         advice: why another network was chosen.
         used: the name or file of the network that enlarged a picture; "bicubic" where none did.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, made: Callable[[Job, tuple[int, int]], object] | None = None) -> None:
         self.options = options
+        self._made = made
         self.failures: dict[Job, FinescaleError] = {}
         self.skipped: list[Job] = []
         self.written: dict[Job, tuple[int, int]] = {}
+        self.smaller: list[Job] = []
         self.advice: dict[Job, Advice] = {}
         self.used: dict[Job, str] = {}
         self._last = options.networks
@@ -190,7 +194,7 @@ class Flow:
                 strips.upscale_strips(
                     job.source, job.target, chain[0], format=task.kind, overwrite=overwrite, progress=progress
                 )
-                self.written[job] = task.size
+                self._wrote(task)
                 return
             if task.picture is None:
                 check_free(job.target, overwrite)  # it was looked at before the last one was computed
@@ -216,7 +220,14 @@ class Flow:
             if error:
                 self._fail(task.job, error)
             else:
-                self.written[task.job] = task.size
+                self._wrote(task)
+
+    def _wrote(self, task: _Task) -> None:
+        self.written[task.job] = task.size
+        if task.size[0] < task.small[0]:
+            self.smaller.append(task.job)
+        if self._made:
+            self._made(task.job, task.size)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         """Notes what a person can be told; what else went wrong is raised."""

@@ -103,7 +103,7 @@ def preview(file: Path, target: Path, side: int, max_pixels: int) -> None:
     with files.warnings_to(lambda _: None):  # the job has told them
         found = files.read(file, max_pixels=max_pixels)
     alpha = None if found.alpha is None else to_8_bit(found.alpha)
-    image = to_pil(replace(found, pixels=to_8_bit(found.pixels), alpha=alpha, exif=None))
+    image = to_pil(replace(found, pixels=to_8_bit(found.pixels), alpha=alpha, exif=None, xmp=None))
     image.thumbnail((side, side))
     with suppress(TakenError):  # by another request, which may be sending it
         files.write(replace(from_pil(image), colours=found.colours), target, format="png")
