@@ -7,9 +7,9 @@ import pytest
 
 from finescale import doctor
 from finescale.backbones import catalogue as backbones
+from finescale.backbones import metric_files
 from finescale.cache import cache_folder
 from finescale.data.download import datasets_folder
-from finescale.evaluation import metric_files
 from finescale.weights import places
 
 

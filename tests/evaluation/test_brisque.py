@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finescale.backbones import metric_files
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation import brisque, metric_files, scoring
+from finescale.evaluation import brisque, scoring
 from finescale.evaluation.metrics import Pixels
 from finescale.evaluation.scoring import Unavailable
 

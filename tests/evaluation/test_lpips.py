@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from finescale.backbones.lpips import LPIPS
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import lpips, scoring
 from finescale.evaluation.scoring import Unavailable
@@ -71,7 +72,7 @@ def test_other_variants_look_behind_activations(variant: str, name: str, layers:
     from finescale.backbones.catalogue import build
 
     torch.manual_seed(0)
-    network = lpips.LPIPS(variant, build(name, classifier=False)).eval().requires_grad_(False)
+    network = LPIPS(variant, build(name, classifier=False)).eval().requires_grad_(False)
     features = network.backbone.get_submodule("features")
     assert isinstance(features, torch.nn.Sequential)
     assert all(isinstance(features[index], torch.nn.ReLU) for index in layers)
@@ -86,7 +87,7 @@ def test_other_variants_add_up_their_levels(variant: str, levels: int) -> None:
 
     torch.manual_seed(0)
     backbone = {"alex": "alexnet", "vgg": "vgg16"}[variant]
-    network = lpips.LPIPS(variant, build(backbone, classifier=False)).eval().requires_grad_(False)
+    network = LPIPS(variant, build(backbone, classifier=False)).eval().requires_grad_(False)
     a, b = torch.rand(2, 3, 64, 64) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1
     assert network(a, b).tolist() == [0, 0]
     total = torch.zeros(2)
@@ -107,7 +108,7 @@ def test_copies_have_a_backbone_of_their_own(variant: str, name: str) -> None:
     from finescale.backbones.catalogue import build
 
     torch.manual_seed(0)
-    network = lpips.LPIPS(variant, build(name, classifier=False)).eval().requires_grad_(False)
+    network = LPIPS(variant, build(name, classifier=False)).eval().requires_grad_(False)
     for weight in network.linear:
         weight.fill_(1)
     a, b = torch.rand(2, 1, 3, 32, 32) * 2 - 1
@@ -125,7 +126,7 @@ def test_pictures_go_where_the_network_is(monkeypatch: pytest.MonkeyPatch) -> No
     from finescale.backbones.catalogue import build
 
     with torch.device("meta"):
-        network = lpips.LPIPS("squeeze", build("squeezenet1_1", classifier=False))
+        network = LPIPS("squeeze", build("squeezenet1_1", classifier=False))
     seen: list[torch.Tensor] = []
 
     def forward(*pictures: torch.Tensor) -> torch.Tensor:
@@ -140,4 +141,4 @@ def test_pictures_go_where_the_network_is(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_another_variant_is_named() -> None:
     with pytest.raises(UsageError, match="there is no LPIPS variant 'vgg16'; did you mean 'vgg'"):
-        lpips.LPIPS("vgg16", torch.nn.Identity())
+        LPIPS("vgg16", torch.nn.Identity())

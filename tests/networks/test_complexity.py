@@ -105,7 +105,12 @@ def test_norms_in_attention_cost_nothing(norm: str) -> None:
 LIKE = {
     "unet-1": [f"unet-{n}" for n in range(2, 12)],
     "rcan": ["sa-rcan", "sa-rcan-group"],
-    "sa-rcan-light": ["sa-rcan-light-jpeg", "sa-rcan-light-noise", "sa-rcan-light-graphics"],
+    "sa-rcan-light": [
+        "sa-rcan-light-jpeg",
+        "sa-rcan-light-noise",
+        "sa-rcan-light-perceptual",
+        "sa-rcan-light-graphics",
+    ],
 }
 ALONE = ("bicubic", "srcnn", "edsr-baseline", "edsr", "unet")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finescale.backbones import catalogue as backbones
+from finescale.backbones.lpips import LPIPS
 from finescale.backbones.vgg import VGG, NormalisedVGG, PictureVGG
 from finescale.errors import FinescaleError, UsageError
 from finescale.training import losses
@@ -152,3 +153,39 @@ def test_normalised_vgg_as_the_judge(shared_data: Path) -> None:
     terms = Mix({"content": 1.0, "style": 1.0}, judge).terms(a, b)
     near = Mix({"content": 1.0, "style": 1.0}, judge).terms(a, a + 0.01 * (b - a))
     assert all(float(near[name]) < 0.05 * float(terms[name]) for name in terms)
+
+
+@pytest.fixture
+def distance() -> LPIPS:
+    torch.manual_seed(0)
+    network = LPIPS("squeeze", backbones.build("squeezenet1_1", classifier=False)).eval().requires_grad_(False)
+    for weight in network.linear:
+        weight.fill_(1)
+    return network
+
+
+def test_lpips_of_pictures_that_begin_where_their_content_says(distance: LPIPS) -> None:
+    mix = Mix({"lpips": 0.5}, distance=distance)
+    torch.manual_seed(2)
+    starts = set()
+    for _ in range(12):
+        output, target = torch.rand(2, 2, 3, 40, 48)
+        loss = mix(output, target)
+        assert torch.equal(loss, mix(output, target)), "an interrupted run goes on as it would have"
+        a, b = 2 * output - 1, 2 * target - 1
+        found = [
+            (y, x)
+            for y in range(4)
+            for x in range(4)
+            if torch.allclose(
+                loss, distance(a[..., y : y + 37, x : x + 45], b[..., y : y + 37, x : x + 45]).mean() / 2, rtol=1e-5
+            )
+        ]
+        assert len(found) == 1
+        starts.update(found)
+    assert len(starts) > 5
+
+
+def test_lpips_needs_its_network() -> None:
+    with pytest.raises(UsageError, match="the lpips loss needs its network"):
+        Mix({"lpips": 1.0})

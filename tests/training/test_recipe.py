@@ -193,7 +193,7 @@ def test_the_recipes_of_the_project_fit_their_networks(path: Path, schedule: str
 def test_every_published_network_has_its_recipes() -> None:
     names = {path.stem for path in RECIPES}
     networks = [*(f"unet-{n}" for n in range(1, 12)), "rcan", "sa-rcan", "sa-rcan-group", "sa-rcan-light"]
-    networks += ["sa-rcan-light-jpeg", "sa-rcan-light-noise", "sa-rcan-light-graphics"]
+    networks += ["sa-rcan-light-jpeg", "sa-rcan-light-noise", "sa-rcan-light-perceptual", "sa-rcan-light-graphics"]
     assert {f"{network}-x{scale}" for network in networks for scale in (2, 4)} <= names
 
 
@@ -204,7 +204,8 @@ def test_the_original_schedule() -> None:
         assert (optimiser.kind, optimiser.rate, optimiser.clip, optimiser.average) == ("adam", 1e-4, 0, 0)
         assert (data.batch, data.patch, data.late_patch, one.schedule.kind) == (16, 48, None, "halving")
         if not one.network.startswith("unet"):
-            assert (one.loss, str(one.budget), str(one.schedule.halve_every)) == ({"l1": 1.0}, "1M", "200k")
+            loss = {"l1": 1.0} | ({"lpips": 0.2} if "perceptual" in one.network else {})
+            assert (one.loss, str(one.budget), str(one.schedule.halve_every)) == (loss, "1M", "200k")
             assert one.groups == ()
     unet = recipe.load(next(path for path in RECIPES if path.stem == "unet-9-x4"), schedule="original")
     assert unet.loss == {"l1": 1.0, "content": 0.1, "style": 0.001, "tv": 1e-6}

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from finescale.backbones import metric_files
 from finescale.errors import FinescaleError, UsageError, install
-from finescale.evaluation import metric_files
 from finescale.evaluation.metrics import Pixels, check_rgb
 from finescale.evaluation.scoring import SMALLEST
 

@@ -75,6 +75,7 @@ NETWORKS: dict[str, Entry] = {
     "sa-rcan-light": Entry(RCAN, "for photographs; small and fast, the default", _LIGHT),
     "sa-rcan-light-jpeg": Entry(RCAN, "for JPEGs below quality 92: removes blocks and ringing", _LIGHT),
     "sa-rcan-light-noise": Entry(RCAN, "for noisy, grainy or slightly blurred photographs", _LIGHT),
+    "sa-rcan-light-perceptual": Entry(RCAN, "for photographs that shall look sharp rather than be exact", _LIGHT),
     "sa-rcan-light-graphics": Entry(RCAN, "for text, charts, screenshots and pixel art", _LIGHT),
 }
 

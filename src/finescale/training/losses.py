@@ -5,7 +5,7 @@ Every loss takes two batches of pictures (B, 3, H, W) in [0, 1], the network's a
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finescale.backbones import catalogue as backbones
+from finescale.backbones.lpips import LPIPS
 from finescale.backbones.vgg import VGG, NormalisedVGG, PictureVGG
 from finescale.errors import FinescaleError, UsageError, check_known
 
@@ -106,7 +107,18 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "tv": total_variation,
 }
-PERCEPTUAL = ("content", "style")
+VGGS = ("content", "style")  # what looks through a VGG
+PERCEPTUAL = (*VGGS, "lpips")
+_SHIFTS = 4  # pixels: the first two strides of the classifiers of LPIPS
+
+
+def _shifted(output: Tensor, target: Tensor) -> Iterator[Tensor]:
+    """Both without some first rows and columns, chosen by the target's content and on its device."""
+    by = (target * 255).round().long().sum()
+    for x in (output, target):
+        for axis, start in ((-2, by % _SHIFTS), (-1, by // _SHIFTS % _SHIFTS)):
+            x = x.index_select(axis, start + torch.arange(x.shape[axis] - _SHIFTS + 1, device=x.device))
+        yield x
 
 
 class Mix(nn.Module):
@@ -114,30 +126,38 @@ class Mix(nn.Module):
 
     "content" is the mean squared difference of VGG features (arXiv 1603.08155, equation 2), "style" that of their Gram
     matrices (equation 4: squared Frobenius norm, a mean over the batch), each summed over its layers. The mix of
-    the first U-Nets (Sabharwal and Makwana) stands in `bases/original-unet.toml`.
+    the first U-Nets (Sabharwal and Makwana) stands in `bases/original-unet.toml`. "lpips" is the mean distance by
+    `finescale.backbones.lpips`, of pictures without up to three rows and columns: as many as their content says, so
+    that a network cannot fit the grid on which the classifier looks at them. They are at least 35 pixels high and wide.
 
     Args:
         weights: name of a loss -> its weight; names of `PIXEL` and `PERCEPTUAL`.
         perception: the VGG, needed for "content" and "style".
+        distance: needed for "lpips".
 
     Raises:
-        UsageError: an unknown or no name, or "content" or "style" without a VGG.
+        UsageError: an unknown or no name, "content" or "style" without a VGG, or "lpips" without its network.
     """
 
     if TYPE_CHECKING:
 
         def __call__(self, output: Tensor, target: Tensor) -> Tensor: ...
 
-    def __init__(self, weights: Mapping[str, float], perception: Perception | None = None) -> None:
+    def __init__(
+        self, weights: Mapping[str, float], perception: Perception | None = None, distance: LPIPS | None = None
+    ) -> None:
         super().__init__()
         for name in weights:
             check_known("loss", name, [*PIXEL, *PERCEPTUAL])
         self.weights = weights = {name: weight for name, weight in weights.items() if weight}
         if not weights:
             raise UsageError("a mix of losses needs at least one of them")
-        self.perception = perception if any(name in PERCEPTUAL for name in weights) else None
-        if self.perception is None and any(name in PERCEPTUAL for name in weights):
+        self.perception = perception if any(name in VGGS for name in weights) else None
+        if self.perception is None and any(name in VGGS for name in weights):
             raise UsageError("the content and style losses need a VGG")
+        self.distance = distance if "lpips" in weights else None
+        if self.distance is None and "lpips" in weights:
+            raise UsageError("the lpips loss needs its network")
         self.network = self.perception.features if self.perception else None  # a submodule, so that it moves along
 
     def terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -147,6 +167,8 @@ class Mix(nn.Module):
             found = {name: PIXEL[name](output, target) for name in self.weights if name in PIXEL}
             if self.perception is not None:
                 found |= self._perceptual(self.perception, output, target)
+            if self.distance is not None:
+                found["lpips"] = self.distance(*(2 * x - 1 for x in _shifted(output, target))).mean()
         return {name: found[name] for name in self.weights}
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -155,7 +177,7 @@ class Mix(nn.Module):
 
     def _perceptual(self, perception: Perception, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         layers = {"content": perception.content, "style": perception.style}
-        names = sorted({layer for name in PERCEPTUAL if name in self.weights for layer in layers[name]})
+        names = sorted({layer for name in VGGS if name in self.weights for layer in layers[name]})
         with torch.no_grad():
             wanted = dict(zip(names, perception.features.maps(target, names)))
         given = dict(zip(names, perception.features.maps(output, names)))

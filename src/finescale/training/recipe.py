@@ -192,6 +192,7 @@ class Recipe(_Strict):
         loss: weight of every loss by name, see `finescale.training.losses`.
         perception: the VGG of the content and style losses: "vgg16", "vgg19" or "vgg19-normalised".
         perception_file: its weights; empty: the published ones, found or downloaded.
+        lpips: variant of the loss of that name: "alex", "vgg" or "squeeze".
         precision: of the network's arithmetic and of Muon's directions; weights, losses and the optimiser's state are
             always float32. "auto" is bfloat16 where the device is fast in it.
         compile: "blocks" compiles the repeated block once, "whole" the network.
@@ -212,6 +213,7 @@ class Recipe(_Strict):
     loss: dict[str, float] = Field(default_factory=lambda: {"l1": 1.0})
     perception: Literal["vgg16", "vgg19", "vgg19-normalised"] = "vgg16"
     perception_file: str = ""
+    lpips: Literal["alex", "vgg", "squeeze"] = "squeeze"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     compile: Literal["off", "blocks", "whole"] = "off"
     capture: bool = True

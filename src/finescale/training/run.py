@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from finescale import __version__
 from finescale.backbones import catalogue as backbones
+from finescale.backbones import lpips
 from finescale.backbones.resnest import SplitAttention
 from finescale.data.crops import Crops, Where
 from finescale.data.degradations import Degradation
@@ -374,8 +375,8 @@ def _describe(recipe: Recipe, world: World) -> str:
         amount = f"{steps:,} steps in {clock(steps * seconds)}"
     less = "; on a GPU compiled and recorded steps take down to a fifth" if world.device.type == "cuda" else ""
     lines.append(f"# time: {seconds:.3g} s a step (measured, uncompiled), so about {amount}{less}")
-    if _needs_vgg(recipe):
-        lines.append("# memory and time of the VGG that content and style look through come on top")
+    if any(recipe.loss.get(name) for name in losses.PERCEPTUAL):
+        lines.append("# memory and time of what perceptual losses look through come on top")
     return "\n".join(lines)
 
 
@@ -446,12 +447,13 @@ def _objective(recipe: Recipe, device: torch.device) -> Objective:
     """The recipe's weighted sum of losses, on the device."""
     file = recipe.perception_file or None
     vgg = losses.perception(recipe.perception, file, download=True) if _needs_vgg(recipe) else None
-    mix: Objective = losses.Mix(recipe.loss, vgg).to(device)
+    distance = lpips.load(recipe.lpips) if recipe.loss.get("lpips") else None
+    mix: Objective = losses.Mix(recipe.loss, vgg, distance).to(device)
     return mix
 
 
 def _needs_vgg(recipe: Recipe) -> bool:
-    return any(weight and name in losses.PERCEPTUAL for name, weight in recipe.loss.items())
+    return any(weight and name in losses.VGGS for name, weight in recipe.loss.items())
 
 
 def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
