@@ -39,11 +39,11 @@ KINDS: dict[str, tuple[str, str, str, tuple[int, ...], str]] = {
 }
 
 
-def damage_of(kind: str, level: int) -> Damage:
-    """Of a level of noise, or of a quality; 0: none."""
-    if not level:
-        return CLEAN
-    return Damage(noise=level) if kind == "noise" else Damage(jpeg=level)
+def damage_of(kind: str, level: int, quality: int | None) -> Damage:
+    """Of a level of noise (then a JPEG of `quality`), or of a quality; 0: none."""
+    if kind == "noise":
+        return Damage(noise=level, jpeg=quality)
+    return Damage(jpeg=level) if level else CLEAN
 
 
 def main() -> None:
@@ -53,15 +53,19 @@ def main() -> None:
     parser.add_argument("--sets", default="Set5,Set14")
     parser.add_argument("--networks")
     parser.add_argument("--levels", help="noises or qualities, separated by commas; 0: clean")
+    parser.add_argument("--jpeg", type=int, metavar="QUALITY", help="of noise: it is a JPEG of this quality then")
     parser.add_argument("--data", type=Path)
     args = parser.parse_args()
     title, how, word, levels, made_for = KINDS[args.kind]
     levels = tuple(map(int, args.levels.split(","))) if args.levels else levels
-    damages = {f"{word} {level}" if level else "clean": damage_of(args.kind, level) for level in levels}
+    none = "no noise" if args.jpeg else "clean"
+    damages = {f"{word} {level}" if level else none: damage_of(args.kind, level, args.jpeg) for level in levels}
     networks = (args.networks or f"bicubic,{DEFAULT},{made_for}").split(",")
     chosen = [sets.find(name, args.data) for name in args.sets.split(",")]
     info, hashes = machine(torch.device("cpu")), []
     print(f"# {title}\n\n`python {' '.join(sys.argv)}`\n")
+    if args.jpeg:
+        how += f", and it is written and read as a JPEG of quality {args.jpeg}"
     text = (
         f"PSNR on luma (dB) / SSIM. The small picture is made by the published protocol; then {how}. The enlarged one "
         f"is compared with the clean original. PyTorch in float32, {info['device']}."

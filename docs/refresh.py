@@ -28,7 +28,7 @@ from finescale.evaluation import published, report
 from finescale.evaluation.arrays import CLEAN, Damage
 from finescale.evaluation.tables import count
 from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
-from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG, FOR_NOISE
+from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG, FOR_NOISE, PERCEPTUAL
 from finescale.networks.complexity import cost
 from finescale.weights.header import Header, read_header
 from finescale.weights.places import INDEX
@@ -213,6 +213,7 @@ GALLERY = (
         "gallery/cat.png",
         "Fur and whiskers",
         "Chelsea, photographed by Stefan van der Walt; CC0. From scikit-image.",
+        beside=PERCEPTUAL,
     ),
     Photograph(
         "gallery/pagoda.jpg",
@@ -220,6 +221,7 @@ GALLERY = (
         "The Summer Palace in Beijing, photographed by [danielbuechele](https://www.flickr.com/photos/danielbuechele/"
         "6061409035/); [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/). From scikit-learn. Not changed here; "
         "for the figure it is cropped to a multiple of four, shrunk and enlarged.",
+        beside=PERCEPTUAL,
     ),
     Photograph(
         "gallery/rocket.jpg",
@@ -257,9 +259,9 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
     def entrants(picture: Photograph) -> list[str]:
         if picture is HERO:
             return [DEFAULT]
-        return [
-            f.header.name for f in weights if f.header.scale == scale and (_sets(f) or f.header.name == picture.beside)
-        ]
+        there = [f for f in weights if f.header.scale == scale]
+        usual = [f.header.name for f in there if _sets(f) and f.header.name != PERCEPTUAL]
+        return [*usual, *(f.header.name for f in there if f.header.name == picture.beside)]
 
     def figure(picture: Photograph, target: Path) -> str:
         chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
@@ -311,7 +313,7 @@ def block(weights: Sequence[Shipped]) -> str:
     scales = sorted({file.header.scale for file in weights})
     tables = [(kind, some) for kind in KINDS for some in ([scales] if kind[2] else [[scale] for scale in scales])]
     for (of, suffix, what), some in tables:
-        ours = [file for file in weights if file.header.scale in some and _sets(file, of, suffix)]
+        ours = [f for f in weights if f.header.scale in some and _sets(f, of, suffix) and f.header.name != PERCEPTUAL]
         if not ours:
             continue
         sets = [name for name in of if any(name in _sets(file, of, suffix) for file in ours)]
@@ -323,6 +325,7 @@ def block(weights: Sequence[Shipped]) -> str:
             called = f"**{file.header.name}**{f' x{file.header.scale}' if what else ''}"
             rows.append([called, *price, *figures, f"`{file.sha256[:16]}`"])
         parts += [what or f"**x{some[0]}**", report.table(rows[0], rows[1:])]
+    parts += _perceptual(weights)
     by_device: dict[str, dict[str, str]] = {}
     for file in weights:
         name = file.header.name
@@ -346,6 +349,28 @@ def block(weights: Sequence[Shipped]) -> str:
     )
     parts.append(textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False))
     return "\n\n".join(parts)
+
+
+def _perceptual(weights: Sequence[Shipped]) -> list[str]:
+    """The table of the network that shall look sharp, beside the default one; both as docs/results has them."""
+    rows = [["network", *SETS, "weights, SHA-256"]]
+    for file in weights:
+        name, scale = file.header.name, file.header.scale
+        if name not in (DEFAULT, PERCEPTUAL):
+            continue
+        page = ROOT / "docs" / "results" / f"x{scale}" / f"results-x{scale}.json"
+        found = {one.get("sha256"): one["sets"] for one in json.loads(page.read_text("utf-8"))["networks"]}
+        sets = found.get(file.sha256, {})
+        figures = [f"{_pair(sets[one])} / {sets[one]['lpips']:.3f}" if one in sets else "-" for one in SETS]
+        called = f"**{name}**" if name == PERCEPTUAL else name
+        rows.append([f"{called} x{scale}", *figures, f"`{file.sha256[:16]}`"])
+    if not any(PERCEPTUAL in row[0] for row in rows):
+        return []
+    what = (
+        "Photographs that shall look sharp, PSNR / SSIM / LPIPS (a learned distance, lower is nearer to the original "
+        "as people see it; by SqueezeNet, by which this network was trained, too):"
+    )
+    return [what, report.table(rows[0], rows[1:])]
 
 
 def _beside(scale: int, sets: Sequence[str]) -> list[list[str]]:

@@ -63,12 +63,12 @@ def list_networks(*, trained: bool = False) -> list[str]:
 
     Args:
         trained: only those whose weights are on this machine, for one scale or more (so not bicubic, which has none),
-            and weights of one's own.
+            and weights of one's own; not those whose class this program lacks. Damaged files are warnings.
     """
     if trained:
-        from finescale.weights.store import present
+        from finescale.weights.store import available
 
-        return list(dict.fromkeys(name for name, _, _ in present()))
+        return list(dict.fromkeys(found.name for found in available()))
     from finescale.networks.catalogue import NETWORKS
 
     return list(NETWORKS)

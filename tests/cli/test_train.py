@@ -25,14 +25,17 @@ from finescale.cli.main import main
 from finescale.data import store
 from finescale.data.crops import Crops
 from finescale.data.degradations import Degradation
-from finescale.errors import FinescaleError, FinescaleWarning
+from finescale.errors import FinescaleError, FinescaleWarning, UsageError
+from finescale.evaluation.validation import Validation
 from finescale.images.folders import find_pictures
 from finescale.inference.engines.pytorch import TorchEngine
+from finescale.networks.base import Network
+from finescale.networks.catalogue import NETWORKS, Entry
 from finescale.networks.unet import UNet
 from finescale.training import checkpoints, losses, run
 from finescale.training.loop import Progress
 from finescale.training.parallel import World
-from finescale.training.recipe import Recipe
+from finescale.training.recipe import Recipe, load
 from finescale.training.run import Outcome
 from finescale.weights import files
 from finescale.weights.header import read_header
@@ -260,6 +263,183 @@ def test_what_a_recipe_says_reaches_the_training(
     assert torch.equal(
         given["network"].encoder.get_parameter("network.conv1.weight"), encoder.get_parameter("conv1.weight")
     )
+
+
+def test_a_validation_on_pairs(
+    recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    for path in pictures.iterdir():
+        with Image.open(path) as image:
+            image.resize((image.width // 2, image.height // 2)).save(small / path.name)
+    list(store.prepare(find_pictures([pictures]), tmp_path / "pairs", (3,), small={2: small}))
+    remark = "validation scores another task"
+    words = ["train", str(recipe), "--device", "cpu", "--no-board", "--budget", "1"]
+    for number, (train_on, validate_on, scale, told) in enumerate(
+        [
+            ("pairs", pictures, 2, 1),
+            ("pairs", tmp_path / "pairs", 2, 0),
+            ("pairs", pictures, 3, 0),
+            ("", pictures, 2, 0),
+        ]
+    ):
+        keys = [*words, "--validation", str(validate_on), "--set", f"scale={scale}"]
+        keys += ["--data", str(tmp_path / train_on)] if train_on else []
+        for more in (["--dry-run"], ["--out", str(tmp_path / f"run{number}")]):
+            assert main([*keys, *more]) == 0
+            shown = capsys.readouterr()
+            assert (shown.out + shown.err).count(remark) == told, (train_on, validate_on, scale, more)
+    notes = [read_header(tmp_path / f"run{n}" / "sa-rcan-x2.safetensors").notes["validation"] for n in (0, 1)]
+    assert notes[1]["set"] == "pairs"
+    assert notes[0]["psnr_y"] != notes[1]["psnr_y"]
+
+
+def test_a_warm_start_is_the_first_to_be_validated(
+    recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ["train", str(recipe), "--device", "cpu", "--validation", str(pictures)]
+    assert main([*words, "--no-board", "--out", str(tmp_path / "first")]) == 0
+    start = tmp_path / "first" / "sa-rcan-x2.safetensors"
+    score = Validation(str(pictures), 2, torch.device("cpu"), 2)(files.load(start))[0]
+    keys = ["optimiser.rate=0.3", "schedule.warmup=0.0", "save_every=2", "loss={l1=1.0, tv=1e-6}"]  # only harms
+    words += ["--warm-start", str(start), *(word for key in keys for word in ("--set", key))]
+    capsys.readouterr()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for out in (whole, parts):
+        if out == parts:  # a kill before the first checkpoint left curves, which are not shown twice
+            shutil.copytree(whole / "board", parts / "board")
+        assert main([*words, "--out", str(out)]) == 0
+        said = capsys.readouterr().err
+        assert f"step 0: validation {score:.3f} dB, the start" in said
+        assert f"(best: {score:.3f})" in said
+    best, end = (read_header(whole / f"{name}.safetensors").notes for name in ("best", "sa-rcan-x2"))
+    assert (best["steps"], end["steps"]) == (0, 8)
+    assert best["started_from"] == end["started_from"]
+    assert best["validation"]["psnr_y"] == pytest.approx(score, abs=1e-3)
+    (parts / "previous.ckpt").replace(parts / "last.ckpt")  # a kill lost the later steps
+    (parts / "sa-rcan-x2.safetensors").unlink()
+    assert main([*words, "--resume", "--out", str(parts)]) == 0
+    assert "the start" not in capsys.readouterr().err
+    assert_same_run(whole, parts)
+    assert checkpoints.read(parts / "last.ckpt")["progress"]["best"] == pytest.approx(score, abs=1e-3)
+    assert read_header(parts / "best.safetensors").notes["steps"] == 0
+    events = EventAccumulator(str(parts / "board"))
+    events.Reload()
+    points = [(event.step, event.value) for event in events.Scalars("validation PSNR-Y")]
+    assert [step for step, _ in points] == [0, 8]
+    assert points[0][1] == pytest.approx(score, abs=1e-3)
+    texts = events.Tensors("recipe/text_summary")
+    assert [text.step for text in texts] == [0, 0], "of the two that began (texts stay), and not of the one resumed"
+    assert b"    rate = 0.3\n" in texts[-1].tensor_proto.string_val[0]
+    tags = set(events.Tags()["scalars"])
+    assert {"loss", "loss/l1", "loss/tv"} <= tags
+
+
+def test_a_run_goes_on_by_the_recipe_in_its_folder(
+    recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    more = ["--device", "cpu", "--no-board"]
+    keys = ["optimiser.rate=2e-4", "loss={l1=1.0, tv=1e-6}", "seed=5"]
+    first = ["train", str(recipe), *more, "--out", str(out), "--validation", str(pictures)]
+    assert main([*first, *(word for key in keys for word in ("--set", key))]) == 0
+    kept = load(out / "recipe.toml")
+    assert kept.resolved() == checkpoints.read(out / "last.ckpt")["recipe"]
+    recipe.unlink()
+    capsys.readouterr()
+    again = ["train", "--resume", "-o", str(out), *more]
+    assert main([*again, "--budget", "10"]) == 0
+    shown = capsys.readouterr()
+    assert "going on from step 8, 80.0% of 10" in shown.err
+    assert "step 10: validation" in shown.err
+    assert str(load(out / "recipe.toml").budget) == "10", "what it goes by now"
+    assert main(again) == 0
+    assert "trained in 10 steps" in capsys.readouterr().out
+    assert main([*again, "--set", "seed=6"]) == 2
+    assert "this run was started with seed = 5, not 6" in capsys.readouterr().err
+    (out / "recipe.toml").unlink()
+    for words, said in (
+        (again, "recipe.toml: is not there, so the RECIPE that the run was started with has to be named"),
+        (["train", "--resume"], "a RECIPE is missing"),
+        (["train", "-o", str(out)], "a RECIPE is missing"),
+        ([*again, "--schedule", "fast"], "takes no --schedule"),
+    ):
+        assert main(words) == 2
+        shown = capsys.readouterr()
+        assert said in shown.err
+        assert shown.err.count("\n") == 1
+
+
+def test_a_network_whose_class_was_edited_is_one_sentence(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mine(blocks: int, slope: float) -> type[Network]:
+        class Mine(Network):
+            def __init__(self, *, scale: int, blocks: int = blocks, slope: float = slope) -> None:
+                super().__init__(scale=scale)
+                layers = [torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(blocks)]
+                self.body = torch.nn.Sequential(*layers, torch.nn.LeakyReLU(slope))
+                self.tail = torch.nn.Sequential(torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.PixelShuffle(2))
+
+            def enlarge(self, x: torch.Tensor) -> torch.Tensor:
+                return self.tail(self.body(x))
+
+        return Mine
+
+    out = tmp_path / "run"
+    words = ["train", str(recipe), "--device", "cpu", "--no-board", "--out", str(out), "--resume"]
+    words += ["--set", "network=mine", "--set", "arguments={}"]
+    monkeypatch.setitem(NETWORKS, "mine", Entry(mine(2, 0.1), "a network of one's own"))
+    assert main([*words, "--budget", "2"]) == 0
+    for edited, said in (
+        (mine(3, 0.1), "this run was started with arguments.blocks = 2, not 3 as it is now"),
+        (mine(2, 0.3), "this run was started with arguments.slope = 0.1, not 0.3 as it is now"),
+    ):
+        monkeypatch.setitem(NETWORKS, "mine", Entry(edited, "a network of one's own"))
+        assert main([*words, "--budget", "4"]) == 2
+        assert said in capsys.readouterr().err
+    state = checkpoints.read(out / "last.ckpt")
+    del state["arguments"]  # as in checkpoints of before
+    checkpoints.save(out, state)
+    monkeypatch.setitem(NETWORKS, "mine", Entry(mine(3, 0.1), "a network of one's own"))
+    assert main([*words, "--budget", "4"]) == 2
+    assert "the checkpoint's weights do not fit the network, whose class is another" in capsys.readouterr().err
+    monkeypatch.setitem(NETWORKS, "mine", Entry(mine(2, 0.1), "a network of one's own"))
+    assert main([*words, "--budget", "4"]) == 0
+
+
+def test_a_degradation_of_ones_own(
+    recipe: Path, pictures: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[tuple[int, ...]] = []
+
+    class Dark:
+        NUMBERS, BLOCKS = 2, slice(1, 2)
+
+        def __call__(self, low: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+            assert chance.shape == (2, len(low))
+            assert len(chance[1].unique()) == 1, "the same for all crops of a batch"
+            sizes.append(tuple(low.shape))
+            return low * chance[0].to(low)[:, None, None, None]
+
+    keys = ["data.late_patch=12", f"data.validation={pictures}", "loss={l1=1.0, tv=1e-6}"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options: dict[str, Any] = {"device": "cpu", "screen": False, "board": False, "make_validation": Validation}
+    run.train(load(recipe, [*keys, "budget=6"]), whole, degradation=Dark(), **options)
+    assert sizes[0][0] == 1, "pictures of the validation"
+    assert sizes[-1] == (4, 3, 12, 12)
+    run.train(load(recipe, [*keys, "budget=6", "save_every=2"]), parts, degradation=Dark(), **options)
+    (parts / "previous.ckpt").replace(parts / "last.ckpt")
+    run.train(load(recipe, [*keys, "budget=6"]), parts, degradation=Dark(), resume=True, **options)
+    assert_same_run(whole, parts)
+    with pytest.raises(UsageError, match="the recipe has one of its own"):
+        run.train(load(recipe, ["degradation.jpeg=[30, 90]"]), tmp_path / "both", degradation=Dark(), **options)
+    run.train(load(recipe, ["degradation.jpeg=[30, 90]", "budget=1"]), tmp_path / "its own", **options)
+    assert not [one for one in recwarn if issubclass(one.category, FinescaleWarning)]
 
 
 def test_an_unwritable_folder_is_one_sentence(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,8 @@ from finescale.images.resize import resize
 
 def test_holds_the_pixels_of_every_picture(pictures: Path, tiny_store: Path) -> None:
     packed = Store(tiny_store)
+    assert packed.pairs == []
+    assert "pairs" not in json.loads((tiny_store / "index.json").read_text())  # as in stores of before
     assert [item.name for item in packed.items] == ["0.png", "1.png", "2.png", "3.png"]
     for i, item in enumerate(packed.items):
         original = np.asarray(Image.open(pictures / item.name))
@@ -58,7 +60,7 @@ def test_small_pictures_of_ones_own(pictures: Path, tmp_path: Path, workers: int
     packing = store.prepare(found, tmp_path / "s", (2, 3), small={2: small}, workers=workers)
     assert not [packed for packed in packing if packed.problem]
     packed = Store(tmp_path / "s")
-    assert packed.scales == [2, 3]
+    assert (packed.scales, packed.pairs) == ([2, 3], [2])
     for i, item in enumerate(packed.items):
         expected = lows[item.name][: item.height // 2, : item.width // 2]
         assert np.array_equal(packed.picture(i, 2).permute(1, 2, 0).numpy(), expected)

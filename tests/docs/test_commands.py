@@ -54,7 +54,6 @@ def desk(tmp_path: Path) -> Path:
     photo = Image.open(ROOT / "docs" / "images" / "small.png").convert("RGB").crop((30, 10, 94, 66))
     photo.save(tmp_path / "photo.jpg")
     photo.save(tmp_path / "old.jpg", quality=30)
-    photo.save(tmp_path / "night.jpg")
     Image.open(ROOT / "docs" / "images" / "gallery" / "page.png").crop((0, 0, 80, 60)).save(tmp_path / "page.png")
     for folder in ("photos", "hr"):
         (tmp_path / folder).mkdir()

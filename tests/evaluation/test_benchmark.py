@@ -14,7 +14,7 @@ from tests.conftest import SHIPPED_WEIGHTS
 from torch import Tensor
 
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation import sets
+from finescale.evaluation import plots, report, sets
 from finescale.evaluation.arrays import CLEAN, Damage, downscale, to_pixels, to_tensor
 from finescale.evaluation.benchmark import Row, Run, run, score_picture
 from finescale.evaluation.contenders import Contender, check_names, contender, labels
@@ -300,9 +300,13 @@ def test_unknown_networks_are_refused_at_once() -> None:
         check_names(["bicubic", "rcam"], 4)
 
 
-def test_weights_of_another_scale(tiny: Path) -> None:
+def test_weights_of_another_scale(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="enlarges x2, not x4"):
         check_names([str(tiny)], 4)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
+    (tmp_path / "my-own-x2.safetensors").write_bytes(tiny.read_bytes())
+    with pytest.raises(UsageError, match="'my-own' is here for x2 only, not for x4"):
+        check_names(["my-own"], 4)
 
 
 def test_originals_beside_what_was_made_of_them(tmp_path: Path) -> None:
@@ -380,6 +384,27 @@ def test_every_fifth_picture_of_urban100(tmp_path: Path) -> None:
     found = sets.find("urban20", tmp_path)
     assert found.name == "Urban20"
     assert [path.stem for path in found.pictures] == [f"img_{number:03}" for number in range(3, 101, 5)]
+
+
+@pytest.mark.parametrize("count", [3, 5, 6])
+def test_published_figures_stand_beside_the_whole_set_alone(
+    count: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "Set5").mkdir()
+    for number in range(count):
+        Image.linear_gradient("L").resize((20, 20)).save(tmp_path / "Set5" / f"{number}.png")
+    result = run(["bicubic"], [sets.find(str(tmp_path / "Set5"))], 2, timed_size=None)
+    beside = [*result.as_json()["published"], *(line for line in report.csv(result).splitlines() if "IMDN" in line)]
+    beside += [point for point in plots.by_parameters(result, result.sets[0]) if not point.ours]
+    if count == 5:
+        assert (list(result.sets), caplog.messages) == (["Set5"], [])
+        assert beside
+        return
+    assert (list(result.sets), beside) == ([f"Set5-{count}of5"], [])
+    assert caplog.messages == [
+        f"Set5: published figures are of 5 pictures and here are {count}, so it is called Set5-{count}of5 and stands"
+        " beside none of them"
+    ]
 
 
 def test_sixteen_bits_and_grey_become_rgb(tmp_path: Path) -> None:

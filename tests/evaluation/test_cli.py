@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -178,7 +179,7 @@ def test_score_lists_what_has_no_partner(finescale: Callable[..., Done], tmp_pat
     assert done.stdout == ""
 
 
-def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
+def test_bench(finescale: Callable[..., Done], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "b.json"
     networks = "bicubic,bicubic-y,tiny.safetensors,rcan"
     options = ("--sets", "hr", "--scale", "4", "--no-timing", "--json", str(file), "--report", str(tmp_path / "r"))
@@ -199,6 +200,10 @@ def test_bench(finescale: Callable[..., Done], tmp_path: Path) -> None:
     assert len(set(figures)) == 6
     lines = finescale("bench", "--networks", "bicubic", "--sets", "hr", "--no-timing", "--csv", "-").stdout.splitlines()
     assert {line.split(",")[0] for line in lines} == {"network", "bicubic"}
+    shutil.copytree("hr", tmp_path / "Set5")
+    few = finescale("bench", "--networks", "bicubic", *("--sets", str(tmp_path / "Set5"), "--no-timing", "--csv", "-"))
+    assert [line.split(",")[2] for line in few.stdout.splitlines()[1:]] == ["Set5-2of5"] * 3
+    assert caplog.text.count("published figures are of 5 pictures and here are 2") == 1
 
 
 def test_a_run_that_is_stopped_writes_what_is_done(

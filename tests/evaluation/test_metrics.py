@@ -1,11 +1,14 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.signal import convolve2d
 
 from finescale.errors import UsageError
+from finescale.evaluation import arrays
 from finescale.evaluation.metrics import Pixels, luma, psnr, psnr_y, shave, ssim, ssim_y
 
 
@@ -98,9 +101,31 @@ def test_too_small_for_the_window() -> None:
         ssim(luma(a)[4:-4], luma(b)[4:-4])
 
 
-def test_floats_are_refused() -> None:
-    with pytest.raises(UsageError, match="8-bit RGB"):
+def test_floats_and_tensors_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"8-bit RGB picture \(H, W, 3\), got float64 of shape \(4, 4, 3\)$"):
         luma(np.zeros((4, 4, 3)))  # type: ignore[arg-type]
+    x = torch.rand(3, 30, 40)
+    with pytest.raises(UsageError, match=r"got torch.float32 of shape .*; finescale\.evaluation\.arrays\.to_pixels"):
+        psnr_y(x, x, 2)  # type: ignore[arg-type]
+    pixels = arrays.to_pixels(x.mul(255).add(0.5).clamp(0, 255).byte())  # as the message says
+    assert psnr_y(pixels, pixels, 2) == math.inf
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim])
+def test_planes_up_to_one_need_their_peak(measure: Callable[..., float]) -> None:
+    a, b = (picture[..., 0] for picture in noisy(30, 40))
+    wanted = measure(a, b)
+    small, other = (a / 255).astype(np.float32), b / 255
+    with pytest.raises(UsageError, match=r"look like ones in \[0, 1\]: say peak=1"):
+        measure(small, other * 1.1 - 0.05)  # a network's, not clipped
+    assert measure(small, other, peak=1) == pytest.approx(wanted, abs=1e-4)
+    assert measure(small, other, peak=255) > wanted + 0.01, "who says so gets that"
+    dark = np.zeros((30, 40))
+    dark[::2] = 1.0  # one grey level of 255
+    assert measure(dark, dark[::-1]) == measure(dark.astype(np.uint8), dark[::-1].astype(np.uint8))
+    assert measure(dark, np.full_like(dark, 0.3)) > 0.9, "what was made of a black picture, not rounded"
+    with pytest.raises(UsageError, match="above 0, not 0"):
+        measure(a, b, peak=0)
 
 
 def test_planes_of_any_type_are_compared_in_double_precision() -> None:

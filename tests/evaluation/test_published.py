@@ -1,6 +1,6 @@
 import pytest
 
-from finescale.evaluation import published
+from finescale.evaluation import published, sets
 
 
 def test_every_figure_has_a_source_and_every_source_is_used() -> None:
@@ -12,6 +12,7 @@ def test_every_figure_has_a_source_and_every_source_is_used() -> None:
         origin = published.source(row)
         assert origin.title
         assert origin.measured or row.seconds is None, "only what was measured can be timed"
+    assert {name for row in rows for name in row.figures} == {*sets.PUBLISHED}
 
 
 def test_no_row_twice() -> None:

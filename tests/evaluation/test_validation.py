@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from finescale.data import store
 from finescale.data.degradations import Degradation
 from finescale.errors import FinescaleError
 from finescale.evaluation.arrays import downscale, to_pixels
 from finescale.evaluation.metrics import psnr_y, ssim_y
 from finescale.evaluation.sets import find, read_rgb
 from finescale.evaluation.validation import Validation
+from finescale.images.folders import find_pictures
 from finescale.images.picture import mod_crop
 from finescale.networks.catalogue import build
 
@@ -65,6 +67,42 @@ def test_fewer_pictures_are_spread_over_the_set(pictures: Path) -> None:
     files = find(str(pictures)).pictures
     some = Validation(str(pictures), 4, CPU, limit=2)
     assert [high.tolist() for high in some.high] == [mod_crop(read_rgb(files[i]), 4).tolist() for i in (0, 2)]
+
+
+def test_pairs_of_a_store(tmp_path: Path) -> None:
+    """Their own small pictures, of large ones the middle, and both halves of it are of the same place."""
+    large, small = tmp_path / "large", tmp_path / "small"
+    y, x = np.mgrid[:900, :1000]
+    for name, shade in zip("abc", (0, 20, 40)):
+        high = np.stack([x // 8 % 200 + shade, y // 8 % 200 + shade, (x + y) // 16 % 200 + shade], -1).astype(np.uint8)
+        for folder, pixels in ((large, high), (small, high[::2, ::2] + 1)):
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+    list(store.prepare(find_pictures([large]), tmp_path / "s", (), small={2: small}))
+    validation = Validation(str(tmp_path / "s"), 2, CPU, limit=2)
+    packed = store.Store(tmp_path / "s")
+    assert len(validation.high) == 2
+    for i, high, low in zip((0, 1), validation.high, validation.low):
+        whole = packed.picture(i).permute(1, 2, 0).numpy()
+        top, left = (450 - 384) // 2 * 2, (498 - 384) // 2 * 2  # of 900 x 996
+        assert np.array_equal(high, whole[top : top + 768, left : left + 768])
+        assert np.array_equal(low.permute(1, 2, 0).numpy(), high[::2, ::2] + 1)
+    degraded = Validation(str(tmp_path / "s"), 2, CPU, limit=2, degradation=Degradation(noise=(9, 9)))
+    assert not torch.equal(degraded.low[0], validation.low[0])
+    assert np.array_equal(degraded.high[0], validation.high[0])
+    with pytest.raises(FinescaleError, match="s: has no pictures for x4, only for x2"):
+        Validation(str(tmp_path / "s"), 4, CPU)
+
+
+def test_degraded_by_something_else(pictures: Path) -> None:
+    class Flash:
+        NUMBERS, BLOCKS = 1, slice(0)
+
+        def __call__(self, low: torch.Tensor, chance: torch.Tensor) -> torch.Tensor:
+            assert chance.shape == (1, 1)
+            return low + 1 + chance[0].to(low)
+
+    assert all(bool((low == 255).all()) for low in Validation(str(pictures), 4, CPU, degradation=Flash()).low)
 
 
 def test_degraded_alike_every_time(pictures: Path) -> None:

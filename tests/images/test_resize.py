@@ -1,6 +1,7 @@
 """Exact bicubic against the published files and against a plain loop."""
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+from finescale.errors import UsageError
 from finescale.images import resize as module
 from finescale.images.files import read
 from finescale.images.picture import Picture, mod_crop
@@ -187,3 +190,34 @@ def test_size_and_scale_must_make_sense() -> None:
         resize(x, scale=2, border="reflect")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="uint8"):
         resize(x.to(torch.int32), scale=2)
+
+
+@pytest.mark.parametrize("how", [{"scale": 0.5}, {"scale": 3}, {"size": (7, 50)}, {"scale": 0.3, "border": "mirror"}])
+def test_with_a_gradient_the_same_numbers(how: dict[str, Any]) -> None:
+    x = torch.rand(2, 3, 24, 35, generator=torch.Generator().manual_seed(0))
+    for picture in (x, x.double()):
+        got = resize(picture.clone().requires_grad_(), **how)
+        assert got.requires_grad
+        assert torch.equal(got.detach(), resize(picture, **how))
+    small = x[0, :1, :6, :5].double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: resize(x, **how), small)
+
+
+@pytest.mark.parametrize("shape", [(288, 288, 3), (5, 5, 1), (8, 64, 64, 4)])
+def test_pictures_with_the_colours_last_are_refused(shape: tuple[int, ...]) -> None:
+    said = rf"not {re.escape(str(shape))}: the colours come first"
+    with pytest.raises(UsageError, match=said):
+        resize(np.zeros(shape), scale=0.5)
+    with pytest.raises(UsageError, match=said):
+        resize(torch.zeros(shape), scale=0.5)
+
+
+@pytest.mark.parametrize("shape", [(9, 3), (3, 9, 4), (1, 9, 1), (4, 90, 2), (2, 3, 90, 4), (20, 3, 3), (0, 9, 3)])
+def test_narrow_planes_are_no_colours(shape: tuple[int, ...]) -> None:
+    assert resize(np.zeros(shape), scale=2).shape == (*shape[:-2], 2 * shape[-2], 2 * shape[-1])
+
+
+def test_what_is_no_array_is_refused() -> None:
+    for x, what in ((Image.new("RGB", (8, 8)), "Image; of a Pillow"), (np.zeros(5), r"ndarray of shape \(5,\)")):
+        with pytest.raises(UsageError, match=f"not {what}"):
+            resize(x, scale=0.5)  # type: ignore[type-var]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from finescale.data import graphics
 from finescale.evaluation.arrays import downscale, to_pixels
+from finescale.images.files import read
 from finescale.images.jpeg import traces
 from finescale.images.picture import Picture, Samples, mod_crop
 from finescale.inference.advice import advice, drawn, noisy
@@ -45,6 +46,7 @@ def test_photographs_do_not(shared_data: Path) -> None:
         assert [name for name, pixels in small.items() if noisy(pixels)] == []
         assert [name for name, pixels in small.items() if traces(pixels)] == []
         assert [name for name, pixels in small.items() if traces(saved(pixels, 95))] == []
+        assert [name for name, pixels in small.items() if noisy(saved(pixels, 85)) or noisy(saved(pixels, 95))] == []
         rate = {
             quality: sum(traces(saved(pixels, quality)) == quality for pixels in small.values()) for quality in (50, 85)
         }
@@ -156,6 +158,24 @@ def test_a_noisy_photograph_looks_so(tmp_path: Path, tiny_weights: Path, monkeyp
         assert found
         assert (found.network, found.one) == ("sa-rcan-light-noise", "looks noisy")
     assert advice(file, Picture(PHOTO)) is None
+
+
+@pytest.mark.parametrize(("quality", "network"), [(90, "sa-rcan-light-noise"), (50, "sa-rcan-light-jpeg")])
+def test_of_a_noisy_jpeg_the_worse_damage_counts(
+    quality: int, network: str, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finescale.weights.places.candidates", lambda: [tmp_path])
+    for name in ("noise", "jpeg"):
+        shutil.copy(tiny_weights / "sa-rcan-light-x2.safetensors", tmp_path / f"sa-rcan-light-{name}-x2.safetensors")
+    file = tmp_path / "night.jpg"
+    Image.fromarray(with_noise(PHOTO, 15)).save(file, quality=quality)
+    for picture in (read(file), None):
+        found = advice(file, picture)
+        assert found
+        assert found.network == network
+    again = advice(None, Picture(saved(with_noise(PHOTO, 15), quality, 95)))
+    assert again
+    assert again.network == network
 
 
 def test_what_is_empty_does_not_count() -> None:

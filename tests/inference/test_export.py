@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.conftest import tiny_network
-from torch import Tensor
+from torch import Tensor, nn
 
 from finescale.cli.main import main
 from finescale.errors import FinescaleError, UsageError
@@ -216,13 +216,55 @@ def test_what_is_not_a_number_is_no_agreement(size: tuple[int, int, int]) -> Non
     assert agreement(network, broken, np.zeros((*size[:1], 3, *size[1:]), np.float32)) == -np.inf
 
 
+class Windows(Network):
+    """Attention within squares of 8 x 8, by PyTorch's own layer."""
+
+    multiple = 8
+
+    def __init__(self, *, scale: int) -> None:
+        super().__init__(scale=scale)
+        self.head = nn.Conv2d(3, 8, 3, padding=1)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.tail = nn.Sequential(nn.Conv2d(8, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        batch, channels, height, width = x.shape
+        cells = x.reshape(batch, channels, height // 8, 8, width // 8, 8).permute(0, 2, 4, 3, 5, 1)
+        tokens = cells.reshape(-1, 64, channels)
+        y: Tensor = self.attention(tokens, tokens, tokens, need_weights=False)[0].reshape(cells.shape)
+        y = self.tail(x + y.permute(0, 5, 1, 3, 2, 4).reshape(x.shape))
+        return y
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_attention_of_pytorch_is_exported(fast: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fast)
+    try:
+        assert max(export(Windows(scale=2), tmp_path / "a.onnx").values()) < TOLERANCE
+        assert torch.backends.mha.get_fastpath_enabled() == fast
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def test_what_onnx_cannot_take_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = torch._C._jit_onnx_log
+    with pytest.raises(FinescaleError, match=r"^ONNX cannot take this network \(.*\)$"):
+        export(Singular(scale=2), tmp_path / "a.onnx")
+    assert capfd.readouterr() == ("", ""), "nor PyTorch's dump of the graph"
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch._C._jit_onnx_log is before
+
+
+class Singular(Network):
+    def enlarge(self, x: Tensor) -> Tensor:
+        return F.interpolate(x + torch.linalg.svdvals(x).mean(), scale_factor=2)
+
+
 def test_an_operation_that_openvino_lacks_is_told_in_a_sentence(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-
-    class Singular(Network):
-        def enlarge(self, x: Tensor) -> Tensor:
-            return F.interpolate(x + torch.linalg.svdvals(x).mean(), scale_factor=2)
-
     with pytest.raises(FinescaleError, match=r"^OpenVINO cannot take this network \(.*\)$"):
         export(Singular(scale=2), tmp_path / "a.xml", format="openvino")
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,13 @@ def make_training(tiny_store: Path, tmp_path: Path) -> MakeTraining:
     """(recipe keys..., out=, validate=, observers=) -> a run of a tiny SA-RCAN that has not begun."""
 
     def make(
-        *, out: Path | None = None, validate: Any = None, observers: Any = (), crops: Any = None, **keys: Any
+        *,
+        out: Path | None = None,
+        validate: Any = None,
+        observers: Any = (),
+        crops: Any = None,
+        warm_started: bool = False,
+        **keys: Any,
     ) -> Training:
         values: dict[str, Any] = {**TINY, **keys}
         recipe: Recipe = parse_recipe(values, "a test")
@@ -53,6 +59,7 @@ def make_training(tiny_store: Path, tmp_path: Path) -> MakeTraining:
             out=out or tmp_path / "run",
             validate=validate,
             observers=observers,
+            warm_started=warm_started,
         )
 
     return make

@@ -148,7 +148,11 @@ class Replayed:
         return value.detach()
 
 
-KEYS: dict[str, Any] = {"budget": 10, "groups": [{"match": "tail"}, {"match": "", "frozen_until": 0.3}]}
+KEYS: dict[str, Any] = {
+    "budget": 10,
+    "loss": {"l1": 1.0, "l2": 0.5},
+    "groups": [{"match": "tail"}, {"match": "", "frozen_until": 0.3}],
+}
 
 
 def test_a_step_is_recorded_before_the_first_and_for_every_form(
@@ -189,6 +193,7 @@ def test_a_step_is_recorded_before_the_first_and_for_every_form(
     at.clear()
     assert training.run()
     assert at == [4, 6]
+    assert training.progress.terms.keys() == {"l1", "l2"}
     ends = [checkpoints.read(tmp_path / name / "last.ckpt") for name in ("plain", "resumed")]
     for end in ends:
         del end["progress"]["prepared"]  # a time

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, FinescaleWarning, UsageError
 from finescale.networks import catalogue
 from finescale.training import checkpoints, loop, parallel
 from finescale.training.amounts import Amount, parse
 from finescale.training.loop import Progress, Training
+from finescale.training.losses import Mix
 from finescale.training.parallel import World, synchronise_norms
 from finescale.training.recipe import parse_recipe
 from finescale.training.run import check_norms, make_network
@@ -66,7 +68,7 @@ def assert_same(a: dict[str, Any], b: dict[str, Any]) -> None:
         other = second[key]
         both_nan = value is not None and not isinstance(value, Tensor) and value != value and other != other
         same = torch.equal(value, other) if isinstance(value, Tensor) else value == other or both_nan
-        assert same or key in clock, key
+        assert same or key in clock or key.startswith("/progress/terms/"), key
 
 
 class OneCrop:
@@ -419,6 +421,135 @@ def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -
     assert (last["psnr"], last["ssim"]) == (record.scores[-1], 0.75)
     assert last["best"] == 30.0
     assert training.network.training
+
+
+def test_what_is_started_from_is_validated_once_and_is_to_be_beaten(
+    make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, at, kept = Clock(), list[int](), list[int]()
+    monkeypatch.setattr(loop, "time", clock)
+
+    def start(score: float, **keys: Any) -> Training:
+        def validate(network: nn.Module, last: bool) -> tuple[float, float, Sequence[Tensor]]:
+            at.append(training.progress.step)
+            clock.now += 100
+            return score if training.progress.step else 30.0, math.nan, []
+
+        training = make_training(validate=validate, warm_started=True, warm_start="x", **keys)
+        training.on_best = lambda progress, state: kept.append(progress.step)
+        return training
+
+    training = start(29.0, budget=4)
+    before = {name: value.clone() for name, value in training.network.state_dict().items()}
+    training.on_best = lambda progress, state: kept.extend(
+        progress.step for name, value in state.items() if name == "head.0.weight" and torch.equal(value, before[name])
+    )
+    assert training.run()
+    assert (at, kept, training.progress.best) == ([0, 4], [0], 30.0)
+    at.clear()
+    kept.clear()
+    again = start(31.0, budget=8)
+    state = checkpoints.read_last(training.out)
+    assert state is not None
+    again.restore(state)
+    assert again.run()
+    assert (at, kept) == ([8], [8])
+    # of a budget in time, it is no part of the warm-up
+    timed = start(29.0, budget="10m")
+    step, shares = timed.step, list[float]()
+
+    def slow() -> None:
+        shares.append(timed._moment().spent)
+        step()
+        clock.now += 50
+
+    monkeypatch.setattr(timed, "step", slow)
+    assert timed.run()
+    assert shares[0] == 0
+    assert timed.progress.seconds == pytest.approx(600, abs=50)
+
+
+@pytest.mark.parametrize("loss", [{"l1": 1.0, "l2": 0.0}, {"l2": 10.0, "l1": 0.5, "tv": 0.0}])
+def test_the_losses_of_a_mix_are_told_one_by_one(make_training: MakeTraining, loss: dict[str, float]) -> None:
+    training = make_training(budget=6, loss=loss)
+    batch, seen = training.crops.batch, list[dict[str, float]]()
+
+    def noted(count: int) -> tuple[Tensor, Tensor]:
+        low, high = batch(count)
+        return (low * math.nan if len(seen) == 1 else low), high
+
+    mix = training.objective
+    assert isinstance(mix, Mix)
+    terms = mix.terms
+
+    def measured(output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        found = terms(output, target)
+        seen.append({name: float(value.detach()) for name, value in found.items()})
+        return found
+
+    training.crops.batch = noted  # type: ignore[method-assign]
+    mix.terms = measured  # type: ignore[method-assign]
+    for _ in range(4):
+        training.step()
+    training._tick()
+    if len(mix.weights) == 1:
+        assert training.progress.terms == {}
+        return
+    good = [one for one in seen if all(map(math.isfinite, one.values()))]
+    assert (len(seen), len(good)) == (4, 3), "one step was skipped"
+    means = {name: sum(one[name] for one in good) / 3 for name in ("l2", "l1")}
+    assert training.progress.terms == pytest.approx(means, rel=1e-5)
+    assert training.progress.loss == pytest.approx(10 * means["l2"] + 0.5 * means["l1"], rel=1e-5)
+
+
+def test_another_network_than_the_checkpoints_is_one_sentence(make_training: MakeTraining) -> None:
+    training = make_training(budget=4)
+    training.step()
+    training.save()
+    state = checkpoints.read(training.out / "last.ckpt")
+    assert state["arguments"]["channels"] == 8
+    assert state["arguments"].keys() > training.recipe.arguments.keys(), "defaults are there, too"
+    other = make_training(budget=4)
+    with pytest.raises(UsageError, match=r"run: this run was started with arguments\.channels = 9, not 8 as it is now"):
+        other.restore({**state, "arguments": {**state["arguments"], "channels": 9, "gone": 1}})
+    arguments = {"channels": 8, "groups": 2, "blocks": 2, "reduction": 4, "attention_reduction": 4}
+    other = make_training(budget=4, arguments=arguments)
+    del state["arguments"]  # as in checkpoints of before
+    with pytest.raises(
+        UsageError, match=r"run: the checkpoint's weights do not fit the network.*Missing key"
+    ) as raised:
+        other.restore(state)
+    assert "\n" not in str(raised.value)
+    same = make_training(budget=4)
+    same.restore(state)
+    assert same.progress.step == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({}, None),
+        ({"loss": {"l1": 1.0, "tv": 0.1}, "warm_start": "x"}, "loss, warm_start"),
+        ({"degradation": {"jpeg": [30, 90]}}, "degradation"),
+    ],
+)
+def test_what_a_loop_of_ones_own_does_not_heed_is_told(tmp_path: Path, keys: dict[str, Any], said: str | None) -> None:
+    values = {"network": "mine", "scale": 2, "data": {"batch": 2, "patch": 12}, **keys}
+    network = nn.Sequential(nn.Conv2d(3, 12, 1), nn.PixelShuffle(2))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Training(
+            network,
+            Pairs(),
+            parse_recipe(values, "a test"),
+            nn.functional.l1_loss,
+            world=World(0, 1, torch.device("cpu")),
+            out=tmp_path,
+        )
+    told = [str(one.message) for one in caught if issubclass(one.category, FinescaleWarning)]
+    assert len(told) == (said is not None)
+    for key in (said or "").split(", "):
+        assert all(key in text for text in told)
 
 
 @pytest.mark.parametrize(("kept", "saved"), [(True, [6, 12, 18, 20]), (False, [3, 6, 9, 12, 15, 18, 20])])

@@ -189,3 +189,21 @@ def test_lpips_of_pictures_that_begin_where_their_content_says(distance: LPIPS) 
 def test_lpips_needs_its_network() -> None:
     with pytest.raises(UsageError, match="the lpips loss needs its network"):
         Mix({"lpips": 1.0})
+
+
+def test_losses_of_a_program_with_weights_and_of_the_wrong_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Weighted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, 1, 1))
+
+        def forward(self, output: Tensor, target: Tensor) -> Tensor:
+            return (self.weight * (output - target)).abs().mean()
+
+    monkeypatch.setitem(PIXEL, "weighted", Weighted())
+    mix = Mix({"l1": 1.0, "weighted": 1.0})
+    assert mix(*pair()).item() == pytest.approx(2 * float(PIXEL["l1"](*pair())))
+    assert [weight.device.type for weight in mix.to("meta").parameters()] == ["meta"]
+    monkeypatch.setitem(PIXEL, "each", lambda output, target: (output - target).abs().mean((1, 2, 3)))
+    with pytest.raises(UsageError, match=r"the loss 'each' gives \(2,\) numbers where one is needed"):
+        Mix({"each": 1.0})(*pair())

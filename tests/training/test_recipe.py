@@ -142,7 +142,7 @@ def test_resolved_recipes_are_read_back(tmp_path: Path) -> None:
     text = (
         'extends = "fast-unet"\n'
         + GOOD
-        + 'budget = "30 epochs"\narguments = { blocks = [1, 2], a = true, b = "c\\"d\\ne" }\n'
+        + 'budget = "30 epochs"\narguments = { blocks = [1, 2], a = true, b = "c\\"d\\ne", c = [{ "d e" = 1 }, {}] }\n'
     )
     once = recipe.load(write(tmp_path, text), schedule="original")
     assert recipe.parse_recipe(once.resolved(), "a checkpoint") == once

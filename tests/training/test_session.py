@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from finescale.cli.main import parser
-from finescale.training import checkpoints
+from finescale.training import checkpoints, warm_start
 from finescale.training.recipe import load
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_the_pages_sessions_train_what_they_say(example: str, tmp_path: Path) ->
         assert args.resume
         assert recipe.name == args.recipe.stem
         if args.warm_start:
-            assert (ROOT / args.warm_start).is_file()
+            assert warm_start.find(args.warm_start, recipe.scale)
 
 
 @needs_tools

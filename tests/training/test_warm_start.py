@@ -16,7 +16,7 @@ from finescale.networks import catalogue
 from finescale.networks.base import Network
 from finescale.networks.unet import UNet
 from finescale.training import checkpoints, warm_start
-from finescale.training.recipe import parse_recipe
+from finescale.training.recipe import load, parse_recipe
 from finescale.training.run import make_network, train
 from finescale.weights import files
 from finescale.weights.header import read_header
@@ -258,6 +258,41 @@ def test_weights_tell_what_they_were_started_from_also_after_a_continuation(tiny
     for file in ("rcan-x2.safetensors", "last.ckpt"):
         again = {"file": file, "sha256": sha256(out / file), "licence": "CC0-1.0", "started_from": told}
         assert warm_start.origin(str(out / file)) == again
+
+
+def test_a_start_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(weights))
+    sources = {scale: network(scale, scale=scale) for scale in (2, 4)}
+    for scale, source in sources.items():
+        files.save(source, weights / f"mine-x{scale}.safetensors", dtype=torch.float32)
+    keys: dict[str, Any] = {"network": "rcan", "scale": 4, "arguments": SMALL}
+    for name, scale in (("mine", 4), ("mine-x2", 2), ("weights/mine-x2.safetensors", 2)):
+        torch.manual_seed(7)
+        made, said = make_network(parse_recipe({**keys, "warm_start": name}, "a test"), fresh=True)
+        assert torch.equal(made.get_parameter("head.0.weight"), sources[scale].get_parameter("head.0.weight"))
+        assert f"mine-x{scale}.safetensors: " in said[-1]
+    torch.save(sources[2].state_dict(), tmp_path / "mine")  # a file comes first
+    made, _ = make_network(parse_recipe({**keys, "warm_start": "mine"}, "a test"), fresh=True)
+    assert torch.equal(made.get_parameter("head.0.weight"), sources[2].get_parameter("head.0.weight"))
+    for name in ("mine-x3", "rcan-x5", "-x2", "n" * 300):
+        with pytest.raises(UsageError, match="is not there, nor are weights of that name for x4"):
+            make_network(parse_recipe({**keys, "warm_start": name}, "a test"), fresh=True)
+
+
+def test_the_recipes_of_the_project_start_from_what_is_shipped() -> None:
+    folder = Path(__file__).resolve().parents[2] / "recipes"
+    found = {}
+    for path in folder.glob("sa-rcan-light-*-x*.toml"):
+        recipe = load(path)
+        start = warm_start.find(recipe.warm_start, recipe.scale)
+        assert start is not None, path
+        found[path.stem] = start.stem
+    before = {"jpeg": "", "noise": "-jpeg", "graphics": "", "perceptual": ""}
+    wanted = {f"sa-rcan-light-{kind}-x{s}": f"sa-rcan-light{of}-x{s}" for kind, of in before.items() for s in (2, 3, 4)}
+    assert found == wanted | {"sa-rcan-light-jpeg-x3": "sa-rcan-light-jpeg-x2"}
 
 
 def test_a_foreign_file_tells_nothing_of_its_licence(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The authors' file layouts of RCAN and EDSR, written out by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,83 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         load_official(state, "edsr-baseline", 2)
     with pytest.raises(UsageError, match="no official files for 'sa-rcan'"):
         load_official(state, "sa-rcan", 2)
+
+
+def basicsr(channels: int, conv_names: list[str], scale: int) -> dict[str, Tensor]:
+    """Weights by BasicSR's names: those of its convolutions of 3 x 3, between the first and the last ones."""
+    torch.manual_seed(1)
+    step = {2: 4, 3: 9, 4: 4}[scale]
+    shapes = convolution("conv_first", channels, 3, 3) | convolution("conv_last", 3, channels, 3)
+    for name in (*conv_names, "conv_after_body"):
+        shapes |= convolution(name, channels, channels, 3)
+    for index in (0, 2) if scale == 4 else (0,):
+        shapes |= convolution(f"upsample.{index}", channels * step, channels, 3)
+    return {key: 0.02 * torch.randn(shape) for key, shape in shapes.items()}
+
+
+def by_basicsr(state: dict[str, Tensor], x: Tensor, block: Callable[[str, Tensor], Tensor], blocks: int) -> Tensor:
+    """Its EDSR and RCAN at x4, of pictures in [0, 1], with the `img_range` and `rgb_mean` that it has by itself."""
+    mean = MEAN.double().reshape(1, 3, 1, 1)
+    first = y = conv(state, "conv_first", (x - mean) * 255)
+    for i in range(blocks):
+        y = block(f"body.{i}", y)
+    y = conv(state, "conv_after_body", y) + first
+    for index in (0, 2):
+        y = F.pixel_shuffle(conv(state, f"upsample.{index}", y), 2)
+    return conv(state, "conv_last", y) / 255 + mean
+
+
+def conv(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    weight = state[f"{name}.weight"].double()
+    return F.conv2d(x, weight, state[f"{name}.bias"].double(), padding=weight.shape[-1] // 2)
+
+
+def test_edsr_of_basicsr(tmp_path: Path) -> None:
+    """Its averaged weights, if it has any: those are what BasicSR itself tests."""
+    state = basicsr(64, [f"body.{i}.conv{j}" for i in range(16) for j in (1, 2)], 4)
+    theirs, ours = tmp_path / "EDSR_Mx4.pth", str(tmp_path / "e.safetensors")
+
+    def block(name: str, x: Tensor) -> Tensor:
+        return x + conv(state, f"{name}.conv2", conv(state, f"{name}.conv1", x).relu())
+
+    x = torch.rand(1, 3, 6, 5, dtype=torch.float64)
+    wanted = by_basicsr(state, x, block, 16)
+    others = {key: torch.zeros_like(value) for key, value in state.items()}
+    for content in ({"params": others, "params_ema": state}, {"params": state}):
+        torch.save(content, theirs)
+        assert main(["convert", str(theirs), "edsr-baseline", "--scale", "4", "-o", ours, "--overwrite"]) == 0
+        network = finescale.load(ours)
+        assert network.config is not None
+        assert network.config.arguments["value_range"] == 255
+        with torch.no_grad():
+            torch.testing.assert_close(network.double()(x), wanted, atol=1e-5, rtol=0)
+    with pytest.raises(FinescaleError, match="do not fit edsr-baseline x2"):
+        load_official(theirs, "edsr-baseline", 2)
+    torch.save({"params": state, "model": others}, theirs)
+    with pytest.raises(FinescaleError, match=r"several state dicts \(params, model\)"):
+        load_official(theirs, "edsr-baseline", 4)
+
+
+def test_rcan_of_basicsr() -> None:
+    groups, blocks = 10, 20
+    inside = [f"body.{g}.residual_group.{b}.rcab.{i}" for g in range(groups) for b in range(blocks) for i in (0, 2)]
+    state = basicsr(64, [*inside, *(f"body.{g}.conv" for g in range(groups))], 4)
+    for g in range(groups):
+        for b in range(blocks):
+            name = f"body.{g}.residual_group.{b}.rcab.3.attention"
+            for key, shape in (convolution(f"{name}.1", 4, 64, 1) | convolution(f"{name}.3", 64, 4, 1)).items():
+                state[key] = 0.05 * torch.randn(shape)
+
+    def group(name: str, x: Tensor) -> Tensor:
+        y = x
+        for b in range(blocks):
+            inner = f"{name}.residual_group.{b}.rcab"
+            z = conv(state, f"{inner}.2", conv(state, f"{inner}.0", y).relu())
+            gate = conv(state, f"{inner}.3.attention.1", z.mean((2, 3), keepdim=True)).relu()
+            y = y + z * conv(state, f"{inner}.3.attention.3", gate).sigmoid()
+        return x + conv(state, f"{name}.conv", y)
+
+    x = torch.rand(1, 3, 6, 5, dtype=torch.float64)
+    with torch.no_grad():
+        y = load_official(state, "rcan", 4).double()(x)
+    torch.testing.assert_close(y, by_basicsr(state, x, group, groups), atol=1e-4, rtol=1e-4)

@@ -5,14 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.conftest import SHIPPED_WEIGHTS
 
 from finescale.cli import main as cli
 from finescale.images.jpeg import STRONG
 from finescale.networks.catalogue import ALIASES, NETWORKS, build
+from finescale.networks.complexity import cost
 from finescale.weights import overview as module
 from finescale.weights import places
 from finescale.weights.files import save
-from finescale.weights.header import read_header
+from finescale.weights.header import parameters, read_header
 
 LICENCE = "for tests"
 START = {"file": "rcan-x2.safetensors", "sha256": "0" * 64, "licence": "for research"}
@@ -75,6 +77,31 @@ def test_the_verb_prints_a_table_and_json(capsys: pytest.CaptureFixture[str], mo
     assert rows[2]["figures"]["2"]["Set5"]["psnr"] == 31.234
     assert rows[2]["notes"]["2"]["licence"] == LICENCE
     assert rows[2]["notes"]["2"]["started_from"] == START
+
+
+@pytest.mark.usefixtures("few")
+def test_files_of_ones_own_tell_their_parameters_and_validation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    small = build("sa-rcan-light", scale=2, channels=16, groups=1, blocks=1)
+    notes: dict[str, object] = {"validation": {"set": "val", "psnr_y": 30.7267, "ssim_y": 0.84281}}
+    save(small, tmp_path / "own-x2.safetensors", notes=notes)
+    save(small, tmp_path / "odd-x2.safetensors", notes={"validation": ["by", "hand"]})
+    row = next(row for row in module.overview(4) if row.name == "own")
+    assert row.parameters == sum(parameter.numel() for parameter in small.parameters())
+    assert cli.main(["networks"]) == 0
+    said = capsys.readouterr().out
+    (own,) = (line for line in said.splitlines() if line.lstrip().startswith("own "))
+    assert f"{row.parameters / 1e6:.2f} M" in own
+    assert " x2 30.73 / 0.8428 (validation: val) " in own
+    assert "at x4 (your own: that or the first here)" in said
+
+
+@pytest.mark.parametrize("path", SHIPPED_WEIGHTS, ids=lambda path: path.stem)
+def test_parameters_are_counted_from_the_table_of_contents(path: Path) -> None:
+    header = read_header(path)
+    assert parameters(path) == cost(header.name, scale=header.scale).parameters
 
 
 @pytest.mark.usefixtures("few")

@@ -110,7 +110,8 @@ def test_a_name_of_ones_own_is_found_like_the_others(tmp_path: Path, monkeypatch
         [3],
     )
     row = next(row for row in overview() if row.name == "own")
-    assert (row.scales, row.parameters, row.summary) == ([3], 0, "weights of your own for sa-rcan-light")
+    assert (row.scales, row.summary) == ([3], "weights of your own for sa-rcan-light")
+    assert row.parameters == sum(parameter.numel() for parameter in tiny().parameters())
     assert "own" in finescale.networks(trained=True)
     assert "own" not in finescale.networks()
     other = tiny()
@@ -118,9 +119,12 @@ def test_a_name_of_ones_own_is_found_like_the_others(tmp_path: Path, monkeypatch
     other.config = replace(other.config, name="mine", architecture="Mine")  # of another program, which has the class
     files.save(other, path.with_name("mine-x3.safetensors"))
     assert "mine" not in studio.networks()
-    for wrong in (lambda: store.load("own", 2), lambda: check_names(["own"], 2), lambda: store.scales("owm")):
+    assert "mine" not in finescale.networks(trained=True)
+    for wrong in (lambda: check_names(["own"], 2), lambda: store.scales("owm"), lambda: store.load("owm")):
         with pytest.raises(UsageError, match="neither a network nor a weight file"):
             wrong()
+    with pytest.raises(UsageError, match=r"^'own' is here for x3 only, not for x2$"):
+        store.load("own", 2)
 
 
 def test_one_unreadable_file_hides_no_other(
@@ -137,10 +141,14 @@ def test_one_unreadable_file_hides_no_other(
     with pytest.warns(FinescaleWarning):
         assert cli.main(["networks"]) == 0
     assert "With weights" in capsys.readouterr().out
-    assert not any(name.startswith(".") for name in finescale.networks(trained=True))
+    with pytest.warns(FinescaleWarning):
+        assert not {"rcan", f"._{DEFAULT}"}.intersection(finescale.networks(trained=True))
     with pytest.warns(FinescaleWarning):
         assert DEFAULT in studio.networks()
-    said = r"no trained weights for edsr x2 .*a checkout's weights; .*build\('edsr', scale=2\).*convert"
+    said = (
+        r"no trained weights for edsr x2 on this machine \(untrained: finescale\.networks\.catalogue\.build\('edsr', "
+        rf"scale=2\); `finescale convert`.*a checkout's weights; found: .*\b{DEFAULT} x2 x3 x4, .*searched: "
+    )
     with pytest.raises(FinescaleError, match=said):
         store.load("edsr", 2)
 
@@ -201,6 +209,8 @@ def test_a_file_of_another_scale_than_its_name_is_refused(tmp_path: Path, monkey
         for take in (store.load, lambda name, scale: Upscaler(name, scale=scale)):
             with pytest.raises(UsageError, match=f"{re.escape(str(wrong))}: enlarges x3, not x4"):
                 take(name, 4)
+    with pytest.warns(FinescaleWarning, match=r"x4\.safetensors: enlarges x3, not x4"):
+        assert not [found for found in store.available() if (found.name, found.scale) == ("own", 4)]
 
 
 def test_a_folder_of_weights_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +345,40 @@ def test_scales_at_an_address_are_those_of_its_index(
     assert store.scales("rcan") == [2]
     with pytest.raises(FinescaleError, match="no trained weights for sa-rcan on this machine"):
         store.scales("sa-rcan")
+
+
+def test_a_name_of_ones_own_is_found_at_the_address(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(tmp_path / "cache" / "finescale" / "weights", monkeypatch)
+    path = put(server, 4).rename(server / "own-x3.safetensors")
+    (server / INDEX).write_text(json.dumps({path.name: {"sha256": sha256(path)}}))
+    assert finescale.networks(trained=True) == [], "nobody asks the address for a list"
+    assert store.scales("own") == [3]
+    with pytest.raises(UsageError, match=r"'own' is at \$FINESCALE_WEIGHTS_URL for x3 only, not for x2"):
+        store.load("own", 2)
+    for name in ("owm", str(path.parent / "own"), "own-x3.safetensors"):
+        with pytest.raises(UsageError, match=f"'{name}' is neither"):
+            store.load(name)
+    assert first(store.load("own")) == first(tiny(4))
+    shutil.rmtree(server)
+    assert first(store.load("own", 3)) == first(tiny(4))  # from the cache
+    assert finescale.networks(trained=True) == ["own"]
+    files.save(tiny(5), tmp_path / "cache" / "finescale" / "weights" / "own-x3.safetensors")
+    with pytest.raises(FinescaleError, match="SHA-256"):
+        store.load("own")
+    with pytest.raises(UsageError, match=r"'nowhere/own' is neither"):  # for a path the address is not asked
+        store.load("nowhere/own")
+
+
+def test_a_foreign_name_that_is_not_what_was_published_is_refused(
+    tmp_path: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(tmp_path / "cache" / "finescale" / "weights", monkeypatch)
+    put(server, 4).rename(server / "own-x3.safetensors")
+    (server / INDEX).write_text(json.dumps({"own-x3.safetensors": {"sha256": "0" * 64}}))
+    with pytest.raises(FinescaleError, match="what arrived is not what was published"):
+        store.load("own")
 
 
 @pytest.mark.parametrize("length", [0, 8, 63])

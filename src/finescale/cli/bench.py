@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     outputs = [file for file in (args.json, args.csv) if file]
     scoring.check_outputs(outputs, overwrite=args.overwrite)
     contenders.check_names(args.networks, args.scale)
-    chosen = [sets.find(name, args.data) for name in args.sets]
+    chosen = [sets.told_apart(sets.find(name, args.data)) for name in args.sets]
     benchmark.check_different(chosen)
     if args.report:
         called = [damage.of(one.name) for one in chosen]

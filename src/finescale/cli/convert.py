@@ -1,4 +1,4 @@
-"""`finescale convert`: an authors' weight file as one of Finescale's."""
+"""`finescale convert`: a weight file of the authors, or of BasicSR, as one of Finescale's."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from finescale.cli.arguments import named
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     add = parser.add_argument
-    add("file", type=named, metavar="FILE", help="the authors' .pt file")
+    add("file", type=named, metavar="FILE", help="the authors' .pt file, or one of BasicSR")
     add("network", metavar="NETWORK", help="which network it holds: rcan, edsr or edsr-baseline")
     add("--scale", type=int, choices=[2, 3, 4], required=True, help="scale of the file")
     add("-o", "--output", type=named, required=True, metavar="FILE", help="the .safetensors file to write")

@@ -36,8 +36,10 @@ def run(args: argparse.Namespace) -> int:
         if chosen := [row for row in rows if bool(row.scales) is usable]:
             title = "With weights: these enlarge" if usable else "Without weights on this machine: these can be trained"
             screen.print(*(_list if screen.width < _TABLE else _table)(title, chosen), sep="\n", highlight=False)
+    own = any(row.parameters and not row.macs for row in rows)
+    at = f"x{args.scale} (your own: that or the first here)" if own else f"x{args.scale}"
     screen.print(
-        f"parameters and GMAC: at x{args.scale}, for a picture of 48 x 48; PSNR in dB and SSIM: of luma, Set5"
+        f"parameters and GMAC: at {at}, for a picture of 48 x 48; PSNR in dB and SSIM: of luma, Set5"
         " (noise10: its small pictures are noisy, by 10 grey levels; jpeg40: they have been JPEGs of quality 40; drawn:"
         " text, charts and pixel art instead)",
         highlight=False,
@@ -84,16 +86,21 @@ def _costs(row: "Row") -> tuple[str, str]:
 
 def _weights(row: "Row") -> list[str]:
     """A line for each scale."""
-    return [_figures(scale, row.figures.get(scale, {})) for scale in row.scales]
+    notes = {scale: row.notes.get(scale, {}).get("validation") for scale in row.scales}
+    return [f"x{scale}{_figures(row.figures.get(scale, {}), notes[scale])}" for scale in row.scales]
 
 
-def _figures(scale: int, sets: Mapping[str, Any]) -> str:
-    name = min(sets, key=lambda name: (not name.startswith("Set5"), name), default=None)  # Set5, if possible as it is
-    if name is None:
-        return f"x{scale}"
-    condition = name.removeprefix("Set5").removeprefix("-")  # "jpeg40", see `finescale bench`; or another set
+def _figures(sets: Mapping[str, Any], validation: Any) -> str:
+    """On Set5, if possible as it is, or on another set; else what the training's own validation was."""
+    name = min(sets, key=lambda name: (not name.startswith("Set5"), name), default=None)
     try:
-        figures = f"x{scale} {sets[name]['psnr']:.2f} / {sets[name]['ssim']:.4f}"
-    except (TypeError, KeyError, ValueError):  # notes that somebody wrote otherwise
-        return f"x{scale}"
+        if name is None:
+            condition = f"validation: {validation['set']}"
+            psnr, ssim = validation["psnr_y"], validation.get("ssim_y")
+        else:
+            condition = name.removeprefix("Set5").removeprefix("-")  # "jpeg40", see `finescale bench`; or another set
+            psnr, ssim = sets[name]["psnr"], sets[name]["ssim"]
+        figures = f" {psnr:.2f}" + ("" if ssim is None else f" / {ssim:.4f}")
+    except (AttributeError, TypeError, KeyError, ValueError):  # notes without any, or that somebody wrote otherwise
+        return ""
     return f"{figures} ({condition})" if condition else figures

@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 from finescale.cli.arguments import named, started_as
+from finescale.errors import UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("recipe", type=named, help="a TOML file, see recipes/")
+    parser.add_argument(
+        "recipe", type=named, nargs="?", help="a TOML file, see recipes/; without, --resume -o DIR takes the run's own"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -29,8 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fast (minutes) or original (as the networks were first trained), in place of the recipe's own",
     )
     parser.add_argument("--data", metavar="STORE", help="the packed store to train on")
-    parser.add_argument("--validation", metavar="SET", help="a folder of pictures, or a set's name, to validate on")
-    parser.add_argument("--warm-start", metavar="FILE", help="start from weights of another scale, size or precision")
+    parser.add_argument(
+        "--validation", metavar="SET", help="a folder of pictures, a set's name, or a packed store, to validate on"
+    )
+    parser.add_argument(
+        "--warm-start", metavar="FILE|NAME", help="start from weights, also of another scale, size or precision"
+    )
     parser.add_argument("-o", "--out", type=named, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -43,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.evaluation.validation import Validation
     from finescale.inference.machine import keep_memory
     from finescale.training.recipe import load
-    from finescale.training.run import describe, train
+    from finescale.training.run import RECIPE, describe, train
 
     shortcuts = {
         "budget": args.budget,
@@ -54,7 +61,17 @@ def run(args: argparse.Namespace) -> int:
     # as TOML strings: a folder may be called 2024
     pairs = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in shortcuts.items() if value is not None]
     keep_memory()
-    recipe = load(args.recipe, [*args.overrides, *pairs], schedule=args.schedule)
+    file = args.recipe
+    if file is None:
+        if not (args.resume and args.out) or args.schedule:
+            raise UsageError(
+                f"a RECIPE is missing (only --resume -o DIR goes without, by the run's own DIR/{RECIPE}, and takes no "
+                "--schedule)"
+            )
+        file = args.out / RECIPE
+        if not file.is_file():
+            raise UsageError(f"{file}: is not there, so the RECIPE that the run was started with has to be named")
+    recipe = load(file, [*args.overrides, *pairs], schedule=args.schedule)
     if args.dry_run:
         print(describe(recipe, args.device))
         return 0

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from finescale.data.degradations import Degradation, sent
+from finescale.data.degradations import Degrades, sent
 from finescale.data.store import Store
 from finescale.errors import FinescaleError
 
@@ -44,7 +44,7 @@ class Crops:
         device: torch.device,
         seed: int,
         where: Where = "auto",
-        degradation: Degradation | None = None,
+        degradation: Degrades | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self.scale, self.device, self.degradation, self.share = scale, device, degradation, share

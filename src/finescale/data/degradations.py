@@ -6,6 +6,7 @@ that saw such crops beside clean originals removes them while it enlarges.
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,32 @@ from finescale.images.jpeg import tables
 _TO_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
 _FROM_YCC = [[1.0, 0.0, 1.402], [1.0, -0.344136, -0.714136], [1.0, 1.772, 0.0]]
 _CELL = 16  # pixels that a block of subsampled colour covers
+
+
+class Degrades(Protocol):
+    """What degrades small pictures: `Degradation`, or what a program brings itself."""
+
+    @property
+    def NUMBERS(self) -> int:
+        """How many numbers chance gives it for every crop."""
+        ...
+
+    @property
+    def BLOCKS(self) -> slice:
+        """Which of them are the same for all crops of a batch, those of its first one; `slice(0)`: none."""
+        ...
+
+    def __call__(self, low: Tensor, chance: Tensor) -> Tensor:
+        """Degrades a batch; all chance comes in from outside, so that a run repeats and goes on exactly.
+
+        Args:
+            low: (B, 3, H, W) in [0, 1], on any device; whole pictures, one by one, for a validation.
+            chance: (NUMBERS, B) in [0, 1), on the CPU.
+
+        Returns:
+            (B, 3, H, W) in [0, 1], on the device of `low`.
+        """
+        ...
 
 
 @dataclass(frozen=True)

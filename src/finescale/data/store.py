@@ -1,7 +1,8 @@
 """The packed store: every picture of a training set in one memory-mapped file per scale.
 
-A store is a folder: `index.json` (names, sizes, offsets, licence), `hr.bin` (uint8, each picture (H, W, 3), one after
-another) and for every scale `xS.bin` with the exact-bicubic low-resolution pictures in the same order.
+A store is a folder: `index.json` (names, sizes, offsets, licence, and which scales are of pairs), `hr.bin` (uint8, each
+picture (H, W, 3), one after another) and for every scale `xS.bin` with the low-resolution pictures in the same order:
+exact-bicubic ones, or those of pairs.
 """
 
 import json
@@ -54,6 +55,8 @@ class Store:
     Attributes:
         items: the pictures.
         scales: the scales it has low-resolution pictures for.
+        pairs: those scales whose low-resolution pictures were not made but taken from a folder; of stores that were
+            packed before this was recorded, none.
         licence: of the pictures, as given when it was packed.
 
     Raises:
@@ -66,6 +69,7 @@ class Store:
             index = json.loads((self.folder / INDEX).read_bytes())
             self.items = [Item(**item) for item in index["items"]]
             self.scales: list[int] = list(index["scales"])
+            self.pairs: list[int] = list(index.get("pairs", []))
             self.licence = str(index.get("licence", ""))
             _check(self.items, self.scales)
         except FileNotFoundError as error:
@@ -112,6 +116,11 @@ class Store:
         item = self.items[i]
         h, w, start = item.height // scale, item.width // scale, item.offset // scale**2
         return self.flat(scale)[start : start + 3 * h * w].reshape(h, w, 3).permute(2, 0, 1)
+
+
+def is_store(folder: Path | str) -> bool:
+    """Whether a folder is meant to be a packed store."""
+    return (Path(folder) / INDEX).is_file()
 
 
 def _check(items: Sequence[Item], scales: Sequence[object]) -> None:
@@ -171,7 +180,7 @@ def prepare(
 def _check_place(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not overwrite:
         raise UsageError(f"{folder}: is already there; with overwrite it is replaced")
-    if folder.exists() and not (folder / INDEX).is_file():
+    if folder.exists() and not is_store(folder):
         raise UsageError(f"{folder}: is there and is not a packed store, so it is not replaced")
 
 
@@ -204,6 +213,8 @@ def _pack(
         if not items:
             raise FinescaleError(f"{folder}: not one of {len(pictures)} pictures could be packed")
         index: dict[str, Any] = {"scales": list(scales), "licence": licence, "items": [asdict(item) for item in items]}
+        if pairs := [scale for scale, place in scales.items() if place]:
+            index["pairs"] = pairs
         (part / INDEX).write_text(json.dumps(index))
         _check_place(folder, overwrite)  # once more: another process may have made it meanwhile
         if folder.exists():

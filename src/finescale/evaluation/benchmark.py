@@ -189,7 +189,7 @@ def run(
 
     Args:
         names: references, networks, weight files; one without weights, or that fails, becomes a row that says so.
-        picture_sets: of originals.
+        picture_sets: of originals; see `sets.told_apart` for what they are called.
         scale: 2, 3 or 4.
         settings: see `contender`.
         metrics: perceptual measures to add.
@@ -209,6 +209,7 @@ def run(
         FinescaleError: all of the networks fail or have no weights, or a picture cannot be read or is too small.
     """
     check_names(names, scale)
+    picture_sets = [sets.told_apart(one) for one in picture_sets]
     settings = {key: str(value) if key == "device" else value for key, value in (settings or {}).items()}
     if damage != CLEAN:
         if PAPERS_BICUBIC in names:

@@ -59,6 +59,8 @@ def check_names(names: Sequence[str], scale: int) -> None:
         if name in known or (not Path(name).is_file() and places.present(name, scale)):
             continue
         if not Path(name).is_file():
+            if here := [f"x{one}" for one in (2, 3, 4) if places.present(name, one)]:
+                raise UsageError(f"'{name}' is here for {' and '.join(here)} only, not for x{scale}")
             raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}")
         header = read_header(Path(name))
         if header.scale != scale:

@@ -27,7 +27,14 @@ def check_rgb(rgb: Pixels) -> None:
         UsageError: another shape or type.
     """
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise UsageError(f"expected an 8-bit RGB picture (H, W, 3), got {rgb.dtype} of shape {tuple(rgb.shape)}")
+        cure = (
+            "; finescale.evaluation.arrays.to_pixels makes one of a tensor (3, H, W) of uint8,"
+            " x.mul(255).add(0.5).clamp(0, 255).byte() that of floats in [0, 1]"
+        )
+        raise UsageError(
+            f"expected an 8-bit RGB picture (H, W, 3), got {rgb.dtype} of shape {tuple(rgb.shape)}"
+            f"{'' if isinstance(rgb, np.ndarray) else cure}"
+        )
 
 
 def luma(rgb: Pixels) -> Plane:
@@ -61,24 +68,28 @@ def shave(plane: Plane, border: int) -> Plane:
     return plane[border : height - border, border : width - border]
 
 
-def psnr(a: Plane, b: Plane) -> float:
-    """Peak signal-to-noise ratio in dB of two planes (H, W) with values in [0, 255]; infinity if they are identical.
+def psnr(a: Plane, b: Plane, *, peak: float | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of two planes (H, W); infinity if they are identical.
+
+    Args:
+        a, b: values in [0, `peak`].
+        peak: 1 for planes in [0, 1]; None: 255, and floats that look like those are refused.
 
     Raises:
-        UsageError: different sizes, or no planes.
+        UsageError: different sizes, no planes, planes in [0, 1] without a `peak`, or one that is not above 0.
     """
-    a, b = _planes(a, b)
+    a, b = _planes(a, b, peak)
     error = float(np.mean(np.square(a - b)))
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
-def ssim(a: Plane, b: Plane) -> float:
-    """Mean structural similarity of two planes (H, W) with values in [0, 255]; at most 1, which is identity.
+def ssim(a: Plane, b: Plane, *, peak: float | None = None) -> float:
+    """Mean structural similarity of two planes (H, W); at most 1, which is identity. Arguments as `psnr`.
 
     Raises:
-        UsageError: different sizes, smaller than the window of 11 x 11, or no planes.
+        UsageError: as `psnr`, or smaller than the window of 11 x 11.
     """
-    a, b = _planes(a, b)
+    a, b = _planes(a, b, peak)
     height, width = a.shape
     if min(height, width) < WINDOW:
         raise UsageError(f"a picture of {width} x {height} is too small for SSIM's window of {WINDOW} x {WINDOW}")
@@ -116,12 +127,22 @@ def _check(a: NDArray[np.generic], b: NDArray[np.generic]) -> None:
         raise UsageError(f"the pictures differ in size: {_size(a)} and {_size(b)}")
 
 
-def _planes(a: Plane, b: Plane) -> tuple[Plane, Plane]:
-    """Both in float64, whatever they were: bytes would overflow."""
+def _planes(a: Plane, b: Plane, peak: float | None) -> tuple[Plane, Plane]:
+    """Both in float64, whatever they were (bytes would overflow), with values in [0, 255].
+
+    Those in [0, 1] are told by fractions, as 8-bit pictures may be black, too; what networks give overshoots a little.
+    """
     _check(a, b)
     if a.ndim != 2:
         raise UsageError(f"expected planes (H, W), got shape {tuple(a.shape)}")
-    return np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if peak is None:
+        if all(x.min(initial=0) > -0.5 and x.max(initial=0) < 1.5 and (x % 1).any() for x in (a, b)):
+            raise UsageError("these planes look like ones in [0, 1]: say peak=1 (or peak=255, if they are not)")
+        return a, b
+    if not peak > 0:
+        raise UsageError(f"the peak is above 0, not {peak}")
+    return (a, b) if peak == 255 else (a * (255 / peak), b * (255 / peak))
 
 
 def _size(a: NDArray[np.generic]) -> str:

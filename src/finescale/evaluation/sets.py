@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,9 @@ _PARTS = {"urban20": ("urban100", slice(2, None, 5))}
 _ALIASES = {"bsd100": "b100", "div2k-valid": "div2k-valid-hr", "div2k-val": "div2k-valid-hr"}
 # What a name asks for where no folder is called so; one that is may hold anything, such as the pictures to train on.
 _MEANT = {"div2k": "div2k-valid-hr"}
+
+# How many pictures the sets have that others' figures are of, those in `published.toml`.
+PUBLISHED = {"Set5": 5, "Set14": 14, "B100": 100, "Urban100": 100}
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,22 @@ def find(name: str, data: Path | None = None) -> PictureSet:
     if not found:
         raise FinescaleError(f"{folder}: holds no pictures")
     return PictureSet(_known(folder.name), tuple(found))
+
+
+def told_apart(one: PictureSet) -> PictureSet:
+    """The set; with more or fewer pictures than the published one of its name under another ("Set5-3of5").
+
+    The log "finescale" has a warning then: no published figures stand beside it.
+    """
+    here, wanted = len(one.pictures), PUBLISHED.get(one.name)
+    if wanted in (None, here):
+        return one
+    name = f"{one.name}-{here}of{wanted}"
+    warn(
+        f"{one.name}: published figures are of {wanted} pictures and here are {here}, so it is called {name} and"
+        " stands beside none of them"
+    )
+    return replace(one, name=name)
 
 
 def _known(name: str) -> str:

@@ -14,12 +14,14 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finescale.errors import check_known
+from finescale.errors import UsageError, check_known
 from finescale.layers.bicubic import Border, contributions
 
 if TYPE_CHECKING:
@@ -41,20 +43,23 @@ def resize(
 
     Args:
         x: (..., H, W), an array or a tensor: uint8 or uint16 (rounded half up and clipped after each pass, as MATLAB
-            does), or a float that numpy has (no rounding, no clipping). One picture or a batch, without gradients
-            (`finescale.layers.resampling.BicubicEnlargement` has them).
+            does), or a float that numpy has (no rounding, no clipping). One picture or a batch.
         size: (height, width) of the result; give this or `scale`.
         scale: factor for both axes; the result has ceil(scale * size) samples.
         border: "replicate" (the common benchmark collections) or "mirror" (present-day MATLAB).
 
     Returns:
-        The resized pictures, same type and device; computed on the CPU in double precision.
+        The resized pictures, same type and device; computed on the CPU in double precision. Of a tensor that requires
+        a gradient, the same with one: computed on its device.
 
     Raises:
-        ValueError: not exactly one of size and scale, a scale not above 0, a result without pixels, samples of
-            another type, or an unknown border.
+        ValueError: no planes, not exactly one of size and scale, a scale not above 0, a result without pixels, samples
+            of another type, or an unknown border.
     """
+    _check_planes(x)
     how: Resizing = Resizing((x.shape[-2], x.shape[-1]), size, scale=scale, border=border)
+    if not isinstance(x, np.ndarray) and x.requires_grad:
+        return _with_gradient(x, how)
     samples: NDArray[Any] = x if isinstance(x, np.ndarray) else x.cpu().numpy()
     limit = {"uint8": 255, "uint16": 65535}.get(samples.dtype.name)
     if limit is None and samples.dtype.kind != "f":
@@ -73,6 +78,40 @@ def resize(
     import torch
 
     return torch.from_numpy(results).to(x.device)
+
+
+def _check_planes(x: Any) -> None:
+    """Refuses images of Pillow, and pictures whose colours come last: their width and colours would be resized.
+
+    Planes as narrow as that are taken where there are no more of them than a picture has, or where they are small too.
+    """
+    shape = tuple(getattr(x, "shape", ()))
+    if len(shape) < 2:
+        raise UsageError(
+            f"planes (..., H, W) are resized, arrays or tensors, not {type(x).__name__}"
+            f"{f' of shape {shape}' if shape else ''}; of a Pillow image, numpy.asarray(image).transpose(2, 0, 1)"
+        )
+    if shape[-1] <= 4 < min(shape[-3:-1]) and len(shape) > 2:
+        raise UsageError(
+            f"planes (..., H, W) are resized, such as the three of a picture (3, H, W), not {shape}: the colours come"
+            " first, as by x.transpose(2, 0, 1) of a numpy array or x.movedim(-1, -3) of a tensor"
+        )
+
+
+def _with_gradient(x: "Tensor", how: "Resizing") -> "Tensor":
+    """As `resize`, of float32 and float64 to the last bit, by operations of torch."""
+    import torch
+
+    y = x.to(torch.float32 if x.device.type == "mps" else torch.float64)  # GPUs of Macs have no other
+    for axis in how.axes:
+        index, weight = contributions(how.shape[axis], how.size[axis], how.ratios[axis], how.border)
+        taps = (
+            y.index_select(axis - 2, torch.tensor(places, device=y.device))
+            * torch.tensor(shares, dtype=y.dtype, device=y.device).reshape((-1, 1) if axis == 0 else (-1,))
+            for places, shares in zip(index.T, weight.T)
+        )
+        y = reduce(add, taps)  # from the first to the last: another order has other last digits
+    return y.to(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -86,23 +86,31 @@ def advice(source: Path | None, picture: Picture | None) -> Advice | None:
     Raises:
         ValueError: neither is given.
     """
-    if _there(FOR_JPEG) and source is not None:
-        quality = jpeg.quality(source)
-        if quality is not None and quality < jpeg.STRONG:
-            return Advice(FOR_JPEG, f"a JPEG of quality {quality}", "are JPEGs of low quality", _NO_TRACES)
     if picture is not None:
         pixels, alpha = picture.pixels, picture.alpha
     elif source is not None:
         pixels, alpha = _rows(source)
     else:
         raise ValueError("a picture or its file is needed")
-    if _there(FOR_JPEG) and (quality := jpeg.traces(pixels)) is not None:  # many such look drawn: flat blocks are alike
-        kind = f"has been a JPEG of quality {quality}"
-        return Advice(FOR_JPEG, kind, "have been JPEGs of low quality", _NO_TRACES)
-    if _there(FOR_GRAPHICS) and drawn(pixels, alpha):
+    compressed = _compressed(source, pixels) if _there(FOR_JPEG) else None
+    # many compressed ones look drawn: flat blocks are alike
+    if compressed is None and _there(FOR_GRAPHICS) and drawn(pixels, alpha):
         return Advice(FOR_GRAPHICS, "looks drawn", "look drawn", "is made for text, charts and pixel art")
-    if alpha is None and _there(FOR_NOISE) and noisy(pixels):
+    if (
+        alpha is None and _there(FOR_NOISE) and noisy(pixels)
+    ):  # that is left of noise by JPEG, whose traces it takes, too
         return Advice(FOR_NOISE, "looks noisy", "look noisy", "takes noise away")
+    return compressed
+
+
+def _compressed(source: Path | None, pixels: Samples) -> Advice | None:
+    """Whether a picture is a JPEG of low quality, or has been one."""
+    quality = jpeg.quality(source) if source is not None else None
+    if quality is not None and quality < jpeg.STRONG:
+        return Advice(FOR_JPEG, f"a JPEG of quality {quality}", "are JPEGs of low quality", _NO_TRACES)
+    quality = jpeg.traces(pixels)
+    if quality is not None:
+        return Advice(FOR_JPEG, f"has been a JPEG of quality {quality}", "have been JPEGs of low quality", _NO_TRACES)
     return None
 
 

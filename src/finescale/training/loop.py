@@ -10,9 +10,10 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,13 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from finescale.errors import FinescaleError, is_out_of_memory
+from finescale.errors import FinescaleError, FinescaleWarning, UsageError, is_out_of_memory, misfit
 from finescale.inference.engines.pytorch import fast_bfloat16
 from finescale.inference.prepare import full_float32
+from finescale.networks.base import Config
 from finescale.training import checkpoints, groups, parallel, schedule
 from finescale.training.amounts import Amount, parse
 from finescale.training.capture import Captured
 from finescale.training.ema import EMA
+from finescale.training.losses import Mix
 from finescale.training.parallel import Distributed, World
 from finescale.training.recipe import Recipe
 from finescale.training.schedule import Moment
@@ -64,6 +67,8 @@ class Progress:
         spent: share of the budget.
         prepared: of `seconds`, what went into getting ready, see `Training.prepare`.
         lowest: the least running mean of the loss, after the first steps.
+        validated: when it was validated last, seconds and steps.
+        terms: running mean of every loss of a mix of several, unweighted.
     """
 
     step: int = 0
@@ -79,6 +84,7 @@ class Progress:
     prepared: float = 0.0
     lowest: float = math.inf
     validated: tuple[float, int] = (0.0, 0)
+    terms: dict[str, float] = field(default_factory=dict)
 
     @property
     def left(self) -> float:
@@ -128,7 +134,7 @@ class Training:
         network: on the world's device; which of its parameters are trained, the recipe's groups alone say.
         crops: where batches come from, on that device.
         recipe: what to do; its losses, degradation, pictures and warm start are those of `finescale.training.run`, and
-            play no part here.
+            play no part here, which is a warning.
         objective: (output, target) -> loss, both (B, 3, H, W) float32.
         world: the processes.
         out: folder of the checkpoints.
@@ -140,6 +146,8 @@ class Training:
         capture: record a step once as a CUDA graph, where there is a single GPU. What the network and the objective do
             in Python beside computing with tensors (counting steps, drawing numbers) they then do only once, and
             convolutions and linear layers get rounded weights, see `StepWeights`.
+        warm_started: the network has what the recipe's `warm_start` names already; it is validated before the first
+            step, as the start is what the best has to beat.
     """
 
     def __init__(
@@ -156,14 +164,23 @@ class Training:
         notes: dict[str, Any] | None = None,
         on_best: Callable[[Progress, dict[str, Tensor]], None] | None = None,
         capture: bool = False,
+        warm_started: bool = False,
     ) -> None:
         self.network: nn.Module = network
+        if world.first and (ignored := _ignored(recipe, crops, objective, warm_started)):
+            warnings.warn(
+                f"the recipe's {', '.join(ignored)} play no part in a `Training` of your own, which takes network, "
+                "crops and objective as they are (finescale.training.run.train follows the whole recipe)",
+                FinescaleWarning,
+                stacklevel=2,
+            )
         recipe = with_precision(recipe, world.device)
         if recipe.parallel != "fsdp" or world.size == 1:  # FSDP shards only contiguous parameters
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.crops, self.recipe, self.objective, self.world, self.out = crops, recipe, objective, world, Path(out)
         self.validate, self.notes, self.on_best = validate, notes or {}, on_best
         self.observers = observers if world.first else ()
+        self.warm_started = warm_started
         self.progress = Progress()
         self.stop_requested = False
         self._started = time.monotonic()
@@ -192,7 +209,10 @@ class Training:
         self._running_before = _flat(self._running)
         parts = self._running_before.split([tensor.numel() for tensor in self._running])
         self._running_parts = [part.view_as(tensor) for part, tensor in zip(parts, self._running, strict=True)]
-        self._losses = torch.zeros(2, device=world.device)  # sum, and how many
+        # of a mix of several, each: every step leaves its own here, a recorded one too
+        count = len(objective.weights) if type(objective) is Mix else 0  # not one that adds up in a way of its own
+        self._terms = torch.zeros(count if count > 1 else 0, device=world.device)
+        self._losses = torch.zeros(2 + len(self._terms), device=world.device)  # sum, how many, and the terms' sums
         self._skipped = torch.zeros(2, device=world.device)  # in all, and in a row
         self._high = 0  # ticks in a row with a loss far above its lowest mean
 
@@ -214,8 +234,12 @@ class Training:
         self._started = time.monotonic() - self.progress.seconds
         self._tick_step = self.progress.step
         self.prepare()
+        begins = not self.progress.step
+        if begins and self.warm_started and self.validate:
+            self._validate()
+            self.progress.prepared += self._took["validation"]  # no part of the schedule's warm-up
         saved = (self.progress.seconds, self.progress.step)
-        if not self.progress.step:
+        if begins:
             self.progress.validated = saved
         while not self.finished:
             self.step()
@@ -370,6 +394,10 @@ class Training:
     def _loss(self, low: Tensor, high: Tensor) -> Tensor:
         with self.autocast(), without_cudnn_attention(), nullcontext() if self._compiled else self._uncompiled():
             output = (self._weights or self.distributed.model)(low)
+        if isinstance(self.objective, Mix) and len(self._terms):
+            terms = self.objective.terms(output.float(), high)
+            self._terms.copy_(torch.stack([term.detach() for term in terms.values()]))
+            return self.objective.total(terms)
         return self.objective(output.float(), high)
 
     def _apply(self, loss: Tensor) -> None:
@@ -390,7 +418,7 @@ class Training:
         self.ema.update()
         self._skipped[0] += bad
         self._skipped[1] = (self._skipped[1] + bad) * bad
-        self._losses += torch.stack((torch.where(bad > 0, 0, loss), 1 - bad))
+        self._losses += torch.where(bad > 0, 0, torch.cat((torch.stack((loss, torch.ones_like(loss))), self._terms)))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Within it the network computes in the recipe's precision."""
@@ -426,7 +454,7 @@ class Training:
     def _tick(self) -> bool:
         """Reads the clock and the losses, the same in all processes; whether a stop was requested in any."""
         progress = self.progress
-        total, count = self._losses.tolist()  # waits for the device
+        total, count, *terms = self._losses.tolist()  # waits for the device
         self._losses.zero_()
         seconds, stop = self.world.max(time.monotonic() - self._started, float(self.stop_requested))
         steps = progress.step - self._tick_step
@@ -438,8 +466,11 @@ class Training:
         self._tick_length = max(1, min(200, int(min(tick, progress.left / 2) * progress.per_second)))
         if count:
             mean = self.world.mean(torch.tensor(total / count))
-            weight = 1.0 if math.isnan(progress.loss) else 1 - 0.99**steps
-            progress.loss = mean if weight == 1 else progress.loss + weight * (mean - progress.loss)
+            progress.loss = _running(progress.loss, mean, steps)
+            if isinstance(self.objective, Mix) and terms:
+                for name, term in zip(self.objective.weights, terms, strict=True):
+                    now = self.world.mean(torch.tensor(term / count))
+                    progress.terms[name] = _running(progress.terms.get(name, math.nan), now, steps)
             limit = self.recipe.diverged * max(progress.lowest, _SMALL)
             self._high = self._high + 1 if mean > limit > 0 else 0
             if progress.step >= _SETTLED:
@@ -510,6 +541,7 @@ class Training:
         state = {
             "recipe": self.recipe.resolved(),
             "notes": self.notes,
+            "arguments": self._arguments(),
             "network": self.distributed.network_state(),
             "average": self.averaged_state(),
             "updates": self.ema.updates,
@@ -528,10 +560,25 @@ class Training:
         """Goes on from what `save` wrote, exactly.
 
         Raises:
-            UsageError: it is of a run with other groups, or with "fsdp" on several processes and this one is not so, or
-                the other way round.
+            UsageError: it is of a run with another network or other groups, or with "fsdp" on several processes and
+                this one is not so, or the other way round.
         """
-        self.distributed.load_network(state["average"])
+        before, now = state.get("arguments", {}), self._arguments()  # older ones do not say
+        for key in before.keys() & now.keys():  # an argument that is new since then did nothing, by its default
+            if before[key] != now[key]:
+                raise UsageError(
+                    f"{self.out}: this run was started with arguments.{key} = {before[key]!r}, not {now[key]!r} as it "
+                    "is now, by what the recipe says or by the default of the network's class"
+                )
+        try:
+            self.distributed.load_network(state["average"])
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise UsageError(
+                f"{self.out}: the checkpoint's weights do not fit the network, whose class is another than when the "
+                f"run was started ({misfit(error)})"
+            ) from error
         self.ema.updates = state["updates"]
         for name, mean in self.ema.mean.items():
             mean.copy_(self.ema.live[name])
@@ -550,6 +597,11 @@ class Training:
         if not (self.finished and same):  # the last validation may have taken less time than was reckoned with
             self.progress.spent = self._moment().spent  # a longer budget brings the run back to an earlier share
         self.distributed.renew()
+
+    def _arguments(self) -> dict[str, Any]:
+        """Every argument of the network's constructor, defaults included, where the catalogue built it."""
+        config = getattr(self.network, "config", None)
+        return dict(config.arguments) if isinstance(config, Config) else {}
 
     def _freeze(self, moment: Moment, *, again: bool = False) -> None:
         """As `groups.freeze`; other processes exchange the gradients of what trains from then on, too."""
@@ -637,6 +689,23 @@ def compile_network(network: nn.Module, how: str) -> None:
     parts = parallel.units(network) if how == "blocks" else [network]
     for part in parts or [network]:
         part.compile(dynamic=False)
+
+
+def _ignored(recipe: Recipe, crops: Batches, objective: Objective, warm_started: bool) -> list[str]:
+    """The keys that a recipe has and a `Training` does not heed."""
+    weights = {name: weight for name, weight in recipe.loss.items() if weight}
+    heeded = {
+        "warm_start": not recipe.warm_start or warm_started,
+        "degradation": recipe.degradation.crops is None or getattr(crops, "degradation", None) is not None,
+        "loss": "loss" not in recipe.model_fields_set or (isinstance(objective, Mix) and objective.weights == weights),
+    }
+    return [key for key, is_heeded in heeded.items() if not is_heeded]
+
+
+def _running(before: float, now: float, steps: int) -> float:
+    """A running mean that takes in the mean of so many steps."""
+    weight = 1.0 if math.isnan(before) else 1 - 0.99**steps
+    return now if weight == 1 else before + weight * (now - before)
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -100,7 +100,7 @@ def _frozen(module: M) -> M:
     return module.eval().requires_grad_(False)
 
 
-# by name; a program may add its own, which recipes then know
+# by name; a program may add its own, functions or modules with weights, which recipes then know
 PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "l2": F.mse_loss,
@@ -158,7 +158,10 @@ class Mix(nn.Module):
         self.distance = distance if "lpips" in weights else None
         if self.distance is None and "lpips" in weights:
             raise UsageError("the lpips loss needs its network")
-        self.network = self.perception.features if self.perception else None  # a submodule, so that it moves along
+        # submodules, so that they move along
+        self.network = self.perception.features if self.perception else None
+        own = [PIXEL[name] for name in weights if name in PIXEL]
+        self.own = nn.ModuleList(loss for loss in own if isinstance(loss, nn.Module))
 
     def terms(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Every loss by its name, unweighted."""
@@ -169,10 +172,18 @@ class Mix(nn.Module):
                 found |= self._perceptual(self.perception, output, target)
             if self.distance is not None:
                 found["lpips"] = self.distance(*(2 * x - 1 for x in _shifted(output, target))).mean()
+        for name, loss in found.items():
+            if loss.ndim:
+                raise UsageError(
+                    f"the loss '{name}' gives {tuple(loss.shape)} numbers where one is needed (their mean?)"
+                )
         return {name: found[name] for name in self.weights}
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        terms = self.terms(output, target)
+        return self.total(self.terms(output, target))
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of what `terms` gives."""
         return torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
 
     def _perceptual(self, perception: Perception, output: Tensor, target: Tensor) -> dict[str, Tensor]:

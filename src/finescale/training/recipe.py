@@ -5,6 +5,7 @@ everything else from there. An unknown key, a wrong type or an impossible value 
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ class Data(_Strict):
 
     Attributes:
         train: a packed store (see `finescale data prepare`).
-        validation: a folder of pictures (or a set's name) to validate on; empty: no validation.
+        validation: a folder of pictures, a set's name or a packed store to validate on; empty: no validation.
         validation_pictures: at most so many of them, evenly spread.
         where: the pictures lie in the "device"'s memory or in the computer's "memory"; "auto" decides by size.
         batch: crops per step, over all processes.
@@ -185,7 +186,7 @@ class Recipe(_Strict):
         arguments: of the network's class, over those of the catalogue.
         encoder: file of the encoder's pretrained weights, "imagenet" to find or download the published ones, or empty
             for random ones (U-Nets only).
-        warm_start: weight file to start from; empty: none.
+        warm_start: what to start from, see `finescale.training.warm_start.find`; empty: nothing.
         budget: how long to train.
         epoch: steps that count as one epoch.
         seed: of everything random.
@@ -307,7 +308,7 @@ def parse_recipe(values: Mapping[str, Any], source: str) -> Recipe:
 
 
 def to_toml(recipe: Recipe) -> str:
-    """The resolved recipe as TOML, which writes values as JSON does."""
+    """The resolved recipe as TOML."""
     top: dict[str, Any] = {}
     parts = []
     for key, value in recipe.resolved().items():
@@ -321,7 +322,20 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def _lines(table: Mapping[str, Any]) -> list[str]:
-    return [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in table.items() if v is not None]
+    return [f"{_key(k)} = {_toml(v)}" for k, v in table.items() if v is not None]
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+
+
+def _toml(value: Any) -> str:
+    """A value, written as JSON does, but for tables."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(_lines(value))}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _read(path: Path, chain: tuple[Path, ...], schedule: str | None) -> tuple[dict[str, Any], str | None]:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from finescale.training.loop import Progress
-from finescale.training.recipe import Recipe
+from finescale.training.recipe import Recipe, to_toml
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -86,8 +87,11 @@ class Screen:
 
     def validated(self, progress: Progress, samples: Sequence[Tensor]) -> None:
         """Prints the score."""
-        best = " (the best so far)" if progress.psnr == progress.best else f" (best: {progress.best:.3f})"
-        self.said(f"step {progress.step}: validation {progress.psnr:.3f} dB{best}")
+        if not progress.step:
+            place = ", the start"
+        else:
+            place = " (the best so far)" if progress.psnr == progress.best else f" (best: {progress.best:.3f})"
+        self.said(f"step {progress.step}: validation {progress.psnr:.3f} dB{place}")
 
     def said(self, text: str) -> None:
         """Prints a line."""
@@ -113,7 +117,7 @@ class Screen:
 
 
 class Board:
-    """TensorBoard scalars and sample pictures.
+    """TensorBoard scalars and sample pictures, and the recipe as text.
 
     Args:
         folder: of its files.
@@ -135,7 +139,10 @@ class Board:
         """Makes the folder and the file; when there is something to write, and not for runs that do not begin."""
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder), purge_step=self.begun + 1)
+        writer = SummaryWriter(str(self.folder), purge_step=self.begun and self.begun + 1)
+        if not self.begun:
+            writer.add_text("recipe", indent(to_toml(self.speed.recipe), "    "))  # Markdown's way to leave it as it is
+        return writer
 
     def tick(self, progress: Progress) -> None:
         """Writes scalars every few seconds."""
@@ -144,6 +151,7 @@ class Board:
         self._last = time.monotonic()
         values = {
             "loss": progress.loss,
+            **{f"loss/{name}": value for name, value in progress.terms.items()},
             "learning rate": progress.rate,
             "speed/crops per second": self.speed.crops(progress),
             "speed/TFLOP per second": self.speed.flops(progress) / 1e12,

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from finescale import __version__
+from finescale.atomic import new_file
 from finescale.backbones import catalogue as backbones
 from finescale.backbones import lpips
 from finescale.backbones.resnest import SplitAttention
 from finescale.data.crops import Crops, Where
-from finescale.data.degradations import Degradation
-from finescale.data.store import Store
+from finescale.data.degradations import Degrades
+from finescale.data.store import Store, is_store
 from finescale.errors import FinescaleError, UsageError, install, is_out_of_memory
 from finescale.inference.machine import signals
 from finescale.networks import catalogue
@@ -46,9 +47,9 @@ from finescale.training.report import Board, Screen, Speed, clock
 from finescale.weights import files
 from finescale.weights.header import read_header
 
-# (set or folder, scale, device, at most so many pictures, what is done to them) -> what scores a network; the room of
-# evaluation makes it.
-MakeValidation = Callable[[str, int, torch.device, int, Degradation | None], Validate]
+# (set, folder or store, scale, device, at most so many pictures, what is done to them) -> what scores a network; the
+# room of evaluation makes it.
+MakeValidation = Callable[[str, int, torch.device, int, Degrades | None], Validate]
 
 # What may differ between a run and its continuation.
 _FREE = {
@@ -62,6 +63,7 @@ _FREE = {
     "warm_start",
     "perception_file",
 }
+RECIPE = "recipe.toml"  # in a run's folder: what the run goes by
 _PATHS = ("train", "validation")
 _VALIDATION_KEYS = ("validation", "validation_pictures")
 _FREE_DATA = {*_PATHS, "where", "validation_pictures"}
@@ -88,6 +90,7 @@ def train(
     resume: bool = False,
     device: str | torch.device = "auto",
     make_validation: MakeValidation | None = None,
+    degradation: Degrades | None = None,
     screen: bool = True,
     board: bool = True,
 ) -> Outcome | None:
@@ -95,11 +98,14 @@ def train(
 
     Args:
         recipe: what to do.
-        out: folder of the run: checkpoints, `best.safetensors`, and at the end `NETWORK-xSCALE.safetensors`.
+        out: folder of the run: `recipe.toml` (the resolved recipe), checkpoints, `best.safetensors`, and at the end
+            `NETWORK-xSCALE.safetensors`.
         resume: go on from the last checkpoint in `out`; start if there is none.
         device: see `finescale.training.parallel.join`.
         make_validation: see `MakeValidation`; `finescale train` has `finescale.evaluation.validation.Validation`; None:
             no validation, whatever the recipe says.
+        degradation: what is done to the small crops, and to the small pictures of the validation, in place of what a
+            table of the recipe could say; a run is to be gone on with by the same.
         screen: tell how it goes on standard error.
         board: write TensorBoard files, if tensorboard is installed.
 
@@ -111,7 +117,7 @@ def train(
     """
     less = f'{_LESS}, and so do data.where = "memory" and smaller pictures to validate on; what was saved is kept'
     with _joined(device, f"{out}: out of memory ({less})") as world, _alone(out, world), cudnn_benchmark(True):
-        outcome = _train(recipe, out, resume, world, make_validation, screen, board)
+        outcome = _train(recipe, out, resume, world, make_validation, degradation, screen, board)
     return outcome if world.first else None
 
 
@@ -143,9 +149,13 @@ def _train(
     resume: bool,
     world: World,
     make_validation: MakeValidation | None,
+    degradation: Degrades | None,
     screen: bool,
     board: bool,
 ) -> Outcome:
+    if degradation is not None and recipe.degradation.crops is not None:
+        raise UsageError("degradation: the recipe has one of its own, so no other can be given")
+    degradation = degradation or recipe.degradation.crops
     saved = _saved(recipe, out, resume, world)
     if recipe.precision == "auto" and saved is not None:  # decided when the run began, perhaps on another device
         recipe = recipe.model_copy(update={"precision": saved["recipe"]["precision"]})
@@ -158,7 +168,7 @@ def _train(
     network, said = make_network(recipe, fresh=saved is None)
     said += _slow(recipe, world)
     if saved is None:
-        start = {"started_from": warm_start.origin(recipe.warm_start)} if recipe.warm_start else {}
+        start = {"started_from": warm_start.origin(_start(recipe))} if recipe.warm_start else {}
     else:
         start = {key: value for key, value in saved.get("notes", {}).items() if key == "started_from"}
     check_norms(network, recipe, world)
@@ -166,13 +176,11 @@ def _train(
     store = Store(data.train)
     if saved is not None:
         _check_pictures(saved.get("notes", {}).get("data", {}), _pictures(store), data.train, out)
-    crops = _crops(recipe, store, world, data.where)
-    said += _left_out(recipe, crops)
+    crops = _crops(recipe, store, world, data.where, degradation)
+    said += [*_left_out(recipe, crops), *_other_task(recipe, store)]
     validate = None
     if data.validation and make_validation:
-        validate = make_validation(
-            data.validation, recipe.scale, world.device, data.validation_pictures, recipe.degradation.crops
-        )
+        validate = make_validation(data.validation, recipe.scale, world.device, data.validation_pictures, degradation)
     else:
         why = "make_validation is not given" if data.validation else "data.validation is empty"
         said.append(f"no validation ({why}): no PSNR is measured and no best weights are kept")
@@ -201,10 +209,12 @@ def _train(
             notes=facts,
             on_best=partial(keep, "best.safetensors"),
             capture=recipe.capture,
+            warm_started=bool(recipe.warm_start),
         )
         if saved is not None:
             said.append(_resume(training, saved))
         del saved
+        world.from_first(partial(_keep, recipe, out))
         for line in said:
             for observer in observers:
                 observer.said(line)
@@ -257,10 +267,16 @@ def _check_pictures(before: Mapping[str, Any], now: Mapping[str, Any], folder: s
 
 def _clear(recipe: Recipe, out: Path) -> None:
     """Removes what a kill left of weight files that were being written."""
-    for name in ("best.safetensors", f"{recipe.name}.safetensors"):
+    for name in ("best.safetensors", f"{recipe.name}.safetensors", RECIPE):
         for part in out.glob(f".{escape(name[:32])}.*.part"):  # see `finescale.atomic.new_file`
             with suppress(OSError):
                 part.unlink()
+
+
+def _keep(recipe: Recipe, out: Path) -> None:
+    """Writes into a run's folder what the run goes by."""
+    with new_file(out / RECIPE, overwrite=True) as file:
+        file.write(to_toml(recipe).encode())
 
 
 def _steps(file: Path) -> int | None:
@@ -271,7 +287,7 @@ def _steps(file: Path) -> int | None:
         return None
 
 
-def _crops(recipe: Recipe, store: Store, world: World, where: Where) -> Crops:
+def _crops(recipe: Recipe, store: Store, world: World, where: Where, degradation: Degrades | None) -> Crops:
     """This process's crops of the store."""
     data = recipe.data
     crops = Crops(
@@ -281,7 +297,7 @@ def _crops(recipe: Recipe, store: Store, world: World, where: Where) -> Crops:
         device=world.device,
         seed=recipe.seed,
         where=where,
-        degradation=recipe.degradation.crops,
+        degradation=degradation,
         share=(world.rank, world.size),
     )
     if data.late_patch is not None:  # an impossible one is found now, not when its time comes
@@ -297,6 +313,17 @@ def _left_out(recipe: Recipe, crops: Crops) -> list[str]:
         f"{count} of {len(crops.sizes)} pictures are too small for crops of {patch} and are left out"
         for patch in patches
         if (count := crops.too_small(patch))
+    ]
+
+
+def _other_task(recipe: Recipe, store: Store) -> list[str]:
+    """What is to be said of a validation whose pictures are shrunk where those that are trained on were not."""
+    validation = recipe.data.validation
+    if recipe.scale not in store.pairs or not validation or is_store(validation):
+        return []
+    return [
+        f"the small pictures of {store.folder} were taken from a folder, and those of {validation} are shrunk "
+        "bicubically, so validation scores another task (--validation STORE, of other pairs, scores this one)"
     ]
 
 
@@ -342,7 +369,8 @@ def _describe(recipe: Recipe, world: World) -> str:
             found = backbones.find(network.pretrained_kind)
             lines.append(f"# encoder: {found or f'ImageNet weights of {network.pretrained_kind}, to be downloaded'}")
         elif file:
-            lines.append(f"# {key}: {file}" + ("" if Path(file).is_file() else ", not there yet"))
+            there = warm_start.find(file, recipe.scale) if key == "warm_start" else Path(file).is_file()
+            lines.append(f"# {key}: {file}" + ("" if there else ", not there yet"))
     for member in members:
         name = member.group.match or ("all parameters" if len(members) == 1 else "the rest")
         late = f", from {member.group.frozen_until} of the run on" if member.group.frozen_until else ""
@@ -355,10 +383,10 @@ def _describe(recipe: Recipe, world: World) -> str:
     pictures = 0
     if Path(data.train).exists():
         store = Store(data.train)
-        left_out = _left_out(recipe, _crops(recipe, store, world, "memory"))  # what is impossible is found, too
+        crops = _crops(recipe, store, world, "memory", None)  # what is impossible is found, too
         pictures = store.size() + store.size(recipe.scale)
         lines.append(f"# {len(store.items)} pictures, {store.megapixels:.0f} megapixels in {data.train}")
-        lines += [f"# {line}" for line in left_out]
+        lines += [f"# {line}" for line in (*_left_out(recipe, crops), *_other_task(recipe, store))]
     else:
         lines.append(f"# {data.train}: not there yet")
     memory = 20 * parameters + kept + pictures  # weights, gradients, two moments and the average, 4 bytes each
@@ -411,21 +439,32 @@ def make_network(recipe: Recipe, *, fresh: bool) -> tuple[Network, list[str]]:
     elif fresh and not recipe.warm_start and isinstance(network, UNet) and network.pretrained_kind:
         said.append("the encoder starts from random weights; with --set encoder=imagenet from published ones")
     if recipe.warm_start and fresh:
-        if not Path(recipe.warm_start).is_file():
-            raise UsageError(
-                f"warm_start: {Path.cwd() / recipe.warm_start} is not there (train that first, name another with "
-                "--warm-start, or start from random weights with --warm-start ''; recipes' own paths begin in the "
-                "checkout's root)"
-            )
-        taken = warm_start.apply(network, warm_start.read(recipe.warm_start), recipe.warm_start)
+        start = _start(recipe)
+        taken = warm_start.apply(network, warm_start.read(start), str(start))
         missing = any(name.startswith(warm_start.ENCODER) for name in taken.left)
         if missing and not recipe.encoder and any(group.pretrained for group in recipe.active_groups):
             raise UsageError(
                 f"warm_start: {recipe.warm_start} has not the encoder of {recipe.network}, which would rest untrained "
                 "(--set encoder=imagenet brings one, --set groups=[] trains a random one from the start)"
             )
-        said.append(f"started from {recipe.warm_start}: {taken}")
+        said.append(f"started from {start}: {taken}")
     return network, said
+
+
+def _start(recipe: Recipe) -> Path:
+    """The file of the recipe's warm start.
+
+    Raises:
+        UsageError: it is not there.
+    """
+    start = warm_start.find(recipe.warm_start, recipe.scale)
+    if start is None:
+        raise UsageError(
+            f"warm_start: {Path.cwd() / recipe.warm_start} is not there, nor are weights of that name for "
+            f"x{recipe.scale} (train that first, name another with --warm-start, or start from random weights with "
+            "--warm-start '')"
+        )
+    return start
 
 
 def check_norms(network: Network, recipe: Recipe, world: World) -> None:

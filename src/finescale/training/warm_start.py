@@ -19,6 +19,7 @@ from finescale.backbones.resnet import ResNetEncoder
 from finescale.errors import FinescaleError
 from finescale.layers.spectral import SpectralNorm
 from finescale.training import checkpoints
+from finescale.weights import store
 from finescale.weights.header import read_header, told
 from finescale.weights.official import SHIFT_TOLERANCE, folded
 
@@ -40,6 +41,23 @@ class Taken:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
                 parts.append(f"{len(names)} {word} ({', '.join(names[:3])}{more})")
         return ", ".join(parts)
+
+
+def find(named: str, scale: int) -> Path | None:
+    """The file that a recipe's `warm_start` names, or None where there is none.
+
+    Args:
+        named: a file, or else the name of weights (see `finescale.weights.store.find`), as in "sa-rcan-light", or
+            "sa-rcan-light-x2" for those of another scale.
+        scale: the recipe's.
+
+    Raises:
+        FinescaleError: weights of that name are damaged.
+    """
+    if os.path.isfile(named):  # noqa: PTH113 (Path's fails over a name that is too long)
+        return Path(named)
+    name, _, other = named.rpartition("-x")
+    return store.find(named, scale) or (store.find(name, int(other)) if name and other in ("2", "3", "4") else None)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -90,9 +108,10 @@ def apply(network: nn.Module, state: Mapping[str, Tensor], source: str = "the fi
     shift, theirs = own.get("sub_mean.bias"), state.get("sub_mean.bias")
     if shift is not None and theirs is not None and not torch.allclose(shift, theirs.to(shift), rtol=SHIFT_TOLERANCE):
         values = round(float(theirs[0]) / float(shift[0]), 3)
+        own_range = float(getattr(network, "value_range", 1.0))
         raise FinescaleError(
             f"{source}: was trained on pictures of another range (its value_range, one of the arguments, is {values:g} "
-            "times as large)"
+            f"times as large: --set arguments.value_range={own_range * values:g})"
         )
     if not _has_encoder(network, state):
         state = {name: value for name, value in state.items() if not name.startswith(ENCODER)}

@@ -81,7 +81,7 @@ def convert(
     licence: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes an authors' weight file as a self-describing one, in float32, so that its figures are the authors'.
+    """Writes a weight file of the authors, or of BasicSR, as a self-describing one, in float32: its figures are theirs.
 
     Args:
         source, name, scale: see `finescale.weights.official.load_official`.

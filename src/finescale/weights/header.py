@@ -1,7 +1,9 @@
 """What a weight file says of itself; needs neither torch nor the network."""
 
 import json
+import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from finescale.errors import FinescaleError
 
 FORMAT = "finescale-1"
+# What is in a file and is not trained: mean shifts, and the states of norms.
+_KEPT = re.compile(r"(.*\.)?((sub|add)_mean\.(weight|bias)|_[uv]|running_(mean|var)|num_batches_tracked)")
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     except (OSError, SafetensorError) as error:
         if isinstance(error, SafetensorError) and path.suffix.lower() != ".safetensors":
             raise FinescaleError(
-                f"{path}: not a safetensors file; `finescale convert` makes one from the authors' files of rcan, edsr "
-                "and edsr-baseline; files of other networks are not read"
+                f"{path}: not a safetensors file; `finescale convert` makes one from the authors' or BasicSR's files "
+                "of rcan, edsr and edsr-baseline; files of other networks are not read"
             ) from error
         raise FinescaleError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:
@@ -68,3 +72,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return Header(metadata["name"], metadata["architecture"], arguments, notes)
     except (KeyError, ValueError) as error:
         raise FinescaleError(f"{path}: damaged metadata ({error})") from error
+
+
+def parameters(path: str | os.PathLike[str]) -> int:
+    """How many trained numbers a weight file holds, by its table of contents.
+
+    Raises:
+        OSError, SafetensorError: it cannot be read.
+    """
+    with safe_open(str(path), framework="np") as file:
+        names = [name for name in file.keys() if not _KEPT.fullmatch(name)]  # noqa: SIM118
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)

@@ -1,7 +1,8 @@
-"""Weights as the authors of RCAN and EDSR publish them."""
+"""Weights as the authors of RCAN and EDSR publish them, and as BasicSR trains the two."""
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -13,17 +14,31 @@ from finescale.networks.catalogue import build, resolve
 
 OFFICIAL = ("rcan", "edsr", "edsr-baseline")
 RANGES = (1.0, 255.0)  # of values inside the network, in the authors' code
+# Parts of names in BasicSR's edsr_arch.py and rcan_arch.py, and what the authors call them.
+_BASICSR = {
+    "conv_first.": "head.0.",
+    ".conv1.": ".body.0.",
+    ".conv2.": ".body.2.",
+    ".residual_group.": ".body.",
+    ".rcab.": ".body.",
+    ".attention.1.": ".conv_du.0.",
+    ".attention.3.": ".conv_du.2.",
+    "upsample.": "tail.0.",
+    "conv_last.": "tail.1.",
+}
 SHIFT_TOLERANCE = 0.25  # how far from DIV2K's mean, as a share of it, a shift still tells its range
 
 
 def load_official(source: str | os.PathLike[str] | Mapping[str, Tensor], name: str, scale: int) -> Network:
-    """Builds RCAN or EDSR and fills it from an official file, strictly: in evaluation mode.
+    """Builds RCAN or EDSR and fills it from an official file, or one of BasicSR, strictly: in evaluation mode.
 
     The range of values inside the network (255 in the published files) is read from the file's own mean shift, which is
-    about DIV2K's mean times it. The rest of the shifts is kept, see `folded`.
+    about DIV2K's mean times it. The rest of the shifts is kept, see `folded`. BasicSR's files have no shift: its
+    networks take DIV2K's mean from pictures in a range of 255, unless somebody set `img_range` or `rgb_mean` otherwise.
 
     Args:
-        source: a `.pt` file (read with `weights_only`), or its state dict.
+        source: a `.pt` or `.pth` file (read with `weights_only`), or its state dict; of BasicSR's two in one file the
+            averaged weights (`params_ema`).
         name: "rcan", "edsr" or "edsr-baseline".
         scale: the file's.
 
@@ -35,10 +50,10 @@ def load_official(source: str | os.PathLike[str] | Mapping[str, Tensor], name: s
     if name not in OFFICIAL:
         raise UsageError(f"there are no official files for '{name}'{nearest(name, OFFICIAL)}")
     if isinstance(source, str | os.PathLike):
-        label, state = os.fspath(source), read_state(source)
+        label, state = os.fspath(source), _read(source)
     else:
         label, state = "these weights", dict(source)
-    state = folded(state)
+    state = folded(_renamed(state))
     shift = state.get("sub_mean.bias")
     if shift is None or shift.shape != (3,):
         raise FinescaleError(f"{label}: not an official {name} file (it has no mean shift)")
@@ -57,6 +72,38 @@ def load_official(source: str | os.PathLike[str] | Mapping[str, Tensor], name: s
         if not torch.equal(weight, torch.eye(3).to(weight).reshape(weight.shape)):
             raise FinescaleError(f"{label}: {part}.weight mixes colours in a way that cannot be undone")
     return network.eval()
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """As `read_state`; of averaged weights and the last ones in one file, which that refuses, the averaged ones."""
+    try:
+        return read_state(path)
+    except FinescaleError:
+        with suppress(Exception):  # whatever else is wrong with the file has been said
+            both = torch.load(path, map_location="cpu", weights_only=True)
+            if both.keys() == {"params", "params_ema"}:
+                return dict(both["params_ema"])
+        raise
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """BasicSR's weights by the authors' names, with the mean shifts of its code; others as they are."""
+    if "conv_first.weight" not in state:
+        return dict(state)
+
+    def count(inside: str) -> int:
+        return len({key.removeprefix(inside).partition(".")[0] for key in state if key.startswith(inside)})
+
+    parts, blocks = dict(_BASICSR), count("body.")
+    parts["conv_after_body."] = f"body.{blocks}."  # the authors' convolutions behind blocks are counted with them
+    parts |= {f"body.{i}.conv.": f"body.{i}.body.{count(f'body.{i}.residual_group.')}." for i in range(blocks)}
+    named = {}
+    for key, value in state.items():
+        for theirs, name in parts.items():
+            key = key.replace(theirs, name)
+        named[key] = value
+    eye, mean = torch.eye(3).reshape(3, 3, 1, 1), RANGES[1] * torch.tensor(DIV2K_MEAN)
+    return {**named, "sub_mean.weight": eye, "sub_mean.bias": -mean, "add_mean.weight": eye, "add_mean.bias": mean}
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from finescale.networks.catalogue import ALIASES, NETWORKS
 from finescale.networks.complexity import Cost, cost
+from finescale.weights.header import parameters
 from finescale.weights.store import Found, available
 
 
@@ -17,7 +18,7 @@ class Row:
         name: in the catalogue, or of the weight files.
         aliases: its other names.
         summary: a sentence.
-        parameters: that are trained, at the scale asked for; 0: not known.
+        parameters: that are trained, at the scale asked for; of one's own, at that or the first that is here.
         macs: multiply-accumulates for one picture of 48 x 48 pixels, at that scale; 0: not known.
         scales: at which it can be used now; all for a network without weights.
         figures: of the weights that are here: scale -> set -> {"psnr": dB, "ssim": ...}, as their files say.
@@ -45,7 +46,8 @@ def overview(scale: int = 4) -> list[Row]:
     rows = []
     for name, here in found.items():
         entry = NETWORKS.get(name)
-        price = cost(name, scale=scale) if entry else Cost(0, 0)
+        own = here.get(scale) or next(iter(here.values()), None)
+        price = cost(name, scale=scale) if entry else Cost(parameters(own.path) if own else 0, 0)
         notes = {scale: dict(weights.header.notes) for scale, weights in here.items()}
         rows.append(
             Row(

@@ -66,12 +66,18 @@ def present() -> Iterator[tuple[str, int, Path]]:
 
 
 def available() -> Iterator[Found]:
-    """As `present`, with what the files say of themselves (not verified); one that cannot be read is a warning."""
+    """As `present`, with what the files say of themselves (not verified).
+
+    One that cannot be read, or is for another scale than its name says, is a warning.
+    """
     for name, scale, path in present():
         try:
             header = read_header(path)
         except FinescaleError as error:
             warnings.warn(str(error), FinescaleWarning, stacklevel=2)
+            continue
+        if header.scale != scale:
+            warnings.warn(f"{path}: enlarges x{header.scale}, not x{scale}", FinescaleWarning, stacklevel=2)
             continue
         if architecture(header.name, header.architecture) is None:  # a class of another program's own
             continue
@@ -88,18 +94,14 @@ def scales(network: str | os.PathLike[str] | None = None) -> list[int]:
         FinescaleError: there are no trained weights, the file is damaged, or the address cannot be read.
     """
     text = _text(network)
-    if text in NETWORKS or text in ALIASES:
-        if not NETWORKS[resolve(text)].trained:
-            return [2, 3, 4]
-        here = [scale for scale in (2, 3, 4) if find(text, scale)]
-        if not here and (address := _address()):
-            index = _published(address)
-            here = [scale for scale in (2, 3, 4) if file_name(resolve(text), scale) in index]
-        if not here:
+    known = text in NETWORKS or text in ALIASES
+    if known and not NETWORKS[resolve(text)].trained:
+        return [2, 3, 4]
+    if known or not os.path.isfile(text):  # noqa: PTH113 (Path's fails over a name that is too long)
+        if here := [scale for scale in (2, 3, 4) if find(text, scale)] or _elsewhere(text):
+            return here
+        if known:
             raise _missing(text, 4)
-        return here
-    if not os.path.isfile(text) and (here := [scale for scale in (2, 3, 4) if find(text, scale)]):  # noqa: PTH113
-        return here
     return [read_header(_weight_file(text)).scale]
 
 
@@ -144,23 +146,42 @@ def _text(network: object) -> str:
 
 
 def _missing(name: str, scale: int, which: str = "") -> FinescaleError:
-    have = sorted({f"{name} x{scale}" for name, scale, _ in present()})
+    have: dict[str, str] = {}
+    for one, at, _ in present():
+        have[one] = f"{have.get(one, one)} x{at}"
     known = resolve(name)
     convert = "; `finescale convert` makes weights of its authors' file" if known in OFFICIAL else ""
     return FinescaleError(
-        f"there are no trained weights for {name}{which} on this machine (found: {', '.join(have) or 'none'}; "
-        f"searched: {', '.join(map(str, folders()))}; $FINESCALE_WEIGHTS names another folder, such as a checkout's "
-        f"weights; untrained: finescale.networks.catalogue.build('{known}', scale={scale}){convert})"
+        f"there are no trained weights for {name}{which} on this machine (untrained: "
+        f"finescale.networks.catalogue.build('{known}', scale={scale}){convert}; $FINESCALE_WEIGHTS names another "
+        f"folder, such as a checkout's weights; found: {', '.join(have.values()) or 'none'}; searched: "
+        f"{', '.join(map(str, folders()))})"
     )
 
 
 def _weight_file(text: str, scale: int | None = None) -> Path:
-    if not os.path.isfile(text):  # noqa: PTH113 (Path's fails over a name that is too long)
-        for one in (4, 3, 2) if scale is None else (scale,):
-            if path := places.present(text, one):
-                return path
-        raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
-    return Path(text)
+    """The file of that path, or of weights that have this name: on this machine, or else at the download address."""
+    if os.path.isfile(text):  # noqa: PTH113
+        return Path(text)
+    here = {one: path for one in (2, 3, 4) if (path := places.present(text, one))}
+    if (at := scale or max(here, default=0)) in here:
+        return here[at]
+    there = _elsewhere(text)
+    if (at := scale or max(there, default=0)) in there and (path := _download(text, at)):
+        return path
+    if have := sorted(here or there):
+        where, scales = "here" if here else "at $FINESCALE_WEIGHTS_URL", " and ".join(f"x{one}" for one in have)
+        raise UsageError(f"'{text}' is {where} for {scales} only, not for x{scale}")
+    raise UsageError(f"'{text}' is neither a network nor a weight file{nearest(text, NETWORKS)}")
+
+
+def _elsewhere(name: str) -> list[int]:
+    """The scales of a network at the download address; none where no address is configured, or of a path."""
+    address = _address()
+    if address is None or not re.fullmatch(r"[\w.-]+(?<!\.safetensors)", name):
+        return []
+    name, index = ALIASES.get(name, name), _published(address)
+    return [scale for scale in (2, 3, 4) if file_name(name, scale) in index]
 
 
 def _address() -> str | None:

@@ -159,10 +159,11 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
         "enlarged": {0: "batch", 2: "enlarged_height", 3: "enlarged_width"},
     }
     logger, default = logging.getLogger("torch.onnx"), torch.get_default_dtype()
-    level = logger.level
-    torch._C._jit_set_onnx_log_output_stream("stderr")  # it prints whole graphs that it could not translate
+    level, told, fast = logger.level, torch._C._jit_onnx_log, torch.backends.mha.get_fastpath_enabled()
     try:
         logger.setLevel(logging.ERROR)
+        torch._C._jit_onnx_log = lambda *_: None  # prints whole graphs that it could not translate, and has no switch
+        torch.backends.mha.set_fastpath_enabled(False)  # attention in one operation, which ONNX lacks
         torch.set_default_dtype(torch.float32)  # of the constants that it writes down
         with _refusing("ONNX"), exactly(x.device), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -179,5 +180,7 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
             )
     finally:
         logger.setLevel(level)
+        torch._C._jit_onnx_log = told
+        torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_default_dtype(default)
     return buffer.getvalue()
