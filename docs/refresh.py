@@ -74,8 +74,9 @@ def shipped(folders: Sequence[Path] = WEIGHTS) -> list[Shipped]:
 
 
 def names(weights: Sequence[Shipped], scale: int) -> list[str]:
-    """The networks that are shipped for a scale and for clean pictures."""
-    return [file.header.name for file in weights if file.header.scale == scale and _sets(file)]
+    """The networks that are shipped for a scale and for clean pictures, to be exact."""
+    here = [file for file in weights if file.header.scale == scale and _sets(file)]
+    return [file.header.name for file in here if file.header.name != PERCEPTUAL]
 
 
 def _sets(file: Shipped, of: Sequence[str] = SETS, suffix: str = "") -> list[str]:
@@ -96,12 +97,16 @@ def finescale(*arguments: str) -> None:
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to apply the networks that is benchmarked: its folder under docs/results, options, sets, a sentence."""
+    """A way to apply the networks that is benchmarked: its folder under docs/results, options, sets, a sentence.
+
+    `networks`: which ones; nothing: all for clean pictures.
+    """
 
     suffix: str
     options: Sequence[str]
     sets: Sequence[str]
     sentence: str
+    networks: Sequence[str] = ()
 
 
 VARIANTS = (
@@ -112,6 +117,13 @@ VARIANTS = (
         "local windows, as in `finescale upscale`; timed in PyTorch float32",
     ),
     Variant("-ensemble", ["--ensemble", "--no-timing"], SETS[:2], "averaged over the eight flips and turns"),
+    Variant(
+        "-perceptual",
+        ["--perceptual", "squeeze", "--brisque", "--no-timing"],
+        SETS,
+        "what shall look sharp, beside what shall be exact",
+        ("bicubic", DEFAULT, PERCEPTUAL),
+    ),
 )
 
 
@@ -122,7 +134,8 @@ def results(weights: Sequence[Shipped], sets: Sequence[str], scales: Sequence[in
             chosen = [name for name in sets if name in variant.sets]
             if not chosen:
                 continue
-            entrants = ["bicubic", "bicubic-y", *names(weights, scale)] if not variant.suffix else names(weights, scale)
+            entrants = variant.networks or names(weights, scale)
+            entrants = entrants if variant.suffix else ["bicubic", "bicubic-y", *entrants]
             options = ["--networks", ",".join(entrants), "--sets", ",".join(chosen), "--scale", str(scale)]
             where = f"docs/results/x{scale}{variant.suffix}"
             finescale("bench", *options, *variant.options, "--report", where, "--overwrite")
@@ -260,8 +273,7 @@ def gallery(weights: Sequence[Shipped], out: Path = ROOT / "docs", scale: int = 
         if picture is HERO:
             return [DEFAULT]
         there = [f for f in weights if f.header.scale == scale]
-        usual = [f.header.name for f in there if _sets(f) and f.header.name != PERCEPTUAL]
-        return [*usual, *(f.header.name for f in there if f.header.name == picture.beside)]
+        return [*names(weights, scale), *(f.header.name for f in there if f.header.name == picture.beside)]
 
     def figure(picture: Photograph, target: Path) -> str:
         chosen = [part for box in picture.boxes for part in ("--box", box)] or ["--auto", "2"]
@@ -358,7 +370,9 @@ def _perceptual(weights: Sequence[Shipped]) -> list[str]:
         name, scale = file.header.name, file.header.scale
         if name not in (DEFAULT, PERCEPTUAL):
             continue
-        page = ROOT / "docs" / "results" / f"x{scale}" / f"results-x{scale}.json"
+        page = ROOT / "docs" / "results" / f"x{scale}-perceptual" / f"results-x{scale}.json"
+        if not page.exists():
+            continue
         found = {one.get("sha256"): one["sets"] for one in json.loads(page.read_text("utf-8"))["networks"]}
         sets = found.get(file.sha256, {})
         figures = [f"{_pair(sets[one])} / {sets[one]['lpips']:.3f}" if one in sets else "-" for one in SETS]

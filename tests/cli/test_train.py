@@ -347,7 +347,7 @@ def test_a_run_goes_on_by_the_recipe_in_its_folder(
     keys = ["optimiser.rate=2e-4", "loss={l1=1.0, tv=1e-6}", "seed=5"]
     first = ["train", str(recipe), *more, "--out", str(out), "--validation", str(pictures)]
     assert main([*first, *(word for key in keys for word in ("--set", key))]) == 0
-    kept = load(out / "recipe.toml")
+    kept = load(out / "run.toml")
     assert kept.resolved() == checkpoints.read(out / "last.ckpt")["recipe"]
     recipe.unlink()
     capsys.readouterr()
@@ -356,14 +356,14 @@ def test_a_run_goes_on_by_the_recipe_in_its_folder(
     shown = capsys.readouterr()
     assert "going on from step 8, 80.0% of 10" in shown.err
     assert "step 10: validation" in shown.err
-    assert str(load(out / "recipe.toml").budget) == "10", "what it goes by now"
+    assert str(load(out / "run.toml").budget) == "10", "what it goes by now"
     assert main(again) == 0
     assert "trained in 10 steps" in capsys.readouterr().out
     assert main([*again, "--set", "seed=6"]) == 2
     assert "this run was started with seed = 5, not 6" in capsys.readouterr().err
-    (out / "recipe.toml").unlink()
+    (out / "run.toml").unlink()
     for words, said in (
-        (again, "recipe.toml: is not there, so the RECIPE that the run was started with has to be named"),
+        (again, "run.toml: is not there, so the RECIPE that the run was started with has to be named"),
         (["train", "--resume"], "a RECIPE is missing"),
         (["train", "-o", str(out)], "a RECIPE is missing"),
         ([*again, "--schedule", "fast"], "takes no --schedule"),
@@ -436,6 +436,9 @@ def test_a_degradation_of_ones_own(
     (parts / "previous.ckpt").replace(parts / "last.ckpt")
     run.train(load(recipe, [*keys, "budget=6"]), parts, degradation=Dark(), resume=True, **options)
     assert_same_run(whole, parts)
+    assert read_header(parts / "sa-rcan-x2.safetensors").notes["degradation"] == "Dark"
+    with pytest.raises(UsageError, match="was started with the degradation Dark, not None"):
+        run.train(load(recipe, [*keys, "budget=8"]), parts, resume=True, **options)
     with pytest.raises(UsageError, match="the recipe has one of its own"):
         run.train(load(recipe, ["degradation.jpeg=[30, 90]"]), tmp_path / "both", degradation=Dark(), **options)
     run.train(load(recipe, ["degradation.jpeg=[30, 90]", "budget=1"]), tmp_path / "its own", **options)

@@ -503,6 +503,7 @@ _NO_QUALITY = "there is no quality to choose, its format keeps everything (jpeg,
         (["a.png", "-o", ""], "the name of the output is empty"),
         (["a.png", "-o", "/dev/null"], "/dev/null: is no folder, and its name has no extension of a picture"),
         (["a.png", "a.png", "-o", "-"], "standard input and output take one picture"),
+        (["*.png", "-o", "-"], "standard input and output take one picture"),
         (["a.png", "-o", "-", "--suffix", "_large"], "standard output has no name that --suffix could end"),
         (["a.png", "-o", "-", "--json"], "the picture goes to standard output, where --json would go as well"),
         (["a.png", "-o", "b.gif"], f"b.gif: {_NO_PICTURE}"),
@@ -844,9 +845,13 @@ def test_from_standard_input_to_standard_output() -> None:
     assert Path("b.png").read_bytes() == wanted
     same = piped("-", "--scale", "2", "--format", "same", given=given)
     assert Image.open(io.BytesIO(same.stdout)).format == "JPEG"
+    told = piped("-", "--scale", "2", "-o", "c.png", "--json", given=given)
+    assert [one["picture"] for one in json.loads(told.stdout)["written"]] == ["standard input.jpeg"]
+    assert b"standard output.png: there is no quality" in piped("a.jpg", "-o", "-", "--quality", "9").stderr
+    Path("c.png").unlink()
     failed = piped("-", given=b"no picture")
     assert (failed.returncode, failed.stdout) == (1, b"")
-    assert re.fullmatch(rb"finescale: .*standard input: not a picture in a format that is read here\n", failed.stderr)
+    assert re.fullmatch(rb"finescale: standard input: not a picture in a format that is read here\n", failed.stderr)
     assert listing() == ["a.jpg", "a_x2.png", "b.png"]
 
 

@@ -305,7 +305,7 @@ def test_weights_of_another_scale(tiny: Path, tmp_path: Path, monkeypatch: pytes
         check_names([str(tiny)], 4)
     monkeypatch.setenv("FINESCALE_WEIGHTS", str(tmp_path))
     (tmp_path / "my-own-x2.safetensors").write_bytes(tiny.read_bytes())
-    with pytest.raises(UsageError, match="'my-own' is here for x2 only, not for x4"):
+    with pytest.raises(UsageError, match="'my-own' is for x2 only, not for x4"):
         check_names(["my-own"], 4)
 
 

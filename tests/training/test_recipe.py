@@ -49,6 +49,7 @@ GOOD = 'network = "rcan"\nscale = 2\n'
         ("degradation.noise = 3", "degradation.noise: should be"),
         ('schedule.kind = "cosine"', "schedule.kind: should be 'decay' or 'halving', not 'cosine'"),
         ("loss = { l1 = -1.0 }", "loss: needs at least one loss with a weight above 0, and none below"),
+        ("data.patch = 16\nloss = { lpips = 1.0 }", "data.patch: the loss lpips needs results of 35 pixels, not 32"),
         ('[[groups]]\nmatch = "a"\nrates = 1.0', "there is no key 'groups.0.rates'; did you mean 'rate'?"),
         ('[[groups]]\nmatch = "a"\nfrozen_until = 1.5', "groups.0.frozen_until: should be a share"),
         ('schedule.warmup = "0.05"', "schedule.warmup: should be a share of the budget as a number, or whole steps"),

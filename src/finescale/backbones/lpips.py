@@ -75,12 +75,17 @@ class LPIPS(nn.Module):
             )
         if min(a.shape[-2:]) < _SMALLEST:
             raise UsageError(f"a picture of {a.shape[-1]} x {a.shape[-2]} is too small for LPIPS, which needs 32 x 32")
-        features = self.backbone.maps((torch.cat([a, b]) - self.shift) / self.spread)
+        # not in one batch: as a loss, gradients of the target would be computed, too
+        features = (self.backbone.maps((x - self.shift) / self.spread) for x in (a, b))
         total = torch.zeros(len(a), device=a.device)
-        for feature, weight in zip(features, self.linear, strict=True):
-            unit_a, unit_b = (feature / (feature.norm(dim=1, keepdim=True) + 1e-10)).chunk(2)
-            total += ((unit_a - unit_b).square() * weight).sum(1).mean((1, 2))
+        for of_a, of_b, weight in zip(*features, self.linear, strict=True):
+            total += ((_unit(of_a) - _unit(of_b)).square() * weight).sum(1).mean((1, 2))
         return total
+
+
+def _unit(feature: Tensor) -> Tensor:
+    """Every position's features at length 1."""
+    return feature / (feature.norm(dim=1, keepdim=True) + 1e-10)
 
 
 def load(variant: str = "auto") -> LPIPS:

@@ -120,7 +120,7 @@ class Store:
 
 def is_store(folder: Path | str) -> bool:
     """Whether a folder is meant to be a packed store."""
-    return (Path(folder) / INDEX).is_file()
+    return (Path(folder) / INDEX).is_file() and _binary(Path(folder), 1).is_file()  # others have an index, too
 
 
 def _check(items: Sequence[Item], scales: Sequence[object]) -> None:

@@ -59,9 +59,13 @@ def check_names(names: Sequence[str], scale: int) -> None:
         if name in known or (not Path(name).is_file() and places.present(name, scale)):
             continue
         if not Path(name).is_file():
-            if here := [f"x{one}" for one in (2, 3, 4) if places.present(name, one)]:
-                raise UsageError(f"'{name}' is here for {' and '.join(here)} only, not for x{scale}")
-            raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}")
+            try:
+                there = store.scales(name)
+            except UsageError:
+                raise UsageError(f"'{name}' is neither a network nor a weight file{nearest(name, known)}") from None
+            if scale not in there:
+                raise UsageError(f"'{name}' is for {' and '.join(f'x{one}' for one in there)} only, not for x{scale}")
+            continue
         header = read_header(Path(name))
         if header.scale != scale:
             raise UsageError(f"{name}: enlarges x{header.scale}, not x{scale}")

@@ -96,9 +96,8 @@ def advice(source: Path | None, picture: Picture | None) -> Advice | None:
     # many compressed ones look drawn: flat blocks are alike
     if compressed is None and _there(FOR_GRAPHICS) and drawn(pixels, alpha):
         return Advice(FOR_GRAPHICS, "looks drawn", "look drawn", "is made for text, charts and pixel art")
-    if (
-        alpha is None and _there(FOR_NOISE) and noisy(pixels)
-    ):  # that is left of noise by JPEG, whose traces it takes, too
+    # what JPEG has left of noise is worse than JPEG, whose traces this network takes away, too
+    if alpha is None and _there(FOR_NOISE) and noisy(pixels):
         return Advice(FOR_NOISE, "looks noisy", "look noisy", "takes noise away")
     return compressed
 

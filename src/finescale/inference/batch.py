@@ -217,12 +217,16 @@ def upscale_files(pictures: Sequence[str], options: Options, *, quiet: bool = Fa
         return _upscale_files(pictures, options, quiet, as_json)
     _check_streams(pictures, options, streams, as_json)
     with tempfile.TemporaryDirectory(prefix="finescale-") as folder:
-        if streams[0]:
-            pictures = [_received(Path(folder))]
-        if not streams[1]:
-            return _upscale_files(pictures, options, quiet, as_json)
-        result = Path(folder, f"standard output.{_extension(Path(pictures[0]), options.format)}")
-        code = _upscale_files(pictures, replace(options, output=str(result)), quiet, as_json, said=False)
+        hidden = folder + os.sep
+        try:
+            if streams[0]:
+                pictures = [_received(Path(folder))]
+            if not streams[1]:
+                return _upscale_files(pictures, options, quiet, as_json, hidden)
+            result = Path(folder, f"standard output.{_extension(Path(pictures[0]), options.format)}")
+            code = _upscale_files(pictures, replace(options, output=str(result)), quiet, as_json, hidden, said=False)
+        except FinescaleError as error:
+            raise type(error)(str(error).replace(hidden, "")) from error
         if not code:
             with open(result, "rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -235,7 +239,8 @@ def _check_streams(pictures: Sequence[str], options: Options, streams: tuple[boo
     Raises:
         UsageError: it is refused.
     """
-    if len(pictures) > 1 or Path(pictures[0]).is_dir():
+    several = Path(pictures[0]).is_dir() or (set(pictures[0]) & set("*?[") and not Path(pictures[0]).is_file())
+    if len(pictures) > 1 or several:
         raise UsageError("standard input and output take one picture; name files or folders for more")
     if streams[0] and sys.stdin.isatty():
         raise UsageError("-: standard input is a terminal, not a picture (finescale upscale - < small.png)")
@@ -262,8 +267,17 @@ def _received(folder: Path) -> str:
     return str(path)
 
 
-def _upscale_files(pictures: Sequence[str], options: Options, quiet: bool, as_json: bool, said: bool = True) -> int:
-    """As `upscale_files`, from files to files; `said`: also what was made."""
+def _upscale_files(
+    pictures: Sequence[str], options: Options, quiet: bool, as_json: bool, hidden: str = "", said: bool = True
+) -> int:
+    """As `upscale_files`, from files to files.
+
+    `hidden` is left out of names (a folder that the user does not know), and where not `said`, what was made.
+    """
+
+    def called(text: str) -> str:
+        return text.replace(hidden, "") if hidden else text
+
     with _silent(quiet):
         todo, left, folders = jobs(pictures, options)
     options = replace(options, format=_plain(options.format))
@@ -276,16 +290,21 @@ def _upscale_files(pictures: Sequence[str], options: Options, quiet: bool, as_js
     at_once = said and not _drawn(quiet)
     flow = Flow(replace(options, skip=options.skip or not alone), _say if at_once else None)
     told: list[str] = []
+
+    def tell(sentence: str) -> str:
+        told.append(called(sentence))
+        return told[-1]
+
     try:
-        with _silent(quiet), _heard(told, quiet), _bar(len(todo), quiet) as bar:
+        with _silent(quiet), _heard(tell, quiet), _bar(len(todo), quiet) as bar:
             flow.run(todo, bar)
     except BaseException:  # also Ctrl-C, or where the system ends it
         if as_json:
             with suppress(OSError):  # its reader may have gone for the same reason
-                print(json.dumps(_report(flow, told), indent=1), flush=True)
+                print(json.dumps(_report(flow, told, called), indent=1), flush=True)
         raise
     if as_json:
-        print(json.dumps(_report(flow, told), indent=1))
+        print(json.dumps(_report(flow, told, called), indent=1))
     for error in flow.failures.values():
         if alone and isinstance(error, UsageError):
             raise error
@@ -296,13 +315,13 @@ def _upscale_files(pictures: Sequence[str], options: Options, quiet: bool, as_js
         if over:
             print(f"{_kinds(over)} left out: not among the kinds that are read{_cure(over)}", file=sys.stderr)
         for remark in (*_remarks(flow, len(todo), left), *_chosen(flow)):
-            print(remark, file=sys.stderr)
+            print(called(remark), file=sys.stderr)
     if flow.failures:
         if not alone:
             print(f"finescale: {len(flow.failures)} of {len(todo)} pictures failed:", file=sys.stderr)
         for job in todo:
             if job in flow.failures:
-                failure = _naming(job, flow.failures[job])
+                failure = called(_naming(job, flow.failures[job]))
                 print(f"finescale: {failure}" if alone else f"  {failure}", file=sys.stderr)
     return 1 if flow.failures else 0
 
@@ -318,11 +337,11 @@ def _made(job: Job, size: tuple[int, int]) -> str:
 
 
 @contextmanager
-def _heard(told: list[str], quiet: bool) -> Iterator[None]:
-    """Keeps the warnings of pictures that are read and written, and shows them as before."""
+def _heard(told: Callable[[str], str], quiet: bool) -> Iterator[None]:
+    """Within it the warnings of pictures that are read and written are shown as `told` gives them back."""
 
     def listen(sentence: str) -> None:
-        told.append(sentence)
+        sentence = told(sentence)
         if not quiet:
             logging.getLogger("finescale").warning("%s", sentence)
 
@@ -347,12 +366,12 @@ def _cure(paths: Collection[Path]) -> str:
     return f"; HEIC needs: {install('heic')}" if extensions & files.HEIC_NAMES.keys() else ""
 
 
-def _report(flow: Flow, told: Sequence[str]) -> dict[str, object]:
+def _report(flow: Flow, told: Sequence[str], called: Callable[[str], str]) -> dict[str, object]:
     """What was made, was there already, and failed, for programs, and the warnings that were told."""
     return {
         "written": [
             {
-                "picture": str(job.source),
+                "picture": called(str(job.source)),
                 "result": str(job.target),
                 "width": width,
                 "height": height,
@@ -361,7 +380,10 @@ def _report(flow: Flow, told: Sequence[str]) -> dict[str, object]:
             for job, (width, height) in flow.written.items()
         ],
         "skipped": [{"picture": str(job.source), "result": str(job.target)} for job in flow.skipped],
-        "failed": [{"picture": str(job.source), "reason": _naming(job, error)} for job, error in flow.failures.items()],
+        "failed": [
+            {"picture": called(str(job.source)), "reason": called(_naming(job, error))}
+            for job, error in flow.failures.items()
+        ],
         "warnings": list(told),
     }
 

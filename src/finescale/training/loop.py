@@ -573,7 +573,7 @@ class Training:
         try:
             self.distributed.load_network(state["average"])
         except RuntimeError as error:
-            if is_out_of_memory(error):
+            if "state_dict" not in str(error):  # of a device, or of the other processes
                 raise
             raise UsageError(
                 f"{self.out}: the checkpoint's weights do not fit the network, whose class is another than when the "

@@ -110,6 +110,7 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 VGGS = ("content", "style")  # what looks through a VGG
 PERCEPTUAL = (*VGGS, "lpips")
 _SHIFTS = 4  # pixels: the first two strides of the classifiers of LPIPS
+LEAST_FOR_LPIPS = 32 + _SHIFTS - 1  # pixels of each side
 
 
 def _shifted(output: Tensor, target: Tensor) -> Iterator[Tensor]:

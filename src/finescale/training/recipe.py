@@ -18,7 +18,7 @@ from finescale.errors import UsageError, check_known, explain, nearest
 from finescale.networks.catalogue import ALIASES, NETWORKS
 from finescale.networks.unet import UNet
 from finescale.training.amounts import AmountField, Moment, parse
-from finescale.training.losses import PERCEPTUAL, PIXEL
+from finescale.training.losses import LEAST_FOR_LPIPS, PERCEPTUAL, PIXEL
 
 SCHEDULES = ("fast", "original")
 BASES = ("fast", "fast-unet", "original", "original-unet")  # the files of bases/: a schedule, and what U-Nets add to it
@@ -241,6 +241,9 @@ class Recipe(_Strict):
                 raise ValueError(f"loss: there is no loss '{name}'{nearest(name, losses)}")
         if not self.loss or any(weight < 0 for weight in self.loss.values()) or not any(self.loss.values()):
             raise ValueError("loss: needs at least one loss with a weight above 0, and none below")
+        side = self.scale * min(self.data.patch, self.data.late_patch or self.data.patch)
+        if self.loss.get("lpips") and side < LEAST_FOR_LPIPS:
+            raise ValueError(f"data.patch: the loss lpips needs results of {LEAST_FOR_LPIPS} pixels, not {side}")
         if self.parallel == "fsdp" and (
             self.optimiser.kind == "muon" or any(g.frozen_until for g in self.active_groups)
         ):

@@ -63,7 +63,7 @@ _FREE = {
     "warm_start",
     "perception_file",
 }
-RECIPE = "recipe.toml"  # in a run's folder: what the run goes by
+RECIPE = "run.toml"  # in a run's folder: what the run goes by
 _PATHS = ("train", "validation")
 _VALIDATION_KEYS = ("validation", "validation_pictures")
 _FREE_DATA = {*_PATHS, "where", "validation_pictures"}
@@ -98,14 +98,14 @@ def train(
 
     Args:
         recipe: what to do.
-        out: folder of the run: `recipe.toml` (the resolved recipe), checkpoints, `best.safetensors`, and at the end
+        out: folder of the run: `run.toml` (the resolved recipe), checkpoints, `best.safetensors`, and at the end
             `NETWORK-xSCALE.safetensors`.
         resume: go on from the last checkpoint in `out`; start if there is none.
         device: see `finescale.training.parallel.join`.
         make_validation: see `MakeValidation`; `finescale train` has `finescale.evaluation.validation.Validation`; None:
             no validation, whatever the recipe says.
         degradation: what is done to the small crops, and to the small pictures of the validation, in place of what a
-            table of the recipe could say; a run is to be gone on with by the same.
+            table of the recipe could say; a run is gone on with by a class of the same name.
         screen: tell how it goes on standard error.
         board: write TensorBoard files, if tensorboard is installed.
 
@@ -155,8 +155,11 @@ def _train(
 ) -> Outcome:
     if degradation is not None and recipe.degradation.crops is not None:
         raise UsageError("degradation: the recipe has one of its own, so no other can be given")
+    own = {} if degradation is None else {"degradation": type(degradation).__name__}
     degradation = degradation or recipe.degradation.crops
     saved = _saved(recipe, out, resume, world)
+    if saved is not None and (before := saved["notes"].get("degradation")) != own.get("degradation"):
+        raise UsageError(f"{out}: this run was started with the degradation {before}, not {own.get('degradation')}")
     if recipe.precision == "auto" and saved is not None:  # decided when the run began, perhaps on another device
         recipe = recipe.model_copy(update={"precision": saved["recipe"]["precision"]})
     recipe = with_precision(recipe, world.device)
@@ -192,7 +195,7 @@ def _train(
     begun = 0 if saved is None else saved["progress"]["step"]
     observers = _observers(recipe, out, speed, begun, screen, board) if world.first else []
     try:  # from here on a terminal shows the bar in place of its cursor
-        facts = {**_facts(store, world), **start}
+        facts = {**_facts(store, world), **start, **own}
 
         def keep(name: str, progress: Progress, state: dict[str, Tensor]) -> None:
             files.save(network, out / name, notes=_notes(recipe, progress, facts), state=state)
