@@ -28,7 +28,7 @@ from finescale.evaluation import published, report
 from finescale.evaluation.arrays import CLEAN, Damage
 from finescale.evaluation.tables import count
 from finescale.evaluation.throughput import HEADINGS, Line, Throughput, caption, cells
-from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG, FOR_NOISE, PERCEPTUAL
+from finescale.networks import DEFAULT, FOR_GRAPHICS, FOR_JPEG, FOR_NOISE
 from finescale.networks.complexity import cost
 from finescale.weights.header import Header, read_header
 from finescale.weights.places import INDEX
@@ -39,6 +39,7 @@ WEIGHTS = (ROOT / "src" / "finescale" / "weights" / "files", ROOT / "weights")
 SETS = ("Set5", "Set14", "B100", "Urban20")
 # published networks worth a line beside ours: the plainest, a small one, a large one
 BESIDE = ("bicubic", "EDSR-baseline", "IMDN", "RCAN", "SA-RCAN")
+PERCEPTUAL = "sa-rcan-light-perceptual"  # shall look sharp rather than be exact
 JPEG, NOISE = Damage(jpeg=40), Damage(noise=10)
 # finescale data draw -o drawn --count 24 --seed 2000000 --side 480, with the fonts of finescale[report]
 DRAWN = ("drawn",)

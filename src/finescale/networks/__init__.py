@@ -11,7 +11,6 @@ AUTO = "auto"  # for each picture the one that suits it, see `finescale.inferenc
 FOR_JPEG = "sa-rcan-light-jpeg"
 FOR_NOISE = "sa-rcan-light-noise"
 FOR_GRAPHICS = "sa-rcan-light-graphics"
-PERCEPTUAL = "sa-rcan-light-perceptual"  # looks sharp, and is less exact: for those who name it
 FOR_OTHERS = (FOR_JPEG, FOR_NOISE, FOR_GRAPHICS)
 
 open_room(__name__)
