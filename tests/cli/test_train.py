@@ -265,6 +265,7 @@ def test_what_a_recipe_says_reaches_the_training(
     )
 
 
+@pytest.mark.slow
 def test_a_validation_on_pairs(
     recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +296,7 @@ def test_a_validation_on_pairs(
     assert notes[0]["psnr_y"] != notes[1]["psnr_y"]
 
 
+@pytest.mark.slow
 def test_a_warm_start_is_the_first_to_be_validated(
     recipe: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -374,6 +376,7 @@ def test_a_run_goes_on_by_the_recipe_in_its_folder(
         assert shown.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_network_whose_class_was_edited_is_one_sentence(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +415,7 @@ def test_a_network_whose_class_was_edited_is_one_sentence(
     assert main([*words, "--budget", "4"]) == 0
 
 
+@pytest.mark.slow
 def test_a_degradation_of_ones_own(
     recipe: Path, pictures: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -828,30 +828,31 @@ def test_results_are_said_as_soon_as_they_are_there() -> None:
     assert finished("in") == ["0.png", "0_x2.png", "1.png", "1_x2.png", "2.png", "2_x2.png"]
 
 
-def piped(*options: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-m", "finescale", "upscale", "--engine", "torch", *options]
-    return subprocess.run(command, input=given, capture_output=True, check=False)
-
-
-def test_from_standard_input_to_standard_output() -> None:
+def test_from_standard_input_to_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
     photo("a.jpg")
-    assert upscale("a.jpg", "--scale", "2") == 0
-    wanted, given = Path("a_x2.png").read_bytes(), Path("a.jpg").read_bytes()
-    done = piped("-", "--scale", "2", given=given)
+    given = Path("a.jpg").read_bytes()
+
+    def piped(*options: str, given: bytes = given) -> tuple[int, bytes, bytes]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+        code = upscale(*options)
+        return code, *capsysbinary.readouterr()
+
+    assert piped("a.jpg", "--scale", "2", "--quiet") == (0, b"", b"")
+    wanted = Path("a_x2.png").read_bytes()
+    command = [sys.executable, "-m", "finescale", "upscale", "--engine", "torch", "-", "--scale", "2"]
+    done = subprocess.run(command, input=given, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, wanted, b"")
-    assert piped("a.jpg", "--scale", "2", "-o", "-").stdout == wanted
-    done = piped("-", "--scale", "2", "-o", "b.png", given=given)
-    assert (done.returncode, done.stdout) == (0, b"b.png: 60 x 40 pixels\n")
+    assert piped("a.jpg", "--scale", "2", "-o", "-") == (0, wanted, b"")
+    assert piped("-", "--scale", "2", "-o", "b.png") == (0, b"b.png: 60 x 40 pixels\n", b"")
     assert Path("b.png").read_bytes() == wanted
-    same = piped("-", "--scale", "2", "--format", "same", given=given)
-    assert Image.open(io.BytesIO(same.stdout)).format == "JPEG"
-    told = piped("-", "--scale", "2", "-o", "c.png", "--json", given=given)
-    assert [one["picture"] for one in json.loads(told.stdout)["written"]] == ["standard input.jpeg"]
-    assert b"standard output.png: there is no quality" in piped("a.jpg", "-o", "-", "--quality", "9").stderr
-    Path("c.png").unlink()
-    failed = piped("-", given=b"no picture")
-    assert (failed.returncode, failed.stdout) == (1, b"")
-    assert re.fullmatch(rb"finescale: standard input: not a picture in a format that is read here\n", failed.stderr)
+    assert Image.open(io.BytesIO(piped("-", "--scale", "2", "--format", "same")[1])).format == "JPEG"
+    told = json.loads(piped("-", "--scale", "2", "-o", "b.png", "--overwrite", "--json")[1])
+    assert [one["picture"] for one in told["written"]] == ["standard input.jpeg"]
+    assert b"standard output.png: there is no quality" in piped("a.jpg", "-o", "-", "--quality", "9")[2]
+    refused = b"finescale: standard input: not a picture in a format that is read here\n"
+    assert piped("-", given=b"no picture") == (1, b"", refused)
     assert listing() == ["a.jpg", "a_x2.png", "b.png"]
 
 

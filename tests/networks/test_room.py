@@ -42,5 +42,5 @@ def test_trained_networks_are_those_with_weights_here(tmp_path: Path, monkeypatc
     assert "sa-rcan-light" in before
     assert not {"rcan", "bicubic"} & {*before}
     for scale in (2, 4):
-        files.save(tiny_network(), tmp_path / f"rcan-x{scale}.safetensors", dtype=torch.float32)
+        files.save(tiny_network(scale), tmp_path / f"rcan-x{scale}.safetensors", dtype=torch.float32)
     assert sorted(finescale.networks(trained=True)) == sorted([*before, "rcan"])

@@ -120,7 +120,9 @@ def test_a_name_of_ones_own_is_found_like_the_others(tmp_path: Path, monkeypatch
     files.save(other, path.with_name("mine-x3.safetensors"))
     assert "mine" not in studio.networks()
     assert "mine" not in finescale.networks(trained=True)
-    for wrong in (lambda: check_names(["own"], 2), lambda: store.scales("owm"), lambda: store.load("owm")):
+    with pytest.raises(UsageError, match="'own' is for x3 only, not for x2"):
+        check_names(["own"], 2)
+    for wrong in (lambda: check_names(["owm"], 2), lambda: store.scales("owm"), lambda: store.load("owm")):
         with pytest.raises(UsageError, match="neither a network nor a weight file"):
             wrong()
     with pytest.raises(UsageError, match=r"^'own' is here for x3 only, not for x2$"):
