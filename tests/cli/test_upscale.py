@@ -850,6 +850,8 @@ def test_from_standard_input_to_standard_output(
     assert Image.open(io.BytesIO(piped("-", "--scale", "2", "--format", "same")[1])).format == "JPEG"
     told = json.loads(piped("-", "--scale", "2", "-o", "b.png", "--overwrite", "--json")[1])
     assert [one["picture"] for one in told["written"]] == ["standard input.jpeg"]
+    told = json.loads(piped("-", "--scale", "2", "-o", "b.png", "--skip-existing", "--json")[1])
+    assert told["skipped"] == [{"picture": "standard input.jpeg", "result": "b.png"}]
     assert b"standard output.png: there is no quality" in piped("a.jpg", "-o", "-", "--quality", "9")[2]
     refused = b"finescale: standard input: not a picture in a format that is read here\n"
     assert piped("-", given=b"no picture") == (1, b"", refused)

@@ -21,7 +21,7 @@ from finescale.backbones.squeezenet import SqueezeNet
 from finescale.backbones.vgg import VGG
 from finescale.errors import FinescaleError, UsageError, check_known
 
-_SMALLEST = 32  # pixels of each side
+SMALLEST = 32  # pixels of each side of a picture
 _LINEAR_LAYERS = "https://github.com/richzhang/PerceptualSimilarity/tree/master/lpips/weights/v0.1"
 
 
@@ -33,7 +33,7 @@ class _Variant:
     channels: Sequence[int]
 
 
-VARIANTS = {
+_VARIANTS = {
     "alex": _Variant("alexnet", (64, 192, 384, 256, 256)),
     "vgg": _Variant("vgg16", (64, 128, 256, 512, 512)),
     "squeeze": _Variant("squeezenet1_1", (64, 128, 256, 384, 384, 512, 512)),
@@ -58,11 +58,11 @@ class LPIPS(nn.Module):
 
     def __init__(self, variant: str, backbone: nn.Module) -> None:
         super().__init__()
-        check_known("LPIPS variant", variant, VARIANTS)
+        check_known("LPIPS variant", variant, _VARIANTS)
         assert isinstance(backbone, AlexNet | SqueezeNet | VGG)
         self.variant = variant
         self.backbone = backbone
-        self.linear = nn.ParameterList(torch.zeros(1, c, 1, 1) for c in VARIANTS[variant].channels)
+        self.linear = nn.ParameterList(torch.zeros(1, c, 1, 1) for c in _VARIANTS[variant].channels)
         # the authors' rounding of ImageNet's mean and deviation, for pictures in [-1, 1]
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).reshape(1, 3, 1, 1))
         self.register_buffer("spread", torch.tensor([0.458, 0.448, 0.450]).reshape(1, 3, 1, 1))
@@ -73,7 +73,7 @@ class LPIPS(nn.Module):
             raise UsageError(
                 f"expected two batches (B, 3, H, W) alike, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
             )
-        if min(a.shape[-2:]) < _SMALLEST:
+        if min(a.shape[-2:]) < SMALLEST:
             raise UsageError(f"a picture of {a.shape[-1]} x {a.shape[-2]} is too small for LPIPS, which needs 32 x 32")
         # not in one batch: as a loss, gradients of the target would be computed, too
         features = (self.backbone.maps((x - self.shift) / self.spread) for x in (a, b))
@@ -99,15 +99,15 @@ def load(variant: str = "auto") -> LPIPS:
         FinescaleError: weights are not here; the message says which files and where they come from.
     """
     if variant == "auto":
-        variant = next((name for name in VARIANTS if _linear_file(name) and _backbone_file(name)), "squeeze")
-    check_known("LPIPS variant", variant, VARIANTS)
+        variant = next((name for name in _VARIANTS if _linear_file(name) and _backbone_file(name)), "squeeze")
+    check_known("LPIPS variant", variant, _VARIANTS)
     file = _linear_file(variant)
     if file is None:
         raise FinescaleError(
             f"LPIPS ({variant}) needs its linear layers: put {variant}.pth from {_LINEAR_LAYERS} "
             f"as {_linear_name(variant)} into {metric_files.places()}"
         )
-    backbone = catalogue.load(VARIANTS[variant].backbone, _backbone_file(variant), classifier=False)
+    backbone = catalogue.load(_VARIANTS[variant].backbone, _backbone_file(variant), classifier=False)
     with torch.device("cpu"):  # whatever the program has set
         network = LPIPS(variant, backbone)
     state = catalogue.read_state(file)
@@ -129,5 +129,5 @@ def _linear_file(variant: str) -> Path | None:
 
 def _backbone_file(variant: str) -> Path | None:
     """Under a plain name in our folders, else where the backbones' own search finds it."""
-    name = VARIANTS[variant].backbone
+    name = _VARIANTS[variant].backbone
     return metric_files.find(f"{name}.pth") or catalogue.find(name)

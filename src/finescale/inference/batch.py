@@ -379,7 +379,7 @@ def _report(flow: Flow, told: Sequence[str], called: Callable[[str], str]) -> di
             }
             for job, (width, height) in flow.written.items()
         ],
-        "skipped": [{"picture": str(job.source), "result": str(job.target)} for job in flow.skipped],
+        "skipped": [{"picture": called(str(job.source)), "result": str(job.target)} for job in flow.skipped],
         "failed": [
             {"picture": called(str(job.source)), "reason": called(_naming(job, error))}
             for job, error in flow.failures.items()
@@ -406,7 +406,7 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
     if flow.skipped:
         now = "" if all(job.target.exists() for job in flow.skipped) else ", or another process is writing them"
         yield f"{len(flow.skipped)} of {count} skipped: their results exist{now} (--overwrite makes them again)"
-    if flow.smaller and (flow.options.target.scale or 1) >= 1:
+    if flow.smaller and flow.options.target.scale is None:  # a factor says it itself
         yield f"{len(flow.smaller)} of {count} larger than asked for, so made smaller"
     for upscaler in flow.options.networks.ready:
         if upscaler.remark:

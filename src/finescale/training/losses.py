@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finescale.backbones import catalogue as backbones
-from finescale.backbones.lpips import LPIPS
+from finescale.backbones.lpips import LPIPS, SMALLEST
 from finescale.backbones.vgg import VGG, NormalisedVGG, PictureVGG
 from finescale.errors import FinescaleError, UsageError, check_known
 
@@ -110,7 +110,7 @@ PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 VGGS = ("content", "style")  # what looks through a VGG
 PERCEPTUAL = (*VGGS, "lpips")
 _SHIFTS = 4  # pixels: the first two strides of the classifiers of LPIPS
-LEAST_FOR_LPIPS = 32 + _SHIFTS - 1  # pixels of each side
+LEAST_FOR_LPIPS = SMALLEST + _SHIFTS - 1  # pixels of each side
 
 
 def _shifted(output: Tensor, target: Tensor) -> Iterator[Tensor]:

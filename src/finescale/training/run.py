@@ -158,8 +158,12 @@ def _train(
     own = {} if degradation is None else {"degradation": type(degradation).__name__}
     degradation = degradation or recipe.degradation.crops
     saved = _saved(recipe, out, resume, world)
-    if saved is not None and (before := saved["notes"].get("degradation")) != own.get("degradation"):
-        raise UsageError(f"{out}: this run was started with the degradation {before}, not {own.get('degradation')}")
+    before = own if saved is None else saved.get("notes", {})
+    if before.get("degradation") != own.get("degradation"):
+        raise UsageError(
+            f"{out}: this run was started with the degradation {before.get('degradation')}, not "
+            f"{own.get('degradation')}"
+        )
     if recipe.precision == "auto" and saved is not None:  # decided when the run began, perhaps on another device
         recipe = recipe.model_copy(update={"precision": saved["recipe"]["precision"]})
     recipe = with_precision(recipe, world.device)
@@ -488,14 +492,11 @@ def check_norms(network: Network, recipe: Recipe, world: World) -> None:
 def _objective(recipe: Recipe, device: torch.device) -> Objective:
     """The recipe's weighted sum of losses, on the device."""
     file = recipe.perception_file or None
-    vgg = losses.perception(recipe.perception, file, download=True) if _needs_vgg(recipe) else None
+    looks = any(recipe.loss.get(name) for name in losses.VGGS)
+    vgg = losses.perception(recipe.perception, file, download=True) if looks else None
     distance = lpips.load(recipe.lpips) if recipe.loss.get("lpips") else None
     mix: Objective = losses.Mix(recipe.loss, vgg, distance).to(device)
     return mix
-
-
-def _needs_vgg(recipe: Recipe) -> bool:
-    return any(weight and name in losses.VGGS for name, weight in recipe.loss.items())
 
 
 def _check_same(recipe: Recipe, before: Mapping[str, Any], out: Path) -> None:
