@@ -2,7 +2,8 @@
 
     python benchmarks/graphics.py [--scales 2,3,4] [--networks A,B,...] [--data DIR] > graphics.md
 
-The kinds are drawn by chance as `finescale data draw` does, from seeds that no training uses.
+The kinds are drawn by chance as `finescale data draw` does, from seeds that no training uses. "On a screen" are windows
+with text, and sprites, whose small pictures are drawn too, as by `finescale data draw --pairs`.
 """
 
 import argparse
@@ -10,12 +11,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
+import finescale
 from finescale.cli.main import told
 from finescale.data.graphics import DRAWINGS, Chance, draw
+from finescale.data.native import NATIVE
 from finescale.evaluation import benchmark, sets
+from finescale.evaluation.metrics import psnr_y, ssim_y
 from finescale.evaluation.scoring import means
 from finescale.evaluation.speed import machine
 
@@ -34,6 +39,24 @@ def drawn(folder: Path, count: int) -> list[sets.PictureSet]:
     return found
 
 
+def on_a_screen(network: str, scale: int, count: int) -> dict[str, tuple[float, float]]:
+    """PSNR and SSIM of pairs whose small pictures are a quarter as many pixels as those of the other kinds at x2."""
+    upscaler, side = (
+        finescale.Upscaler(network, scale=scale, device="cpu", engine="torch", precision="float32"),
+        SIDE // 2,
+    )
+    found = {}
+    for drawing in dict.fromkeys(NATIVE):
+        scores = []
+        for seed in range(FIRST, FIRST + count):
+            small, large = (drawing(Chance(seed), side, side, zoom) for zoom in (1, scale))
+            made = upscaler.pixels(small)
+            scores.append((psnr_y(made, large, scale), ssim_y(made, large, scale)))
+        psnr, ssim = np.mean(scores, axis=0)
+        found[f"{drawing.__name__.strip('_').rstrip('s')}s on a screen"] = (float(psnr), float(ssim))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scales", default="2,3,4")
@@ -47,7 +70,8 @@ def main() -> None:
         f"PSNR on luma (dB) / SSIM by the published protocol: {args.count} pictures of {SIDE} x {SIDE} of every kind\n"
         "that `finescale data draw` makes, and 24 of several kinds each (`--count 24 --seed 2000000 --side 480`),\n"
         "from seeds that no training used, in the fonts of the extra `report`; the slide and the comic of Set14;\n"
-        f"photographs. PyTorch in float32, {info['device']}.\n"
+        f"photographs; {2 * args.count} windows with text and as many pictures of sprites that are not shrunk, but\n"
+        f"drawn as screens show them (`--pairs`). PyTorch in float32, {info['device']}.\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         chosen = drawn(Path(folder), args.count)
@@ -64,6 +88,10 @@ def main() -> None:
                 figures = [means(row.scores[one.name]) for row in rows]
                 cells = (f"{f['psnr']:.2f} / {f['ssim']:.4f}" for f in figures)
                 print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
+            screens = [on_a_screen(row.name, scale, 2 * args.count) for row in rows]
+            for kind in screens[0]:
+                cells = (f"{psnr:.2f} / {ssim:.4f}" for psnr, ssim in (one[kind] for one in screens))
+                print(f"| {kind} | {' | '.join(cells)} |", flush=True)
             print()
             hashes += [f"- {row.name} x{scale}: `{row.sha256}`" for row in rows if row.sha256]
     print("Weights (SHA-256):\n")

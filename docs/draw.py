@@ -21,6 +21,7 @@ from finescale.layers.norm import InstanceNorm
 from finescale.networks.base import Network
 from finescale.networks.baselines import EDSR, SRCNN
 from finescale.networks.catalogue import NETWORKS, build
+from finescale.networks.esrgan import RESIDUAL, SLOPE, RRDBNet, SRVGGNet
 from finescale.networks.rcan import RCAN, ResidualGroup
 from finescale.networks.unet import AttentiveBlock, DenseBlock, ResidualBlock, Stage, UNet
 
@@ -550,6 +551,76 @@ def draw_srcnn(name: str, network: SRCNN) -> str:
     return draw_panels(_title(name), [Panel(_title(name), items)])
 
 
+def draw_rrdbnet(name: str, network: RRDBNet) -> str:
+    """ESRGAN's network: the whole, a block, a dense block."""
+    blocks = list(network.body)
+    dense = list(blocks[0].children())
+    *inner, last = dense[0].children()
+    act, times = plain(f"LeakyReLU {SLOPE:g}"), plain(f"× {RESIDUAL:g}")
+    ups: list[Item] = [
+        item
+        for number, step in enumerate(network.steps)
+        for item in (
+            Box("up", ("nearest", f"× {step}")),
+            conv(network.get_submodule(f"conv_up{number + 1}")),
+            act,
+        )
+    ]
+    whole: tuple[Item, ...] = (
+        IN,
+        conv(network.conv_first),
+        Tap("head"),
+        Repeat((Box("blocks", ("RRDB",), "block"),), len(blocks)),
+        conv(network.conv_body),
+        Join("head"),
+        *periodic(ups),
+        conv(network.conv_hr),
+        act,
+        conv(network.conv_last),
+        OUT,
+    )
+    block: list[Item] = [Repeat((Box("blocks", ("dense", "block"), "dense", 2),), len(dense))]
+    layers: list[Item] = [conv(inner[0]), act]
+    for layer in inner[1:]:
+        layers += [conv(layer, "of all before"), act]
+    panels = [
+        Panel(_title(name), whole),
+        Panel(
+            "RRDB",
+            (Tap("x"), *block, times, Join("x"), Tap("end")),
+            "block",
+            "blocks",
+        ),
+        Panel(
+            "dense block",
+            (Tap("x"), *layers, conv(last, "of all before"), times, Join("x"), Tap("end")),
+            "dense",
+            "blocks",
+        ),
+    ]
+    return draw_panels(_title(name), panels)
+
+
+def draw_srvgg(name: str, network: SRVGGNet) -> str:
+    """Real-ESRGAN's small network: one chain."""
+    layers: list[Item] = [
+        plain(activation_name(layer)) if isinstance(layer, nn.PReLU) else conv(layer) for layer in network.body
+    ]
+    pairs = len(layers[2:-1]) // 2
+    shuffle = Box("up", ("shuffle", f"× {network.scale}"))
+    items = (
+        IN,
+        Tap("picture"),
+        *layers[:2],
+        Repeat(tuple(layers[2:4]), pairs),
+        layers[-1],
+        shuffle,
+        Join("picture"),
+        OUT,
+    )
+    return draw_panels(_title(name), [Panel(_title(name), items)])
+
+
 # U-Nets
 
 
@@ -807,6 +878,8 @@ DRAWERS: dict[type[Network], Callable[..., str]] = {
     RCAN: draw_rcan,
     EDSR: draw_edsr,
     SRCNN: draw_srcnn,
+    RRDBNet: draw_rrdbnet,
+    SRVGGNet: draw_srvgg,
     UNet: draw_unet,
 }
 

@@ -135,3 +135,10 @@ def test_missing_extras_come_with_their_command(monkeypatch: pytest.MonkeyPatch)
 def test_a_container_has_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "available", lambda: iter([8 * doctor.GIB, 1.5 * doctor.GIB]))
     assert doctor._memory()["available_gib"] == 1.5
+
+
+@pytest.mark.parametrize(("own", "told"), [(1, "1 thread"), (7, "1 thread, PyTorch 7")])
+def test_the_threads_are_those_that_engines_take(own: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("torch.get_num_threads", lambda: own)
+    assert doctor._devices([])[0]["what"].endswith(f", {told}")

@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from finescale.errors import FinescaleError, TakenError, UsageError
+from finescale.errors import FinescaleError, ShortOfMemoryError, TakenError, TooLargeError, UsageError
 
 if TYPE_CHECKING:
     from finescale.inference.flow import upscale_file
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "FinescaleError",
+    "ShortOfMemoryError",
     "TakenError",
+    "TooLargeError",
     "Upscaler",
     "UsageError",
     "__version__",

@@ -12,7 +12,7 @@ from typing import Any
 from finescale import __version__
 from finescale.cache import cache_folder
 from finescale.errors import FinescaleError, install
-from finescale.inference.machine import available, cores, meminfo, processor
+from finescale.inference.machine import available, cores, meminfo, processor, threads
 
 PACKAGES = ("torch", "numpy", "pillow", "pyvips", "safetensors", "pydantic", "rich")
 PURPOSES = {
@@ -88,10 +88,9 @@ def _memory() -> dict[str, float | None]:
 def _devices(problems: list[str]) -> list[dict[str, Any]]:
     import torch
 
-    capability = torch.backends.cpu.get_cpu_capability()
-    devices: list[dict[str, Any]] = [
-        {"name": "cpu", "what": f"{capability}, {torch.get_num_threads()} threads", "works": True}
-    ]
+    count, own = threads(), torch.get_num_threads()
+    what = f"{torch.backends.cpu.get_cpu_capability()}, {_number(count)}" + (f", PyTorch {own}" if own != count else "")
+    devices: list[dict[str, Any]] = [{"name": "cpu", "what": what, "works": True}]
 
     def add(name: str, what: str) -> None:
         devices.append({"name": name, "what": what} | _attempt(lambda: torch.ones(1, device=name).sum().item()))
@@ -103,6 +102,10 @@ def _devices(problems: list[str]) -> list[dict[str, Any]]:
         add("mps", "Apple GPU")
     problems.extend(f"{d['name']}: does not work ({d['reason']})" for d in devices if not d["works"])
     return devices
+
+
+def _number(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _attempt(action: Callable[[], object]) -> dict[str, Any]:

@@ -22,6 +22,10 @@ class TakenError(FinescaleError):
     """A file that was to be written exists already, or another process is writing it."""
 
 
+class TooLargeError(FinescaleError):
+    """A picture has more pixels than were allowed; its header told, and nothing was decoded."""
+
+
 class ShortOfMemoryError(FinescaleError):
     """Memory did not suffice; the same work may succeed another time."""
 
@@ -115,7 +119,7 @@ def picture_error(picture: object, error: BaseException) -> FinescaleError:
     if isinstance(error, OSError):
         return FinescaleError(f"{picture}: {system_reason(error)}")
     if is_out_of_memory(error):
-        return FinescaleError(f"{picture}: there is not enough memory for this picture")
+        return ShortOfMemoryError(f"{picture}: there is not enough memory for this picture")
     raise error
 
 

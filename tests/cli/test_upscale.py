@@ -208,8 +208,20 @@ def test_small_pictures_are_made_smaller_or_stay_as_large(capsys: pytest.Capture
     ):
         assert upscale("in", *options, "-o", "out/") == 0
         assert read(f"out/{name}").size == size
-        remark = "2 of 2 larger than asked for, so made smaller\n" if options[0] == "--width" else ""
-        assert capsys.readouterr().err == remark  # a factor says it itself
+        remark = {
+            "a_x0.5.png": "",  # a factor says it itself
+            "a_x1.png": "2 of 2 as large as asked for, so only copied (--network sa-rcan-light-jpeg or "
+            "sa-rcan-light-noise cleans without enlarging)\n",
+            "a_10w.png": "2 of 2 larger than asked for, so made smaller\n",
+        }[name]
+        assert capsys.readouterr().err == remark
+    photo("in/c.png", 5, 10)
+    assert upscale("in", "--fit", "15x15", "-o", "boxes/") == 0
+    assert capsys.readouterr().err == "2 of 3 larger than asked for, so made smaller\n"
+    assert upscale("in/a.png", "--fit", "15x15") == 0
+    assert capsys.readouterr().err == "in/a.png: larger than asked for, so made smaller\n"
+    assert upscale("in/a.png", "--width", "30") == 0
+    assert capsys.readouterr().err.startswith("in/a.png: as large as asked for, so only copied (")
 
 
 def test_never_overwrites(capsys: pytest.CaptureFixture[str]) -> None:
@@ -500,6 +512,8 @@ _NO_QUALITY = "there is no quality to choose, its format keeps everything (jpeg,
         (["a.png", "b.png", "--device", "quantum"], "there is no device 'quantum' here, only cpu"),
         (["a.png", "b.png", "--quality", "101", "--format", "jpg"], "between 1 and 100, not 101"),
         (["a.png", "--width", "1" * 400], "the result can be at most 1,000,000,000 pixels wide and high"),
+        (["a.png", "--width", "3000px"], "width must be a whole number of pixels, such as 1920, not '3000px'"),
+        (["a.png", "--height", "0"], "the result must be at least 1 pixel wide and high"),
         (["a.png", "-o", ""], "the name of the output is empty"),
         (["a.png", "-o", "/dev/null"], "/dev/null: is no folder, and its name has no extension of a picture"),
         (["a.png", "a.png", "-o", "-"], "standard input and output take one picture"),
@@ -644,6 +658,10 @@ def test_profile_and_exif_are_kept() -> None:
     with Image.open("a_x2.png") as image:
         assert image.info["icc_profile"] == profile
         assert image.getexif()[0x010F] == "Finescale"
+    assert upscale("a.jpg", "--scale", "2", "--strip", "--overwrite") == 0
+    with Image.open("a_x2.png") as image:
+        assert image.info["icc_profile"] == profile
+        assert not image.getexif()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

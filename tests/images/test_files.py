@@ -22,14 +22,16 @@ import pytest
 import pyvips
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational
 from tests.conftest import bound_by_permissions, disk_of
 
 from finescale.atomic import new_file
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, TooLargeError, UsageError
 from finescale.images.colours import chunk
+from finescale.images.decoders import HEIC
 from finescale.images.exif import Tags, directories
-from finescale.images.files import READABLE, Opened, check_size, probe, read, warnings_to, write
+from finescale.images.files import READABLE, Opened, check_size, encode, probe, read, stripping, warnings_to, write
 from finescale.images.folders import NOT_READ, apart
 from finescale.images.picture import Picture, cmyk_to_srgb, from_pil, split, to_8_bit
 from finescale.images.strips import StripReader, StripWriter
@@ -893,15 +895,21 @@ def test_no_permission(tmp_path: Path) -> None:
 def test_bombs_are_refused_by_their_header(tmp_path: Path) -> None:
     bomb = png(200_000, 200_000, 8, 2, bytes(100_000))
     assert probe(bomb)[:2] == (200_000, 200_000)
-    with pytest.raises(FinescaleError, match="200000 x 200000 pixels, more than the limit"):
+    with pytest.raises(TooLargeError, match="200000 x 200000 pixels, more than the limit"):
         read(bomb)
     with pytest.raises(FinescaleError, match="more than the limit of 100"):
         read(png(11, 10, 8, 0, bytes(120)), max_pixels=100)
     assert read(png(10, 10, 8, 0, bytes(110)), max_pixels=100).size == (10, 10)
     buffer = io.BytesIO()
     Image.new("L", (11, 10)).save(buffer, "bmp")
-    with pytest.raises(FinescaleError, match="more than the limit of 100"):
+    with pytest.raises(TooLargeError, match="more than the limit of 100"):
         read(buffer.getvalue(), max_pixels=100)
+
+
+@pytest.mark.parametrize("inside", ['width="9" height="9"', ""])
+def test_what_is_no_plain_picture_is_not_called_damaged(inside: str) -> None:
+    with pytest.raises(FinescaleError, match=r"^the picture: not a picture in a format that is read here$"):
+        read(f'<svg xmlns="http://www.w3.org/2000/svg" {inside}></svg>'.encode())
 
 
 def test_the_limit_of_pixels_is_the_same_for_what_pillow_opens(tmp_path: Path) -> None:
@@ -1016,6 +1024,56 @@ def test_what_an_encoder_refuses_is_one_sentence(tmp_path: Path, monkeypatch: py
     with pytest.raises(FinescaleError, match=r"a\.webp: cannot be written \(encoding error 6\)$"):
         write(picture(3), tmp_path / "a.webp")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_bytes_instead_of_a_file_are_the_same(tmp_path: Path, extension: str, caplog: pytest.LogCaptureFixture) -> None:
+    deep = picture(4, 16, exif=exif(), icc=PROFILE, resolution=(300.0, 300.0))
+    options: dict[str, Any] = {"quality": 60} if extension in ("jpg", "webp", "avif") else {}
+    write(deep, tmp_path / f"a.{extension}", **options)
+    told = [message.partition(": ")[2] for message in caplog.messages]
+    caplog.clear()
+    assert encode(deep, extension, **options) == (tmp_path / f"a.{extension}").read_bytes()
+    assert caplog.messages == [f"the picture: {sentence}" for sentence in told]
+
+
+def test_what_no_bytes_can_be_made_of() -> None:
+    for format, quality, reason in (("gif", None, "cannot write the format 'gif'"), ("jpg", 101, "quality must be")):
+        with pytest.raises(UsageError, match=reason):
+            encode(picture(1), format, quality=quality)
+    with pytest.raises(FinescaleError, match=r"^the picture: WEBP holds at most 16383 pixels per side"):
+        encode(Picture(np.zeros((1, 20000, 1), np.uint8)), "webp")
+    for target in (io.BytesIO(), b"a.png", 3):
+        with pytest.raises(UsageError, match=r"^write takes the name of a file, not (BytesIO|bytes|int); encode gives"):
+            write(picture(1), target, format="png")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "tif", "webp", "avif"] + ["heic"] * HEIC)
+def test_what_tells_of_places_and_persons_can_be_left_out(tmp_path: Path, extension: str) -> None:
+    block = Image.Exif()
+    block[0x0112] = 6
+    block.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 0.0)})  # GPS
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"></x:xmpmeta>'
+    path = tmp_path / f"a.{extension}"
+    if extension == "heic":
+        (path := tmp_path / "a.heic").write_bytes((Path(__file__).parent / "heic" / "turned.heic").read_bytes())
+    else:
+        texts = PngInfo()
+        texts.add_text("Author", "Ines")
+        more = {"png": {"pnginfo": texts}, "tif": {}}.get(extension, {"xmp": xmp})
+        Image.fromarray(samples(3)).save(path, exif=block.tobytes(), icc_profile=PROFILE, dpi=(300, 300), **more)
+    whole = read(path)
+    assert whole.exif
+    assert whole.texts or extension != "png"
+    with stripping():
+        bare, strips = read(path), StripReader(path).layout
+    with stripping(False):
+        assert read(path).exif == whole.exif
+    for found in (bare, strips):
+        assert (found.exif, found.xmp, found.texts) == (None, None, None)
+        assert (found.icc, found.resolution, found.colours) == (whole.icc, whole.resolution, whole.colours)
+    np.testing.assert_array_equal(bare.pixels, whole.pixels)  # upright, too
+    assert (strips.width, strips.height) == whole.size
 
 
 def test_the_format_may_differ_from_the_name(tmp_path: Path) -> None:

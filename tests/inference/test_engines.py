@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 import finescale
 from finescale.errors import FinescaleError, FinescaleWarning, UsageError
-from finescale.inference import engines
-from finescale.inference.engines import choose, mnn, onnx, pytorch, quantise, source
+from finescale.inference import engines, machine, tiling
+from finescale.inference.engines import choose, interface, mnn, onnx, pytorch, quantise, source
 from finescale.inference.engines.interface import Engine, fitting_tile
 from finescale.inference.engines.openvino import _HINTS, MEMORY, OpenVINOEngine, translate
 from finescale.inference.engines.pytorch import TorchEngine, fast_bfloat16
@@ -169,15 +169,20 @@ def test_which_engines_are_fastest(
     assert ", ".join(map(" ".join, engines._fastest(precision))) == wanted
 
 
-def test_auto_takes_the_fastest_that_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_the_fastest_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     needs("openvino")
     needs("mnn")
     monkeypatch.setattr(engines, "_bfloat16", lambda: False)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert choose(tiny_network(2), device="cpu").name == "mnn"
+    assert not caplog.messages
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without what was converted
     monkeypatch.setattr(sys, "frozen", True, raising=False)  # such programs start no converter
     assert choose(tiny_network(2), device="cpu").name == "openvino"
+    assert [(one.name, one.levelname) for one in caplog.records] == [("finescale", "WARNING")]
+    assert caplog.messages[0].startswith("the mnn engine, the fastest here, is left out: this work needs a Python")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="scripts as POSIX systems have them")
@@ -599,9 +604,9 @@ class Limits(TorchEngine):
         super().__init__(for_inference(network), torch.device("cpu"), "float32")
         self.shapes: list[tuple[int, ...]] = []
 
-    def run(self, x: Array) -> Array:
+    def run(self, x: Array, tick: tiling.Progress | None = None) -> Array:
         self.shapes.append(x.shape)
-        return super().run(x)
+        return super().run(x, tick)
 
 
 def test_tiles_follow_the_memory() -> None:
@@ -761,6 +766,137 @@ def test_threads_share_an_upscaler(engine: str) -> None:
         found = list(threads.map(up.pixels, pictures * 10))
     for i, y in enumerate(found):
         np.testing.assert_array_equal(y, wanted[i % 4])
+
+
+class Watched:
+    """Something of a library's whose calls of one method are noted: what it was given, and what it gave or raised."""
+
+    def __init__(self, what: Any, method: str, calls: list[tuple[Any, Any]]) -> None:
+        self._what, self._method, self._calls = what, method, calls
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._what, name)
+        return partial(self._noted, found) if name == self._method else found
+
+    def _noted(self, method: Callable[..., Any], *given: Any) -> Any:
+        try:
+            result = method(*given)
+        except BaseException as error:
+            self._calls.append((given, error))
+            raise
+        self._calls.append((given, result))
+        return result
+
+
+def watched(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """The calls in which an engine that has computed once computes with `tick`, see `Watched`."""
+    calls: list[tuple[Any, Any]] = []
+    if engine.name == "mnn":
+        session = engine._sessions.own
+        session._network = Watched(session._network, "runSessionWithCallBack", calls)
+    elif engine.name == "openvino":
+        engine._requests.own = Watched(engine._requests.own, "wait", calls)
+    elif engine.name == "onnx":
+        runtime = pytest.importorskip("onnxruntime").InferenceSession
+        run, watch = runtime.run, Watched(None, "", calls)
+        monkeypatch.setattr(runtime, "run", lambda *given: watch._noted(run, *given))
+    else:
+        engine.network.forward = partial(Watched(None, "", calls)._noted, engine.network.forward)
+    return calls
+
+
+@pytest.mark.parametrize("engine", ["openvino", "mnn", "onnx", "torch"])
+def test_a_tile_tells_how_far_it_is_and_can_be_stopped(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs(engine)
+    monkeypatch.setattr(tiling, "_PAUSE", 0)
+    monkeypatch.setattr(interface, "_LOOK", 0.001)
+    up = Upscaler(tiny_network(2), device="cpu", engine=engine, precision="float32")
+    x = picture(300, 260)
+    wanted, seen = up.pixels(x), list[float]()
+    for _ in range(2):  # of the first some engines cannot tell how far it is
+        seen.clear()
+        np.testing.assert_array_equal(up.pixels(x, seen.append), wanted)
+        assert seen == sorted(seen)
+        assert seen[-1] == 1
+        assert sum(share < 1 for share in seen) >= 5
+    assert len(set(seen)) >= 5
+    for error in (tiling.Cancelled(), KeyboardInterrupt(), StopIteration(), MemoryError()):
+        told: list[float] = []
+
+        def stop(share: float, error: BaseException = error, told: list[float] = told) -> None:
+            told.append(share)
+            raise error
+
+        with monkeypatch.context() as patch:
+            calls = watched(up.engine, patch)
+            with pytest.raises(type(error)) as caught:
+                up.pixels(x, stop)
+        assert caught.value is error
+        assert len(told) == 1
+        assert told[0] < 1
+        ((_, result),) = calls
+        assert isinstance(result, BaseException) or result == 11, "computed to its end"  # MNN's number for it
+        np.testing.assert_array_equal(up.pixels(x), wanted)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "mnn", "onnx"])
+def test_engines_take_as_many_threads_as_asked_for(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of what was compiled for another number."""
+    needs(engine)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(machine, "_allowed", lambda: 2)
+    monkeypatch.setattr(machine, "_shares", lambda *_: iter(()))
+    taken: list[int] = []
+    if engine == "onnx":
+        runtime = pytest.importorskip("onnxruntime")
+        real = runtime.InferenceSession
+
+        def session(data: bytes, settings: Any, **options: Any) -> Any:
+            taken.append(settings.intra_op_num_threads)
+            return real(data, settings, **options)
+
+        monkeypatch.setattr(runtime, "InferenceSession", session)
+    network, x, found = tiny_network(2, blocks=1), noise(20, 24), list[int]()
+    for wish in ("1", "", "1"):
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+        ready: Any = choose(network, device="cpu", engine=engine, precision="float32")
+        if engine == "mnn":
+            calls: list[tuple[Any, Any]] = []
+            library = Library(mnn.load_library(), calls)
+            with monkeypatch.context() as patch:
+                patch.setattr(mnn, "load_library", lambda library=library: library)
+                ready.run(x)
+            taken.append(calls[0][0][0]["numThread"])
+        elif engine == "openvino":
+            taken.append(ready._model.get_property("INFERENCE_NUM_THREADS"))
+        found.append(taken[-1])
+    assert found[0] == found[2] == 1
+    own = os.cpu_count() if engine == "openvino" else 2
+    assert (found[1] > 1) == (own != 1)
+
+
+class Library:
+    """MNN, with the calls noted by which its sessions are made."""
+
+    def __init__(self, what: Any, calls: list[tuple[Any, Any]]) -> None:
+        self._what, self._calls = what, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._what, name)
+
+    def Interpreter(self, path: str) -> Watched:
+        return Watched(self._what.Interpreter(path), "createSession", self._calls)
+
+
+def test_an_onnx_file_says_that_it_gives_three_channels() -> None:
+    package = pytest.importorskip("onnx")
+    graph = package.load_from_string(onnx.translate(for_inference(tiny_network(2, blocks=1)))).graph
+    for given in (graph.input[0], graph.output[0]):
+        sizes = given.type.tensor_type.shape.dim
+        assert [size.dim_value for size in sizes] == [0, 3, 0, 0]
+        assert all(sizes[i].dim_param for i in (0, 2, 3))
 
 
 @pytest.mark.parametrize("engine", ["openvino", "mnn", "onnx", "torch"])

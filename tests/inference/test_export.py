@@ -63,6 +63,7 @@ def test_an_onnx_file_says_what_it_is(onnx_file: Path) -> None:
     notes = {entry.key: entry.value for entry in model.metadata_props}
     assert notes["scale"] == "2"
     assert notes["window"] == "48"
+    assert notes["margin"] == "48"
     assert notes["network"] == "sa-rcan-light"
     assert json.loads(notes["arguments"])["channels"] == 16
     assert notes["made_by"].startswith("finescale ")
@@ -167,7 +168,9 @@ def test_as_it_is_typed(
     np.testing.assert_allclose(y, wanted(noise(1, 20, 30)), atol=TOLERANCE)
     (path,) = tiny_weights.glob("*x2*.safetensors")
     assert main(["export", str(path), "-o", file, "--overwrite", "--window", "global"]) == 0  # a file knows its scale
-    assert onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map["window"] == "global"
+    notes = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    assert notes["window"] == "global"
+    assert "margin" not in notes  # a tile would not be equal to the whole
     capsys.readouterr()
     for arguments, code, message in (
         (["sa-rcan-light", "--scale", "2", "-o", file], 1, "exists"),
@@ -188,6 +191,7 @@ def test_as_it_is_typed(
         ("unet-7", {"encoder": "plain", "widths": (64, 48, 32, 24, 16)}),
         ("sa-rcan", {"channels": 16, "groups": 2, "blocks": 2}),
         ("edsr", {"channels": 16, "blocks": 2}),
+        ("rrdbnet", {"channels": 8, "growth": 4, "blocks": 1, "unshuffle": 2}),
         ("srcnn", {}),
     ],
 )

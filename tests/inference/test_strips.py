@@ -1,5 +1,6 @@
 """Pictures by strips: the same as in one piece, in bounded memory, resumable after a kill."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from finescale.errors import FinescaleError
 from finescale.images import encoders
 from finescale.images.files import read, write
 from finescale.images.picture import Picture
-from finescale.inference import strips
+from finescale.inference import strips, tiling
 from finescale.inference.strips import upscale_strips
 from finescale.inference.tiling import Array, Cancelled
 from finescale.inference.upscale import Upscaler
@@ -52,6 +53,7 @@ def test_strips_are_as_high_as_their_bytes_allow(
 ) -> None:
     """At x2, 300 kB are 250 rows of 100 pixels with 8 bits, on the grid of 48; grey is computed as colour."""
     monkeypatch.setattr(strips, "STRIP_BYTES", 300_000)
+    monkeypatch.setattr(tiling, "_PAUSE", math.inf)  # of slow machines
     pixels = picture(300, 100, np.uint16 if kind == "16 bits" else np.uint8)
     write(Picture(pixels[..., :1] if kind == "grey" else pixels), tmp_path / "a.png")
     seen: list[float] = []
@@ -82,7 +84,11 @@ def test_strips_of_the_self_ensemble_equal_the_whole(
     assert np.abs(found - whole).mean() < 0.01  # rounding alone: another grid would move many
 
 
-def test_goes_on_where_it_stopped(tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pause", [0, math.inf], ids=["within tiles", "after tiles"])
+def test_goes_on_where_it_stopped(
+    tmp_path: Path, upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    monkeypatch.setattr(tiling, "_PAUSE", pause)
     monkeypatch.setattr(encoders, "_BLOCK", 1 << 14)  # blocks are what is kept; here they hold the whole picture
     write(Picture(picture(300, 60)), tmp_path / "a.png")
     seen: list[float] = []

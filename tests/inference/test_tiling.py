@@ -63,7 +63,9 @@ def test_tiled_equals_whole(scale: int, tile: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(131, 187), (96, 150)])
-def test_tiles_of_the_self_ensemble_are_those_of_the_turned_pictures(height: int, width: int) -> None:
+def test_tiles_of_the_self_ensemble_are_those_of_the_turned_pictures(
+    height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, run = picture(height, width, np.float32), engine(tiny_network(2))
     turns = [(k, flip) for k in range(4) for flip in (False, True)]
     wanted = np.zeros((2 * height, 2 * width, 3), np.float32)
@@ -72,9 +74,12 @@ def test_tiles_of_the_self_ensemble_are_those_of_the_turned_pictures(height: int
         back = np.rot90(enlarge(turned, run, tile=10**6, margin=0), -k)
         wanted += (back[:, ::-1] if flip else back) / 8
     seen: list[float] = []
+    monkeypatch.setattr(tiling, "_PAUSE", 0)
     whole = enlarge(x, run, tile=10**6, margin=0, ensemble=True, progress=seen.append)
     np.testing.assert_allclose(whole, wanted, atol=2e-6)
-    assert seen == pytest.approx([*(k / 8 for k in range(1, 9)), 1])
+    assert seen == sorted(seen)
+    assert {k / 8 for k in range(8)} < set(seen)  # and more within each
+    assert seen[-1] == 1
     assert np.abs(enlarge(x, run, tile=64, margin=48, ensemble=True) - whole).max() < 1 / 510
     part = enlarge(x[:144], run, tile=64, margin=48, rows=(0, 48), below=max(0, height - 144), ensemble=True)
     assert np.abs(part - whole[:96]).max() < 1 / 510
@@ -102,6 +107,9 @@ def test_without_local_windows_tiles_leave_seams() -> None:
         ("srcnn", 3, {}),
         ("edsr-baseline", 2, {}),
         ("edsr", 2, {"channels": 64}),
+        ("rrdbnet", 4, {"channels": 16, "growth": 8}),
+        ("rrdbnet", 2, {"channels": 16, "growth": 8, "blocks": 6, "unshuffle": 2}),
+        ("srvgg", 4, {}),
         ("unet", 2, {}),
         ("unet-2", 2, NARROW),
         ("unet-5", 4, {}),
@@ -141,11 +149,11 @@ class Scarce(TorchEngine):
         super().__init__(for_inference(network), CPU, "float32")
         self.pixels, self.error, self.refused = pixels, error, 0
 
-    def run(self, x: Array) -> Array:
+    def run(self, x: Array, tick: tiling.Progress | None = None) -> Array:
         if x.shape[2] * x.shape[3] > self.pixels:
             self.refused += 1
             raise self.error
-        return super().run(x)
+        return super().run(x, tick)
 
 
 @pytest.mark.parametrize(
@@ -197,8 +205,8 @@ class Overflowing(TorchEngine):
         super().__init__(for_inference(network), CPU, "float32")
         self.twin = exact
 
-    def run(self, x: Array) -> Array:
-        y = super().run(x).copy()
+    def run(self, x: Array, tick: tiling.Progress | None = None) -> Array:
+        y = super().run(x, tick).copy()
         y[..., 0, 0] = np.inf
         return y
 
@@ -216,7 +224,8 @@ def test_values_that_are_not_finite_are_computed_again() -> None:
         enlarge(x, Overflowing(network, None), tile=64, margin=48)
 
 
-def test_progress_rises_to_one_and_can_stop() -> None:
+def test_progress_rises_to_one_and_can_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiling, "_PAUSE", math.inf)  # of slow machines
     seen: list[float] = []
     enlarge(picture(120, 100), engine(tiny_network(2)), tile=48, margin=48, progress=seen.append)
     assert seen == sorted(seen)
@@ -228,6 +237,51 @@ def test_progress_rises_to_one_and_can_stop() -> None:
 
     with pytest.raises(tiling.Cancelled):
         enlarge(picture(120, 100), engine(tiny_network(2)), tile=48, margin=48, progress=stop)
+
+
+class Telling(TorchEngine):
+    """Tells a hundred shares in a second of each tile, by a clock of its own; none of them where nobody asks."""
+
+    def __init__(self, network: Network, shares: list[float], short: int = 0) -> None:
+        super().__init__(for_inference(network), CPU, "float32")
+        self.shares, self.short, self.now = shares, short, 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def run(self, x: Array, tick: tiling.Progress | None = None) -> Array:
+        for share in self.shares if tick else []:
+            self.now += 0.01
+            assert tick is not None
+            tick(share)
+        if self.short:
+            self.short -= 1
+            raise MemoryError
+        return super().run(x)
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [[i / 100 for i in range(100)], [0.5] * 100, [i / 30 for i in range(100)], [1 - i / 100 for i in range(100)]],
+    ids=["even", "unknown", "more than all", "falling"],
+)
+@pytest.mark.parametrize("short", [0, 1])
+def test_within_a_tile_progress_is_told_now_and_then(
+    shares: list[float], short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never falls, whatever an engine tells, and where a tile is computed again."""
+    run = Telling(tiny_network(2), shares, short)
+    monkeypatch.setattr(tiling, "time", run)
+    seen: list[float] = []
+    x = picture(96, 60)
+    enlarge(x, run, tile=96, margin=48, progress=seen.append)
+    assert seen == sorted(seen)
+    assert [share for share in seen if share == 1] == [1]
+    tiles = 1 + 4 * short
+    assert 16 * tiles <= len(seen) <= 22 * tiles
+    before = run.now
+    enlarge(x, run, tile=96, margin=48)
+    assert run.now == before
 
 
 def test_preparing_leaves_the_network_alone() -> None:

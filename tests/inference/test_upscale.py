@@ -55,7 +55,9 @@ def test_tensors_of_several_pictures() -> None:
     y = up.enlarge(x, seen.append)
     assert y.shape == (3, 3, 40, 48)
     torch.testing.assert_close(y, torch.stack([up.enlarge(one) for one in x]), rtol=0, atol=0)
-    assert seen == pytest.approx([1 / 3, 2 / 3, 1])
+    assert seen == sorted(seen)
+    assert [min(seen, key=lambda share: abs(share - done)) for done in (1 / 3, 2 / 3)] == pytest.approx([1 / 3, 2 / 3])
+    assert seen[-1] == 1
     assert up.enlarge(x[:1].mul(255).byte()).dtype == torch.uint8
 
 
@@ -140,8 +142,31 @@ def test_grey_stays_grey_and_metadata_stay() -> None:
     large = upscaler().picture(grey)
     assert large.pixels.shape == (40, 60, 1)
     assert (large.icc, large.exif, large.resolution) == (grey.icc, grey.exif, grey.resolution)
-    colour = upscaler().picture(Picture(np.repeat(grey.pixels, 3, 2))).pixels.astype(float).mean(2)
-    assert np.abs(large.pixels[..., 0] - colour).max() <= 1
+    colour = np.repeat(grey.pixels, 3, 2)
+    tinted = upscaler().pixels(colour)  # what the network alone makes of it
+    assert np.ptp(tinted.astype(int), axis=2).max() > 1
+    assert np.abs(large.pixels[..., 0] - tinted.astype(float).mean(2)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_black_and_white_that_is_stored_in_colour_gets_no_tint(tmp_path: Path, kind: type) -> None:
+    up = upscaler(tile=48)
+    small = picture(110, 70, kind)
+    grey, alpha = small[..., :1], small[..., 1]
+    for clear in (None, alpha):
+        for scale in (2, 3, 1.5):
+            wanted = up.picture(Picture(grey, clear), scale=scale)
+            found = up.picture(Picture(grey.repeat(3, 2), clear), scale=scale)
+            np.testing.assert_array_equal(found.pixels, wanted.pixels.repeat(3, 2))
+            np.testing.assert_array_equal(found.alpha, wanted.alpha)
+    colour = grey.repeat(3, 2)
+    array = finescale.upscale(colour, 2, up)
+    np.testing.assert_array_equal(array, finescale.upscale(grey, 2, up).repeat(3, 2))
+    write(Picture(colour), tmp_path / "a.png")
+    finescale.upscale_file(tmp_path / "a.png", tmp_path / "b.png", 2, up)
+    np.testing.assert_array_equal(read(tmp_path / "b.png").pixels, array)
+    colour[-1, -1, 2] ^= 1  # a single pixel makes it a picture in colours
+    np.testing.assert_array_equal(finescale.upscale(colour, 2, up), up.pixels(colour))
 
 
 def disc(side: int = 60) -> Picture:
@@ -525,6 +550,14 @@ def test_arrays_and_open_files(tmp_path: Path) -> None:
             finescale.upscale(name, network="bicubic")
 
 
+def test_a_picture_becomes_a_picture_with_all_that_it_holds() -> None:
+    small = Picture(picture(6, 8, np.uint16), icc=b"profile", resolution=(72, 72), texts=b"texts", xmp=b"xmp")
+    large = finescale.upscale(small, width=20, network="bicubic")
+    assert isinstance(large, Picture)
+    assert (large.size, large.bits) == ((20, 15), 16)
+    assert replace(large, pixels=small.pixels) == small
+
+
 def test_colours_that_a_pillow_image_cannot_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, colours in (("a.png", chunk(b"cICP", bytes([9, 16, 0, 1]))), ("b.png", chunk(b"sRGB", b"\0"))):
         write(Picture(picture(6, 8), colours=colours), tmp_path / name)
@@ -614,3 +647,10 @@ def test_the_network_that_suits_a_picture(tmp_path: Path) -> None:
     assert np.any(np.asarray(plain) != finescale.upscale(tmp_path / "a.jpg", 2, "auto", engine="torch"))
     for given in (clean, Image.fromarray(clean)):
         np.testing.assert_array_equal(finescale.upscale(given, 2, "auto", engine="torch"), np.asarray(named))
+    # too few pixels to see in them what they were: its quality has to come with the picture
+    Image.fromarray(clean[:24, :24]).save(tmp_path / "c.jpg", quality=60)
+    sent = read((tmp_path / "c.jpg").read_bytes())
+    by = {one: finescale.upscale(sent, 2, one, engine="torch") for one in ("auto", "sa-rcan-light-jpeg", DEFAULT)}
+    np.testing.assert_array_equal(by["auto"].pixels, by["sa-rcan-light-jpeg"].pixels)
+    assert np.any(by["auto"].pixels != by[DEFAULT].pixels)
+    assert (sent.quality, by["auto"].quality) == (60, None)

@@ -80,7 +80,13 @@ def test_counting_leaves_a_network_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     ("name", "parameters", "gmacs"),
-    [("rcan", 15_592_355, 36.7), ("edsr", 43_089_923, 115.8), ("edsr-baseline", 1_517_571, 4.6), ("bicubic", 0, 0.0)],
+    [
+        ("rcan", 15_592_355, 36.7),
+        ("edsr", 43_089_923, 115.8),
+        ("edsr-baseline", 1_517_571, 4.6),
+        ("rrdbnet", 16_697_987, 41.3),
+        ("bicubic", 0, 0.0),
+    ],
 )
 def test_published_figures_of_four_times(name: str, parameters: int, gmacs: float) -> None:
     found = measured(name, scale=4)
@@ -112,7 +118,7 @@ LIKE = {
         "sa-rcan-light-graphics",
     ],
 }
-ALONE = ("bicubic", "srcnn", "edsr-baseline", "edsr", "unet")
+ALONE = ("bicubic", "srcnn", "edsr-baseline", "edsr", "rrdbnet", "srvgg", "unet")
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -19,6 +19,8 @@ TINY: Mapping[str, Mapping[str, Any]] = {
     "bicubic": {},
     "srcnn": {},
     "edsr-baseline": _EDSR,
+    "rrdbnet": {"channels": 8, "blocks": 1, "growth": 4},
+    "srvgg": {"channels": 8, "convolutions": 2},
     "unet": {**_UNET, "upsampling": "sub-pixel"},
     "unet-1": _UNET,
     "unet-9": _UNET,
@@ -59,7 +61,16 @@ def test_any_size(name: str, scale: int, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "ratio"),
-    [("edsr-baseline", 2), ("unet-9", 4), ("rcan", 2), ("sa-rcan", 2), ("sa-rcan-group", 2), ("sa-rcan-light", 2)],
+    [
+        ("edsr-baseline", 2),
+        ("rrdbnet", 2),
+        ("srvgg", 2),
+        ("unet-9", 4),
+        ("rcan", 2),
+        ("sa-rcan", 2),
+        ("sa-rcan-group", 2),
+        ("sa-rcan-light", 2),
+    ],
 )
 def test_learns_one_picture_by_heart(name: str, ratio: int) -> None:
     network = tiny(name)

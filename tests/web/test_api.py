@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import numpy as np
@@ -132,6 +133,84 @@ def test_sizes_and_formats(client: httpx.Client, fields: dict[str, str], size: t
     client.delete(f"/api/jobs/{job['id']}")
 
 
+def test_quality_is_that_of_the_command_where_the_type_has_one(client: httpx.Client) -> None:
+    kinds = [({"format": "jpeg"}, "JPEG"), ({"format": "webp"}, "WEBP"), ({"format": "avif"}, "AVIF"), ({}, "PNG")]
+    for fields, kind in kinds:
+        sizes = []
+        for quality in ("1", "90", "100"):
+            job = finished(client, submit(client, png(40, 30), fields={"scale": "2", "quality": quality, **fields}))
+            sizes.append(job["result"]["bytes"])
+            client.delete(f"/api/jobs/{job['id']}")
+        assert sizes == sorted(sizes), kind
+        assert (len(set(sizes)) == 1) == (kind == "PNG"), kind
+
+
+def several(client: httpx.Client, *names: str) -> dict[str, bytes]:
+    """Enlarged pictures: the id and the result of each."""
+    jobs = [submit(client, png(12 + i, 10), name, {"scale": "2"}) for i, name in enumerate(names)]
+    found = [finished(client, job)["id"] for job in jobs]
+    return {identity: client.get(f"/api/jobs/{identity}/result?shown").content for identity in found}
+
+
+def delivered(client: httpx.Client, identities: Iterable[str]) -> list[bool]:
+    return [client.get(f"/api/jobs/{identity}").json()["delivered"] for identity in identities]
+
+
+def test_several_results_come_as_one_archive(client: httpx.Client, tmp_path: Path) -> None:
+    kept = several(client, "a.png", "A.PNG", "a.gif", "Grüße \u2026.png")
+    first, *_ = kept
+    assert delivered(client, kept) == [False] * 4  # they were only looked at
+    path = "/api/results.zip?" + "&".join(f"id={identity}" for identity in [*kept, first])
+    told = client.head(path).headers
+    assert delivered(client, kept) == [False] * 4
+    reply = client.get(path)
+    assert reply.headers["content-type"] == told["content-type"] == "application/zip"
+    assert 'filename="finescale-4-pictures.zip"' in reply.headers["content-disposition"]
+    archive = ZipFile(io.BytesIO(reply.content))
+    assert archive.namelist() == ["a_x2.png", "A_x2 (2).png", "a_x2 (3).png", "Grüße \u2026_x2.png"]
+    assert archive.testzip() is None
+    assert [archive.read(name) for name in archive.namelist()] == list(kept.values())
+    assert all(entry.compress_size > entry.file_size for entry in archive.infolist())  # nothing is compressed
+    until(lambda: delivered(client, kept) == [True] * 4)
+
+    for query, status in (("", 400), ("?id=", 404), (f"?id={first}&id=none", 404), ("?ids=x", 400)):
+        refused = client.get(f"/api/results.zip{query}")
+        assert (refused.status_code, refused.json()["error"][-1]) == (status, "."), query
+    busy = slow(client)
+    assert client.get(f"/api/results.zip?id={first}&id={busy['id']}").status_code == 409
+    many = "".join(f"&id={'x' * 24}" for _ in range(2000))
+    assert client.get(f"/api/results.zip?id={first}{many}").status_code == 404  # and not that this is too long
+    for identity in (*kept, busy["id"]):
+        client.delete(f"/api/jobs/{identity}")
+
+
+def test_a_result_is_delivered_when_it_was_sent_as_a_whole(client: httpx.Client) -> None:
+    (identity,) = several(client, "a.png")
+    path = f"/api/jobs/{identity}/result"
+    client.head(path)
+    assert client.get(path, headers={"range": "bytes=0-9"}).status_code == 206
+    assert delivered(client, [identity]) == [False]
+    client.get(path)
+    until(lambda: delivered(client, [identity]) == [True])
+    client.delete(f"/api/jobs/{identity}")
+
+
+@pytest.mark.parametrize("what", ["result", "results.zip"])
+def test_a_download_that_breaks_off_delivers_nothing(server: Server, client: httpx.Client, what: str) -> None:
+    (identity,) = several(client, "a.png")
+    result = server.folders()[0] / identity / "result"
+    with open(result, "r+b") as file:
+        file.truncate(30 << 20)  # more than lies between
+    path = f"/api/results.zip?id={identity}" if what == "results.zip" else f"/api/jobs/{identity}/result"
+    with client.stream("GET", path) as reply:
+        next(reply.iter_raw(1 << 16))
+    time.sleep(0.5)
+    assert delivered(client, [identity]) == [False]
+    assert len(client.get(path).content) >= 30 << 20
+    until(lambda: delivered(client, [identity]) == [True])
+    client.delete(f"/api/jobs/{identity}")
+
+
 def test_a_picture_is_enlarged_by_the_network_that_suits_it_unless_one_is_named(client: httpx.Client) -> None:
     poor, best = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (12, 10), "teal").save(poor, "JPEG", quality=40)
@@ -159,7 +238,7 @@ def test_a_picture_is_enlarged_by_the_network_that_suits_it_unless_one_is_named(
 def test_without_the_default_network_another_takes_its_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finescale.web.studio.networks", lambda: {"rcan": Offer("rcan", "", [3])})
+    monkeypatch.setattr("finescale.web.studio.networks", lambda: {"rcan": Offer("rcan", "rcan", "", [3])})
     for fields in ({}, {"network": AUTO}):
         order = app._order("cat.png", (2, 2), "png", fields, 1000)
         assert (order.network, order.size) == ("rcan", (6, 6))
@@ -235,6 +314,8 @@ def test_previews_are_pngs_of_eight_bits(client: httpx.Client) -> None:
         ({"network": "rcann"}, "no trained weights for a network 'rcann'"),
         ({"network": "../../etc/passwd"}, "no trained weights"),
         ({"sacle": "2"}, "did you mean 'scale'?"),
+        *(({"format": "jpeg", "quality": wrong}, "a whole number from 1 to 100") for wrong in ("0", "101", "9.5", "²")),
+        ({"format": "png", "quality": "90"}, "png keeps everything"),
     ],
 )
 def test_impossible_requests_are_told_in_one_sentence(client: httpx.Client, fields: dict[str, str], part: str) -> None:
@@ -557,10 +638,12 @@ def test_the_description_is_valid_and_true(client: httpx.Client) -> None:
     assert document["components"]["schemas"]["Order"]["properties"]["network"]["default"] == AUTO
     assert offered["networks"][0] == {
         "name": "sa-rcan-light",
+        "title": "Photographs",
         "summary": offered["networks"][0]["summary"],
         "scales": [2, 3, 4],
     }
     assert document["components"]["schemas"]["Order"]["properties"]["format"]["enum"] == offered["formats"]
+    assert document["components"]["schemas"]["Order"]["properties"].keys() == set(app.FIELDS)
     for path, methods in document["paths"].items():
         for method in methods.keys() & {"get", "post", "delete"}:
             answer = client.request(method, path.replace("{id}", "none").replace("{which}", "source"))

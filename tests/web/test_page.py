@@ -3,10 +3,11 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import numpy as np
@@ -15,6 +16,9 @@ from PIL import Image
 from tests.web.conftest import Server, running, until
 
 from finescale.images import files
+from finescale.networks.catalogue import NETWORKS
+from finescale.web.studio import TITLES
+from finescale.weights import store
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver
@@ -62,7 +66,7 @@ def page(chromium: webdriver.Chrome, server: Server) -> Iterator[webdriver.Chrom
     yield chromium
     log: list[dict[str, Any]] = chromium.get_log("browser")  # type: ignore[no-untyped-call]
     complaints = [entry["message"] for entry in log if entry["level"] == "SEVERE"]
-    assert [message for message in complaints if not re.search("/api/jobs|/favicon.ico", message)] == []
+    assert [message for message in complaints if not re.search("/api/jobs|/api/results|/favicon.ico", message)] == []
 
 
 def width_of_a_desk(browser: webdriver.Chrome) -> None:
@@ -104,13 +108,20 @@ def pictures(tmp_path: Path) -> list[Path]:
     return found
 
 
-def test_the_name_of_the_network_is_not_cut(page: webdriver.Chrome) -> None:
+def test_networks_are_offered_by_their_purpose_which_is_not_cut(page: webdriver.Chrome) -> None:
     as_phone(page, 320)
-    name = "sa-rcan-light-graphics"  # only its end says which
-    page.execute_script("document.getElementById('network').prepend(new Option(arguments[0]))", name)
+    network = Select(one(page, "network"))
+    names = [option.get_attribute("value") for option in network.options]
+    assert [option.text for option in network.options][:2] == ["Automatic", "Photographs"]
+    assert network.options[names.index("rcan")].text == "rcan"  # of whose purpose nothing is known
+    network.select_by_value("sa-rcan-light")
+    assert one(page, "network-hint").text == "For photographs; small and fast, the default (sa-rcan-light)."
+    page.execute_script("for (const title of arguments[0]) document.getElementById('network').add(new Option(title))",
+                        list(TITLES.values()))  # fmt: skip
     given = page.execute_script("return document.getElementById('network').clientWidth")
     page.execute_script("document.getElementById('network').style.width = 'max-content'")
     assert given >= page.execute_script("return document.getElementById('network').clientWidth")
+    assert {entry.name for entry in store.available()} & set(NETWORKS) <= set(TITLES)
 
 
 @pytest.mark.slow
@@ -231,9 +242,21 @@ def choose(page: webdriver.Chrome, paths: list[Path]) -> None:
 
 
 def enlarge(page: webdriver.Chrome) -> None:
+    """Also anew, where results are not saved, without being asked."""
     until(lambda: one(page, "go").is_enabled())
-    one(page, "go").click()
+    asked(page, lambda: one(page, "go").click(), "true")
     enlarged(page)
+
+
+def asked(page: webdriver.Chrome, press: Callable[[], None], answer: str = "false") -> str | None:
+    """The question that comes, if one comes, when something is pressed; it is answered."""
+    page.execute_script(
+        "const real = window.confirm; window.asked = null; window.unask = () => (window.confirm = real);"
+        f"window.confirm = (question) => {{ window.asked = question; return {answer}; }}"
+    )
+    press()
+    question: str | None = page.execute_script("unask(); return asked")
+    return question
 
 
 def enlarged(page: webdriver.Chrome) -> None:
@@ -344,7 +367,9 @@ def test_what_has_not_arrived_is_not_shown_as_another_picture(page: webdriver.Ch
     choose(page, pictures[:2])
     enlarge(page)
     until(lambda: shown(page, "after"))
-    page.execute_cdp_cmd("Fetch.enable", {"patterns": [{"urlPattern": "*/result"}]})  # holds what the server answers
+    page.execute_cdp_cmd(
+        "Fetch.enable", {"patterns": [{"urlPattern": "*/result?shown"}]}
+    )  # holds what the server answers
     page.find_elements(By.CLASS_NAME, "pick")[1].click()
     until(lambda: one(page, "before").is_displayed() and shown(page, "before"))
     assert not one(page, "after").is_displayed()
@@ -365,6 +390,31 @@ def test_a_picture_after_another_of_its_size_fills_its_place(page: webdriver.Chr
     choose(page, pictures[1:2])
     until(lambda: shown(page, "before"))
     assert page.execute_script(width) == before
+
+
+def test_a_result_that_does_not_fit_is_shown_pixel_by_pixel_until_somebody_zooms(
+    page: webdriver.Chrome, tmp_path: Path
+) -> None:
+    for name, size in (("a", (300, 225)), ("b", (310, 225))):
+        Image.new("RGB", size, "teal").save(tmp_path / f"{name}.png")
+    choose(page, [tmp_path / "a.png", tmp_path / "b.png"])
+    pressed = "return ['zoom-fit', 'zoom-real'].map((id) => document.getElementById(id).ariaPressed)"
+    assert page.execute_script(pressed) == ["true", "false"]
+    enlarge(page)
+    middle = """
+        const box = document.getElementById(arguments[0]).getBoundingClientRect();
+        return [box.x + box.width / 2, box.y + box.height / 2];
+    """
+    assert one(page, "zoom-value").text == "100 %"
+    assert page.execute_script(pressed) == ["false", "true"]
+    assert page.execute_script(middle, "canvas") == pytest.approx(page.execute_script(middle, "view"), abs=1)
+    second = page.find_elements(By.CLASS_NAME, "pick")[1]
+    second.click()
+    assert one(page, "zoom-value").text == "100 %"  # another one, too
+    one(page, "zoom-fit").click()
+    for pick in page.find_elements(By.CLASS_NAME, "pick"):
+        pick.click()
+        assert page.execute_script(pressed) == ["true", "false"]  # whoever wants the whole of them, sees it
 
 
 def test_a_result_that_cannot_be_shown_is_told(
@@ -493,7 +543,12 @@ def test_what_goes_wrong_is_said(page: webdriver.Chrome, pictures: list[Path], t
     text = tmp_path / "notes.txt"
     text.write_text("no picture")
     one(page, "files").send_keys(f"{raw}\n{text}\n{large}")
-    until(lambda: one(page, "notice").text == f"2 files{sentence[7:].replace(' was', ' were')} {too_large}")
+    until(
+        lambda: one(page, "notice").text == f"raw.nef and notes.txt{sentence[7:].replace(' was', ' were')} {too_large}"
+    )
+    others = [Path(shutil.copy(text, tmp_path / f"{i}.txt")) for i in range(4)]
+    one(page, "files").send_keys("\n".join(map(str, [raw, *others])))
+    until(lambda: one(page, "notice").text.startswith("raw.nef, 0.txt, 1.txt and 2 more were left out: only pictures"))
     page.find_element(By.CLASS_NAME, "remove").click()
     assert page.switch_to.active_element.get_attribute("id") == "files"
 
@@ -525,6 +580,56 @@ def test_warnings_are_shown_with_their_result(page: webdriver.Chrome, pictures: 
     assert not one(page, "warnings").is_displayed()
     page.find_elements(By.CLASS_NAME, "pick")[0].click()
     assert one(page, "warnings").text == sentence
+
+
+def test_of_an_animation_both_sides_stand_still(page: webdriver.Chrome, tmp_path: Path) -> None:
+    choose(page, [moving(tmp_path)])
+    assert (one(page, "before").get_attribute("src") or "").startswith("blob:")
+    enlarge(page)
+    until(lambda: shown(page, "before") and shown(page, "after"))
+    assert (one(page, "before").get_attribute("src") or "").endswith("/preview/source")
+
+
+def test_the_size_of_the_result_is_told_before_it_is_made(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    hint = one(page, "size-hint")
+    assert not hint.is_displayed()
+    choose(page, pictures[:1])
+    until(lambda: hint.text == "The picture becomes 160 × 120 pixels, 1.4 × 1 cm in print (300 dpi).")
+    choose(page, pictures[1:2])
+    page.find_element(By.CSS_SELECTOR, "input[value=own]").send_keys(Keys.SPACE)
+    assert not hint.is_displayed()
+    one(page, "width").send_keys("590")
+    assert hint.text == "The picture shown becomes 590 × 443 pixels, 5 × 3.8 cm in print (300 dpi)."
+    one(page, "height").send_keys("60")
+    assert hint.text == "The picture shown becomes 80 × 60 pixels, 0.7 × 0.5 cm in print (300 dpi)."
+    enlarge(page)
+    assert all(state.startswith("80 × 60") for state in states(page)), states(page)
+
+
+def test_quality_is_asked_where_the_type_of_the_result_has_one(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    quality, kind = one(page, "quality"), Select(one(page, "format"))
+    choose(page, pictures[:1])
+    assert not quality.is_displayed()
+    choose(page, pictures[1:2])
+    offered = {}
+    for option in kind.options:
+        kind.select_by_value(option.get_attribute("value") or "")
+        offered[option.text] = quality.is_displayed() and quality.get_attribute("placeholder")
+    usual = {"JPEG": "95", "WEBP": "90", "AVIF": "90"}
+    assert offered == {"As it was": "95", "PNG": False, **usual, "TIFF": False}
+    kind.select_by_value("")
+    quality.send_keys("0")
+    hold(page)
+    page.execute_script("release()")
+    one(page, "go").click()
+    assert page.switch_to.active_element.get_attribute("id") == "quality"  # the browser says there what is wrong
+    quality.send_keys(Keys.BACKSPACE + "40")
+    enlarge(page)
+    quality.send_keys(Keys.BACKSPACE * 2)
+    assert one(page, "go").text == "Enlarge"  # the PNG is not another then
+    enlarge(page)
+    jpeg = {**USUAL, "quality": "40"}
+    assert sent(page) == [("first.png", USUAL), ("second.jpg", jpeg), ("second.jpg", USUAL)]
 
 
 def test_a_wrong_size_is_forgotten_with_another_scale(page: webdriver.Chrome, pictures: list[Path]) -> None:
@@ -703,6 +808,36 @@ def test_pictures_added_while_others_are_sent_are_sent_after_them(page: webdrive
     assert sent(page) == [("first.png", USUAL), ("second.jpg", USUAL)]
 
 
+def test_how_far_all_are_is_told_in_the_list_and_in_the_title(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:2])
+    hold(page)
+    one(page, "go").click()
+    until(lambda: page.title == "0 of 2 done – Finescale")
+    page.execute_script("""
+        const real = window.fetch, now = Date.now;
+        Object.assign(window, { share: 0.1, later: 0 });
+        Date.now = () => now() + later;
+        window.fetch = async (path, options = {}) => {
+          const reply = await real(path, options);
+          if (!share || options.method || !/^.api.jobs.[^/]+$/.test(path)) return reply;
+          return Response.json({ ...(await reply.json()), state: "running", progress: share, seconds_left: 9 });
+        };
+        release();
+    """)
+    until(lambda: all(state.startswith("10 %") for state in states(page)))
+    page.execute_async_script("setTimeout(arguments[0], 800)")
+    page.execute_script("share = 0.5; later = 240_000")  # 80 % of one in four minutes
+    until(lambda: one(page, "overall").text == "0 of 2 done, about 5 minutes left")
+    assert page.title == "0 of 2 done, about 5 minutes left – Finescale"
+    assert not page.find_elements(By.CSS_SELECTOR, "[aria-live]:not([aria-live=off]) #overall, #overall[aria-live]")
+    page.execute_script("share = 0")
+    enlarged(page)
+    assert (one(page, "overall").text, page.title) == ("All 2 done", "All 2 done – Finescale")
+    assert one(page, "live").text.endswith(" is done. All 2 done.")  # with what is said of each anyway
+    choose(page, pictures[2:])
+    assert (one(page, "overall").is_displayed(), page.title) == (False, "Finescale")
+
+
 @pytest.mark.parametrize("how", ["cancel", "clear"])
 def test_what_is_taken_away_before_its_turn_is_not_sent(
     page: webdriver.Chrome, server: Server, pictures: list[Path], tmp_path: Path, how: str
@@ -841,6 +976,22 @@ def test_a_short_silence_is_waited_for(page: webdriver.Chrome, pictures: list[Pa
     assert one(page, "notice").text == "second.jpg: There are no weights."
 
 
+def test_unsaved_results_are_not_replaced_unasked(page: webdriver.Chrome, pictures: list[Path]) -> None:
+    choose(page, pictures[:2])
+    hold(page)
+    page.execute_script("release()")
+    enlarge(page)
+    page.find_element(By.CSS_SELECTOR, "input[name=scale][value='4']").send_keys(Keys.SPACE)
+    assert asked(page, one(page, "go").click) == "2 results are not saved. Replace them all the same?"
+    assert (len(sent(page)), one(page, "go").text) == (2, "Enlarge 2 pictures")
+    assert all(state.startswith("80 × 60") for state in states(page)), states(page)
+    one(page, "download-all").click()
+    until(lambda: not page.execute_script(ASKS))
+    assert asked(page, one(page, "go").click) is None
+    enlarged(page)
+    assert all(state.startswith("160 × 120") for state in states(page)), states(page)
+
+
 @pytest.mark.parametrize("how", ["refused", "failed", "forgotten", "cancelled"])
 def test_a_result_stays_until_another_is_done(
     page: webdriver.Chrome, server: Server, client: httpx.Client, pictures: list[Path], how: str
@@ -861,13 +1012,13 @@ def test_a_result_stays_until_another_is_done(
     else:
         page.execute_script(CHANGE, {"state": "running", "progress": 0.5, "seconds_left": 9})
         reason = "first.png: The server no longer has this picture." if how == "forgotten" else ""
-    one(page, "go").click()
+    question = "One result is not saved. Replace it all the same?"
+    assert asked(page, one(page, "go").click, "true") == question
     if how in ("forgotten", "cancelled"):
         until(lambda: states(page) == ["50 %, 9 s left"])
         assert not page.find_element(By.CLASS_NAME, "download").is_displayed()
-        page.execute_script("confirm = (question) => { window.asked = question; }")
-        one(page, "clear").click()
-        assert page.execute_script("return asked") == "One result is not saved. Clear the list all the same?"
+        question = "One result is not saved. Clear the list all the same?"
+        assert asked(page, one(page, "clear").click) == question
         if how == "cancelled":
             page.find_element(By.CLASS_NAME, "remove").click()
             assert one(page, "live").text == "first.png is cancelled."
@@ -913,7 +1064,7 @@ def test_a_result_is_kept_while_another_is_waited_for(page: webdriver.Chrome, pi
     """)
     assert page.execute_script("return asked") == old[:1] * 2  # the first goes first, the other need not be asked for
     hold(page, "4")
-    one(page, "go").click()
+    asked(page, one(page, "go").click, "true")
     page.execute_script("""
         const now = Date.now;
         window.asked = [];
@@ -1121,27 +1272,50 @@ def test_nothing_is_sent_that_would_push_out_what_is_not_saved(
     chromium.get_log("browser")  # type: ignore[no-untyped-call]  # the 404 of what was no longer kept
 
 
+# whether a browser that is about to leave would ask; the question itself no script can see
+ASKS = "const e = new Event('beforeunload', { cancelable: true }); dispatchEvent(e); return e.defaultPrevented"
+
+
+def test_all_results_come_in_one_file_and_are_saved_when_it_has_arrived(
+    page: webdriver.Chrome, client: httpx.Client, pictures: list[Path], downloads: Path, tmp_path: Path
+) -> None:
+    choose(page, [*pictures[:2], Path(shutil.copy(pictures[0], tmp_path / "third.png"))])
+    enlarge(page)
+    third = page.find_elements(By.CLASS_NAME, "download")[2].get_attribute("href") or ""
+    client.delete(third.removesuffix("/result"))
+    before = set(downloads.glob("*.zip"))
+    held = {"urlPattern": "*/results.zip*", "resourceType": "Document"}
+    page.execute_cdp_cmd("Fetch.enable", {"patterns": [held]})  # not the question whether all are there
+    one(page, "download-all").click()
+    until(lambda: one(page, "notice").text == "The result of third.png is no longer kept. Enlarge it again.")
+    page.execute_async_script("setTimeout(arguments[0], 700)")
+    assert asked(page, one(page, "clear").click) == "2 results are not saved. Clear the list all the same?"
+    assert set(downloads.glob("*.zip")) == before
+    page.execute_cdp_cmd("Fetch.disable", {})
+    until(lambda: not page.execute_script(ASKS))
+    (archive,) = until(lambda: set(downloads.glob("*.zip")) - before)
+    assert ZipFile(archive).namelist() == ["first_x4.png", "second_x4.jpg"]
+    assert asked(page, one(page, "clear").click) is None
+    assert states(page) == []
+
+
 def test_leaving_asks_while_there_is_something_to_lose(page: webdriver.Chrome, pictures: list[Path]) -> None:
-    # whether a browser that is about to leave would ask; the question itself no script can see
-    asks = "const e = new Event('beforeunload', { cancelable: true }); dispatchEvent(e); return e.defaultPrevented"
     choose(page, pictures[:2])
-    assert not page.execute_script(asks)  # they are still where they were chosen
+    assert not page.execute_script(ASKS)  # they are still where they were chosen
     one(page, "go").click()
-    assert page.execute_script(asks)
+    assert page.execute_script(ASKS)
     enlarged(page)
-    assert page.execute_script(asks)
+    assert page.execute_script(ASKS)
     one(page, "download-current").click()
-    assert page.execute_script(asks)  # the other
-    one(page, "clear").click()
-    question = page.switch_to.alert
-    assert question.text == "One result is not saved. Clear the list all the same?"
-    question.dismiss()
+    clear, sentence = one(page, "clear"), "One result is not saved. Clear the list all the same?"
+    until(lambda: asked(page, clear.click) == sentence)  # the other
+    assert page.execute_script(ASKS)
     page.find_elements(By.CLASS_NAME, "remove")[1].click()  # as by who wanted to cancel it, a moment too late
     question = page.switch_to.alert
     assert question.text == "One result is not saved. Remove second.jpg all the same?"
     question.dismiss()
     one(page, "download-all").click()
-    until(lambda: not page.execute_script(asks))
+    until(lambda: not page.execute_script(ASKS))
     page.find_elements(By.CLASS_NAME, "remove")[1].click()
     assert len(states(page)) == 1
     one(page, "clear").click()

@@ -1,6 +1,7 @@
-"""The authors' file layouts of RCAN and EDSR, written out by hand."""
+"""The authors' file layouts of RCAN, EDSR and ESRGAN, written out by hand."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -292,3 +293,147 @@ def test_rcan_of_basicsr() -> None:
     with torch.no_grad():
         y = load_official(state, "rcan", 4).double()(x)
     torch.testing.assert_close(y, by_basicsr(state, x, group, groups), atol=1e-4, rtol=1e-4)
+
+
+def esrgan(blocks: int, ups: int, inputs: int = 3) -> dict[str, Tensor]:
+    """Weights by BasicSR's names of Real-ESRGAN's network, with 8 channels and a growth of 4."""
+    torch.manual_seed(2)
+    shapes = convolution("conv_first", 8, inputs, 3) | convolution("conv_last", 3, 8, 3)
+    for name in ("conv_body", "conv_hr", *(f"conv_up{i + 1}" for i in range(ups))):
+        shapes |= convolution(name, 8, 8, 3)
+    for i in range(blocks):
+        for j in (1, 2, 3):
+            for k in range(5):
+                shapes |= convolution(f"body.{i}.rdb{j}.conv{k + 1}", 4 if k < 4 else 8, 8 + 4 * k, 3)
+    return {key: 0.1 * torch.randn(shape) for key, shape in shapes.items()}
+
+
+def by_esrgan(state: dict[str, Tensor], x: Tensor, blocks: int, steps: list[int]) -> Tensor:
+    """Its formulas, from those names."""
+    y = first = conv(state, "conv_first", x)
+    for i in range(blocks):
+        block = y
+        for j in (1, 2, 3):
+            seen = y
+            for k in range(1, 5):
+                more = F.leaky_relu(conv(state, f"body.{i}.rdb{j}.conv{k}", seen), 0.2)
+                seen = torch.cat([seen, more], 1)
+            y = y + 0.2 * conv(state, f"body.{i}.rdb{j}.conv5", seen)
+        y = block + 0.2 * y
+    y = first + conv(state, "conv_body", y)
+    for number, step in enumerate(steps):
+        y = y.repeat_interleave(step, 2).repeat_interleave(step, 3)
+        y = F.leaky_relu(conv(state, f"conv_up{number + 1}", y), 0.2)
+    return conv(state, "conv_last", F.leaky_relu(conv(state, "conv_hr", y), 0.2))
+
+
+def as_first_published(state: dict[str, Tensor], ups: int, blocks: int) -> dict[str, Tensor]:
+    """The names in ESRGAN's first files, which most of its users' files have, too."""
+    behind = {f"conv_up{i + 1}": 3 * i + 3 for i in range(ups)} | {"conv_hr": 3 * ups + 2, "conv_last": 3 * ups + 4}
+    places = {"conv_first": "model.0", "conv_body": f"model.1.sub.{blocks}"}
+    places |= {name: f"model.{place}" for name, place in behind.items()}
+    named = {}
+    for key, value in state.items():
+        name, _, end = key.rpartition(".")
+        if name.startswith("body."):
+            _, i, dense, layer = name.split(".")
+            name = f"model.1.sub.{i}.{dense.upper()}.{layer}.0"
+        named[f"{places.get(name, name)}.{end}"] = value
+    return named
+
+
+def as_in_its_later_code(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    words = {"conv_body": "trunk_conv", "body": "RRDB_trunk", "rdb": "RDB", "conv_up": "upconv", "conv_hr": "HRconv"}
+
+    def word(key: str) -> str:
+        for ours, theirs in words.items():
+            key = key.replace(ours, theirs)
+        return key
+
+    return {word(key): value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "ups", "scale", "names"),
+    [
+        (2, 2, 4, "BasicSR"),
+        (1, 2, 4, "first"),
+        (2, 2, 4, "later"),
+        (1, 1, 2, "first"),
+        (1, 1, 3, "later"),
+    ],
+)
+def test_esrgan_by_all_its_names(blocks: int, ups: int, scale: int, names: str) -> None:
+    state = esrgan(blocks, ups)
+    theirs = state
+    if names != "BasicSR":
+        theirs = as_first_published(state, ups, blocks) if names == "first" else as_in_its_later_code(state)
+        assert not theirs.keys() & {"conv_hr.weight", "conv_body.weight"}
+    if ups == 1:
+        with pytest.raises(UsageError, match="does not tell whether it is for x2 or x3; name its scale"):
+            load_official(theirs)
+    network = load_official(theirs, scale=scale if ups == 1 else None)
+    assert network.scale == scale
+    x = torch.rand(1, 3, 6, 5, dtype=torch.float64)
+    with torch.no_grad():
+        y = network.double()(x)
+    torch.testing.assert_close(y, by_esrgan(state, x, blocks, [2, 2] if ups == 2 else [scale]))
+
+
+def test_real_esrgan_at_two_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It makes channels of squares of 2 x 2 pixels, and what is odd is mirrored before."""
+    state = esrgan(1, 2, inputs=12)
+    theirs, ours = tmp_path / "RealESRGAN_x2plus.pth", tmp_path / "realesrgan-x2.safetensors"
+    torch.save({"params_ema": state}, theirs)
+    assert main(["convert", str(theirs), "-o", str(ours), "--licence", "BSD-3-Clause"]) == 0
+    assert capsys.readouterr().out == f"wrote {ours}: rrdbnet x2\n"
+    x = torch.rand(1, 3, 6, 8, dtype=torch.float64)
+    squares = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+    network = finescale.load(ours).double()
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), by_esrgan(state, squares, 1, [2, 2]))
+        odd = network(x[..., :5, :7])
+    assert odd.shape == (1, 3, 10, 14)
+    Image.new("RGB", (9, 7), (50, 100, 200)).save(tmp_path / "a.png")
+    assert main(["upscale", str(tmp_path / "a.png"), "--network", str(ours)]) == 0
+    assert Image.open(tmp_path / "a_x2.png").size == (18, 14)
+
+
+def test_the_small_network_of_real_esrgan() -> None:
+    torch.manual_seed(3)
+    state: dict[str, Tensor] = {}
+    widths = [3, 8, 8, 8, 12]
+    for place, (c_in, c_out) in enumerate(pairwise(widths)):
+        shapes = convolution(f"body.{2 * place}", c_out, c_in, 3)
+        shapes |= {f"body.{2 * place + 1}.weight": (c_out,)} if place < 3 else {}
+        state |= {key: 0.3 * torch.randn(shape) for key, shape in shapes.items()}
+    network = load_official(state)
+    assert network.config is not None
+    assert (network.config.name, network.scale, network.config.arguments["convolutions"]) == ("srvgg", 2, 2)
+    x = y = torch.rand(1, 3, 5, 6, dtype=torch.float64)
+    for place in range(3):
+        y = conv(state, f"body.{2 * place}", y)
+        y = torch.where(y > 0, y, state[f"body.{2 * place + 1}.weight"].double().reshape(-1, 1, 1) * y)
+    y = conv(state, "body.6", y)
+    shuffled = y.unflatten(1, (3, 2, 2)).permute(0, 1, 4, 2, 5, 3).reshape(1, 3, 10, 12)
+    with torch.no_grad():
+        wanted = shuffled + x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        torch.testing.assert_close(network.double()(x), wanted)
+
+
+def test_files_tell_which_network_they_hold() -> None:
+    for name, scale in LAYOUTS:
+        if name != "rcan":  # large
+            config = load_official(official(name, scale)).config
+            assert config is not None
+            assert (config.name, config.arguments["scale"]) == (name, scale)
+    for ups, inputs, factor in ((3, 3, 8), (0, 3, 1), (2, 48, 1)):
+        with pytest.raises(FinescaleError, match=rf"^these weights: enlarges x{factor}; networks here are for x2, x3"):
+            load_official(esrgan(1, ups, inputs))
+    plus = esrgan(1, 2) | {"body.0.rdb1.conv1x1.weight": torch.zeros(4, 8, 1, 1)}  # ESRGAN+
+    with pytest.raises(FinescaleError, match=r"do not fit rrdbnet x4 \(Unexpected key"):
+        load_official(plus)
+    with pytest.raises(FinescaleError, match="do not fit rrdbnet x3"):
+        load_official(esrgan(1, 2), scale=3)
+    with pytest.raises(FinescaleError, match=r"not the weights of a network that is known \(rcan, edsr"):
+        load_official({"layers.0.weight": torch.zeros(1)})

@@ -126,3 +126,4 @@ def test_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
 
 def test_aliases_name_networks() -> None:
     assert set(ALIASES.values()) <= set(NETWORKS)
+    assert build("noise", scale=2).config == build("sa-rcan-light-noise", scale=2).config

@@ -35,7 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     draw.add_argument("-o", "--out", type=named, required=True, metavar="DIR", help="folder for the pictures")
     draw.add_argument("--count", type=int, default=160, help="how many (160)")
     draw.add_argument("--seed", type=int, default=0, help="of the first one; the next have the numbers after it (0)")
-    draw.add_argument("--side", type=int, default=1020, help="pixels of each side (1020)")
+    draw.add_argument("--side", type=int, help="pixels of each side (1020; of small pictures of pairs 340)")
+    pairs = "pairs instead, DIR/large and DIR/small: text and sprites as screens show them, 2, 3 or 4 times as large"
+    draw.add_argument("--pairs", type=int, choices=[2, 3, 4], metavar="SCALE", help=pairs)
     draw.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
 
 
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "draw":
         from finescale.data.screen import draw
 
-        return draw(args.out, args.count, args.seed, args.side, args.overwrite)
+        return draw(args.out, args.count, args.seed, args.side, args.pairs, args.overwrite)
     from finescale.data.screen import get
 
     return get(args.names, args.out)

@@ -48,8 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     size.add_argument(
         "--scale", metavar="FACTOR", help="any factor up to 16: 4, 2.5, 3/2 (default: 4, or the network's largest)"
     )
-    size.add_argument("--width", type=int, metavar="PIXELS", help="width of the result; the height follows")
-    size.add_argument("--height", type=int, metavar="PIXELS", help="height of the result; the width follows")
+    size.add_argument("--width", metavar="PIXELS", help="width of the result; the height follows")
+    size.add_argument("--height", metavar="PIXELS", help="height of the result; the width follows")
     size.add_argument("--fit", metavar="WxH", help="as large as fits into this box")
     add(
         "--network",
@@ -66,6 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--suffix", metavar="TEXT", help="end of the results' names (default: by the size, such as _x4)")
     add("--quality", type=int, metavar="1-100", help="for jpeg (default: 95), webp and avif (default: 90)")
+    add("--strip", action="store_true", help="leave out EXIF (camera, place, date), XMP and texts; the profile stays")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace pictures that are there already")
     existing.add_argument(
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     # a part of OpenVINO that is not used here, and takes longer to import than all the rest of it
     sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]
 
-    from finescale.images.sizes import parse_box, parse_scale
+    from finescale.images.sizes import parse_box, parse_scale, parse_side
     from finescale.inference.batch import upscale_files
     from finescale.inference.flow import Options
     from finescale.inference.size import Target
@@ -91,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
     scale = None if args.scale is None else float(parse_scale(args.scale))
     networks = Networks(args.network, **engine_settings(args))
-    asked = Target.of(scale, args.width, args.height, args.fit and parse_box(args.fit))
+    width, height = (side and parse_side(name, side) for name, side in (("width", args.width), ("height", args.height)))
+    asked = Target.of(scale, width, height, args.fit and parse_box(args.fit))
     options = Options(
         target=asked or networks.target(),
         networks=networks,
@@ -101,5 +103,6 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         skip=args.skip_existing,
         suffix=args.suffix,
+        strip=args.strip,
     )
     return upscale_files(args.pictures, options, quiet=args.quiet, as_json=args.json)

@@ -116,10 +116,10 @@ def _text(chance: Chance, height: int, width: int) -> Pixels:
     top = chance.length(2, 20)
     while top < height:
         size = round(chance.length(12, 72))
-        file = chance.one.choice(_fonts())
-        font = _font(file, size)
+        file = chance.one.choice(fonts())
+        font = typeface(file, size)
         for _ in range(chance.one.randint(1, 6)):
-            line = " ".join(_word(chance, latin=not file) for _ in range(3 + round(3 * width / size / 8)))
+            line = " ".join(made_up_word(chance, latin=not file) for _ in range(3 + round(3 * width / size / 8)))
             pen.text((chance.one.uniform(-size, size), top), line, ink, font)
             top += size * chance.one.uniform(1.1, 1.6)
         if chance.likely(0.3):
@@ -129,7 +129,7 @@ def _text(chance: Chance, height: int, width: int) -> Pixels:
     return np.array(page)
 
 
-def _word(chance: Chance, latin: bool = True) -> str:
+def made_up_word(chance: Chance, latin: bool = True) -> str:
     """Letters, a number or signs; `latin`: no letters but Latin ones."""
     kind = chance.one.random()
     if kind < 0.15:
@@ -142,7 +142,7 @@ def _word(chance: Chance, latin: bool = True) -> str:
 
 
 @cache
-def _fonts() -> tuple[str, ...]:
+def fonts() -> tuple[str, ...]:
     """Files of fonts; "": the one inside Pillow."""
     found = find_spec("matplotlib")
     folder = Path(found.origin or "").parent / "mpl-data/fonts/ttf" if found else Path()
@@ -152,18 +152,24 @@ def _fonts() -> tuple[str, ...]:
 
 def has_fonts() -> bool:
     """Whether there are fonts beside Pillow's own."""
-    return len(_fonts()) > 1
+    return len(fonts()) > 1
 
 
 @cache
-def _font(file: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def typeface(file: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font of `fonts`, `size` pixels high."""
     return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
 
 
 def _pixel_art(chance: Chance, height: int, width: int) -> Pixels:
     """Sprites on a ground of tiles, every pixel a square of 2 to 8."""
     size = chance.one.randint(2, 8)
-    rows, columns = -(-height // size) + size, -(-width // size) + size
+    small = sprites(chance, -(-height // size) + size, -(-width // size) + size)
+    return _cut(small.repeat(size, 0).repeat(size, 1), chance, height, width)
+
+
+def sprites(chance: Chance, rows: int, columns: int) -> Pixels:
+    """Sprites on a ground of tiles, in 3 to 12 colours: (rows, columns, 3)."""
     palette = np.array([chance.colour() for _ in range(chance.one.randint(3, 12))], np.uint8)
     tile = chance.many.integers(0, 2 if chance.likely(0.7) else len(palette), (chance.one.choice((1, 2, 4, 8)),) * 2)
     ground = np.tile(tile, (rows // len(tile) + 1, columns // len(tile) + 1))[:rows, :columns]
@@ -175,7 +181,7 @@ def _pixel_art(chance: Chance, height: int, width: int) -> Pixels:
         part = ground[top : top + high, left : left + 2 * wide]
         sprite = sprite[: part.shape[0], : part.shape[1]]
         part[sprite >= 0] = sprite[sprite >= 0]
-    return _cut(palette[ground].repeat(size, 0).repeat(size, 1), chance, height, width)
+    return palette[ground]
 
 
 def _cut(pixels: Pixels, chance: Chance, height: int, width: int) -> Pixels:
@@ -303,8 +309,8 @@ def _chart(chance: Chance, height: int, width: int) -> Pixels:
     page = Image.new("RGB", (width, height), paper)
     pen = ImageDraw.Draw(page)
     size = round(chance.length(12, 36))
-    file = chance.one.choice(_fonts())
-    font = _font(file, size)
+    file = chance.one.choice(fonts())
+    font = typeface(file, size)
     left, bottom = 3 * size, height - 2 * size
     thick, spacing = chance.one.randint(1, 5), round(size * chance.length(1.2, 4))
     for i in range(1, 1 + bottom // spacing):
@@ -316,7 +322,7 @@ def _chart(chance: Chance, height: int, width: int) -> Pixels:
     for x in range(left + step // 2, width, step):
         if chance.likely(0.5):
             pen.rectangle((x, bottom - chance.one.random() * height, x + step // 2, bottom), chance.colour())
-        pen.text((x, bottom + 4), _word(chance, latin=not file)[:3], ink, font)
+        pen.text((x, bottom + 4), made_up_word(chance, latin=not file)[:3], ink, font)
     for _ in range(chance.one.randint(0, 4)):
         points = [(x, chance.one.uniform(0, bottom)) for x in range(left, width + step, step)]
         if len(points) > 1:

@@ -53,8 +53,8 @@ def prepare(
     return 1 if left_out else 0
 
 
-def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
-    """Draws pictures, see `finescale.data.graphics`.
+def draw(out: Path, count: int, seed: int, side: int | None, pairs: int | None, overwrite: bool) -> int:
+    """Draws pictures, see `finescale.data.graphics`, or pairs for a scale, see `finescale.data.native`.
 
     Raises:
         UsageError, FinescaleError: see there.
@@ -62,18 +62,26 @@ def draw(out: Path, count: int, seed: int, side: int, overwrite: bool) -> int:
     from rich.console import Console
     from rich.progress import Progress
 
-    from finescale.data import graphics
+    from finescale.data import graphics, native
 
     if count < 1:
         raise UsageError(f"--count {count}: should be 1 or more")
     if seed < 0:
         raise UsageError(f"--seed {seed}: should be 0 or more")
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
-        drawing = graphics.draw(out, range(seed, seed + count), side, overwrite=overwrite)
+        seeds = range(seed, seed + count)
+        if pairs:
+            side = native.SIDE if side is None else side
+            drawing = native.draw(out, seeds, pairs, side, overwrite=overwrite)
+        else:
+            side = graphics.SIDE if side is None else side
+            drawing = graphics.draw(out, seeds, side, overwrite=overwrite)
         for _ in bar.track(drawing, count, description="drawing"):
             pass
     fonts = "" if graphics.has_fonts() else f"; in one font only: {install('report')} brings others"
-    print(f"{out}: {count} {'picture' if count == 1 else 'pictures'} of {side} x {side}{fonts}")
+    what = ("pair" if pairs else "picture") + ("" if count == 1 else "s")
+    sizes = f"{side} x {side}" + (f" and {pairs * side} x {pairs * side}" if pairs else "")
+    print(f"{out}: {count} {what} of {sizes}{fonts}")
     return 0
 
 

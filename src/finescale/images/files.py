@@ -8,6 +8,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +22,15 @@ import numpy as np
 import pyvips
 
 from finescale.atomic import new_file
-from finescale.errors import FinescaleError, ShortOfMemoryError, UsageError, is_out_of_memory, nearest, system_reason
+from finescale.errors import (
+    FinescaleError,
+    ShortOfMemoryError,
+    TooLargeError,
+    UsageError,
+    is_out_of_memory,
+    nearest,
+    system_reason,
+)
 from finescale.images import colours, forks, jpeg, tiff
 from finescale.images import exif as exif_blocks
 from finescale.images import xmp as xmp_blocks
@@ -46,6 +55,8 @@ from finescale.images.picture import (
 
 log = logging.getLogger("finescale")
 _listener: ContextVar[Callable[[str], object] | None] = ContextVar("listener", default=None)
+_stripping: ContextVar[bool] = ContextVar("stripping", default=False)
+_PRIVATE: dict[str, Any] = dict.fromkeys(("exif", "xmp", "texts"))
 logging.getLogger("pyvips").addHandler(logging.NullHandler())  # its remarks are for those who set up logging
 
 # Extension -> format, for the formats that are written.
@@ -102,6 +113,9 @@ _UNKNOWN_KIND = (
 
 File = str | os.PathLike[str] | bytes | BinaryIO
 
+NAMELESS = "the picture"
+"""What one is called in sentences that is in no file with a name."""
+
 
 class Opened:
     """A file whose header was read; the samples follow on demand.
@@ -138,8 +152,7 @@ class Opened:
                 with suppress(*ERRORS):
                     self.decoder = self._decoder(with_pillow)
             if self.decoder is None:
-                known = "is not a known file format" not in said and "is not in a known format" not in said
-                reason = _damage(said) if known else _UNKNOWN_FORMAT
+                reason = _damage(said) if _is_known(said) else _UNKNOWN_FORMAT
                 if head[:4] in tiff.MARKS:
                     with self._bytes() as opened:
                         reason = tiff.reason(opened) or reason
@@ -158,6 +171,8 @@ class Opened:
         self.frames = max(self.field("n-pages", 1), int(b"acTL" in head.split(b"IDAT")[0]) + 1)
         if self.format == "jpeg":
             with suppress(OSError), self._bytes() as opened:
+                if much := jpeg.excess(opened):
+                    raise self.error(f"has {much}; no program writes so many, and decoding them could take hours")
                 self.frames = jpeg.views(opened, named=self.name.lower().endswith(".mpo"))
 
     def _open(self, access: str, head: bytes) -> None:
@@ -192,9 +207,9 @@ class Opened:
         except FinescaleError as error:
             raise self.error(str(error)) from error
 
-    def error(self, reason: str) -> FinescaleError:
+    def error(self, reason: str, kind: type[FinescaleError] = FinescaleError) -> FinescaleError:
         """The reason with the file's name before it."""
-        return FinescaleError(f"{self.name}: {reason}")
+        return kind(f"{self.name}: {reason}")
 
     def field(self, name: str, default: Any) -> Any:
         """A field of libvips's metadata."""
@@ -227,7 +242,8 @@ class Opened:
         if channels > 4:
             raise self.error(f"holds {channels} channels, and only grey, RGB and CMYK with alpha are read")
         if max_pixels is not None and width * height > max_pixels:
-            raise self.error(f"holds {width} x {height} pixels, more than the limit of {max_pixels}")
+            reason = f"holds {width} x {height} pixels, more than the limit of {max_pixels}"
+            raise self.error(reason, TooLargeError)
         if self.frames > 1:
             which = "main one" if self.format == "heic" else "first"
             warn(f"{self.name}: has several frames or pages; only the {which} is read")
@@ -236,7 +252,7 @@ class Opened:
             warn(f"{self.name}: {what} not called transparency (infrared, a saved selection, ...) left out")
 
     def metadata(self) -> dict[str, Any]:
-        """icc, exif, resolution, colours, xmp and texts, for a Picture or a Layout."""
+        """icc, exif, resolution, colours, xmp and texts, for a Picture or a Layout; see also `stripping`."""
         block, told = self.field("exif-data", None), self._colours
         xmp, texts = self.field("xmp-data", None), None
         scale = (self.image.xres, self.image.yres)  # per millimetre; where the file says nothing, libvips invents it
@@ -261,7 +277,7 @@ class Opened:
         if self.orientation >= 5:
             scale = scale[::-1]
         icc = None if self.cmyk else self.field("icc-profile-data", None)
-        return {
+        kept = {
             "icc": icc,
             "exif": exif_blocks.upright(block) if block else None,
             "resolution": (round(scale[0] * 25.4, 2), round(scale[1] * 25.4, 2)) if said and min(scale) > 0 else None,
@@ -270,6 +286,7 @@ class Opened:
             "xmp": xmp_blocks.kept(xmp, turned=self.orientation > 1 or self.format == "avif"),
             "texts": texts,
         }
+        return kept | _PRIVATE if _stripping.get() else kept
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
@@ -287,7 +304,8 @@ class Opened:
         if self.decoder is not None:
             try:
                 found = self.decoder.decode()
-                return found if found.icc else replace(found, colours=self._colours)
+                found = found if found.icc else replace(found, colours=self._colours)
+                return replace(found, **_PRIVATE) if _stripping.get() else found
             except FinescaleError as error:
                 raise self.error(str(error)) from error
             except ERRORS as error:
@@ -295,7 +313,11 @@ class Opened:
         with self.decoding():
             raw = forks.samples(self.image)
         samples = oriented(self.samples(raw), self.orientation)
-        return Picture(*split(samples), format=self.format, **self.metadata())
+        quality = None
+        if self.format == "jpeg":
+            with suppress(OSError), self._bytes() as file:
+                quality = jpeg.quality(file)
+        return Picture(*split(samples), format=self.format, quality=quality, **self.metadata())
 
     def samples(self, raw: Any) -> Samples:
         """Rows (n, W, bands) as libvips gives them, as grey or RGB with or without alpha, over the whole range."""
@@ -326,6 +348,20 @@ def warnings_to(listener: Callable[[str], object]) -> Iterator[None]:
         _listener.reset(token)
 
 
+@contextmanager
+def stripping(strip: bool = True) -> Iterator[None]:
+    """Inside the block pictures are read without EXIF, XMP and texts, which may tell of places and persons.
+
+    What their colours and resolution are is kept. This holds for the same threads as `warnings_to`, and not where
+    `strip` is False.
+    """
+    token = _stripping.set(strip)
+    try:
+        yield
+    finally:
+        _stripping.reset(token)
+
+
 def warn(sentence: str) -> None:
     """Tells a warning about a picture to the listener of `warnings_to`, or to the log."""
     listener = _listener.get()
@@ -350,7 +386,8 @@ def read(file: File, *, max_pixels: int | None = MAX_PIXELS) -> Picture:
 
     Raises:
         UsageError: a name that no file can have, or a file that is closed or opened as text.
-        FinescaleError: it cannot be read, is damaged or too large, or is no picture of a known format.
+        TooLargeError: it has more pixels than that.
+        FinescaleError: it cannot be read, is damaged, or is no picture of a known format.
     """
     opened = Opened(file)
     opened.check(max_pixels)
@@ -443,32 +480,59 @@ def write(
         overwrite: replace an existing file.
 
     Raises:
-        UsageError: unknown format, impossible quality.
+        UsageError: unknown format, impossible quality, or no name of a file.
         FinescaleError: the file exists, cannot be written (no permission, full disk), or cannot be so large.
     """
-    kind = format_of(path, format)
-    check_quality(quality)
-    check_size(path, kind, picture.size, picture.pixels.shape[2])
-    exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
+    given: object = path  # whatever a program passed
+    if not isinstance(given, str | os.PathLike):
+        raise UsageError(f"write takes the name of a file, not {type(given).__name__}; encode gives the bytes of one")
+    kind = _checked(picture, path, format, quality)
     with new_file(path, overwrite=overwrite) as file:
-        picture = replace(picture, icc=_profile(picture, kind, os.fspath(path)), exif=exif)
-        if kind != "png":
-            tell_colours(picture, os.fspath(path))
-        if kind in ENCODERS:
-            encoder = ENCODERS[kind](file, Layout.of(picture))
-            encoder.begin()
-            encoder.write(picture.samples)
-            encoder.finish()
-        elif kind == "avif":
-            if not forks.ready():
-                raise FinescaleError(f"{path}: AVIF cannot be written in a forked process (start it by 'spawn')")
-            try:
-                file.write(_avif(picture, int(quality or _QUALITY[kind])))
-            except _ERRORS as error:  # another build of libheif, or no memory
-                reason = " ".join(str(error).split()) or "the encoder failed"
-                raise FinescaleError(f"{path}: cannot be written ({reason})") from error
-        else:
-            file.write(_with_pillow(picture, kind, int(quality or _QUALITY.get(kind, 0)), str(path)))
+        _encode(picture, file, kind, quality, os.fspath(path))
+
+
+def encode(picture: Picture, format: str, *, quality: int | None = None) -> bytes:
+    """The bytes of the file that `write` would write, for its arguments see there.
+
+    Raises:
+        UsageError: unknown format, impossible quality.
+        FinescaleError: the format cannot hold so large a picture.
+    """
+    kind = _checked(picture, NAMELESS, format, quality)
+    buffer = io.BytesIO()
+    _encode(picture, buffer, kind, quality, NAMELESS)
+    return buffer.getvalue()
+
+
+def _checked(picture: Picture, name: str | os.PathLike[str], format: str | None, quality: int | None) -> str:
+    """The kind of file to make of a picture, which can be made of it."""
+    kind = format_of(name, format)
+    check_quality(quality)
+    check_size(name, kind, picture.size, picture.pixels.shape[2])
+    return kind
+
+
+def _encode(picture: Picture, file: BinaryIO, kind: str, quality: int | None, name: str) -> None:
+    """Writes a picture into an open file; `name` is what warnings and errors call it."""
+    exif = exif_blocks.upright(picture.exif, picture.size) if picture.exif else None
+    picture = replace(picture, icc=_profile(picture, kind, name), exif=exif)
+    if kind != "png":
+        tell_colours(picture, name)
+    if kind in ENCODERS:
+        encoder = ENCODERS[kind](file, Layout.of(picture))
+        encoder.begin()
+        encoder.write(picture.samples)
+        encoder.finish()
+    elif kind == "avif":
+        if not forks.ready():
+            raise FinescaleError(f"{name}: AVIF cannot be written in a forked process (start it by 'spawn')")
+        try:
+            file.write(_avif(picture, int(quality or _QUALITY[kind])))
+        except _ERRORS as error:  # another build of libheif, or no memory
+            reason = " ".join(str(error).split()) or "the encoder failed"
+            raise FinescaleError(f"{name}: cannot be written ({reason})") from error
+    else:
+        file.write(_with_pillow(picture, kind, int(quality or _QUALITY.get(kind, 0)), name))
 
 
 def check_size(path: str | os.PathLike[str], kind: str, size: tuple[int, int], channels: int = 3) -> None:
@@ -569,11 +633,11 @@ def _avif(picture: Picture, quality: int) -> bytes:
 def name_of(file: File) -> str:
     """What a file is called in sentences."""
     if isinstance(file, bytes):
-        return "the picture"
+        return NAMELESS
     if isinstance(file, str | os.PathLike):
         return os.fspath(file)
     name = getattr(file, "name", None)  # of temporary files a number, or none
-    return name if name and isinstance(name, str) else "the picture"
+    return name if name and isinstance(name, str) else NAMELESS
 
 
 def _contents(file: File) -> tuple[bytes | str, bytes]:
@@ -606,6 +670,17 @@ def _said(error: Exception) -> str:
         return str(error).partition("\n")[2]
     pyvips.vips_lib.vips_error_clear()  # pyvips has not, and would fail over it again at the next error
     return error.object.decode(errors="replace")
+
+
+def _is_known(said: str) -> bool:
+    """Whether libvips, which said this of a file, takes it for a format that is read here, and so for a damaged one.
+
+    Not where the loader that complains is that of another: "svgload_source: bad dimensions".
+    """
+    if "is not a known file format" in said or "is not in a known format" in said:
+        return False
+    loaders = re.findall(r"^\s*(\w+)load(?:_source)?: ", said, re.MULTILINE)
+    return not loaders or any(loader in _LOADERS for loader in loaders)
 
 
 def _damage(said: str) -> str:

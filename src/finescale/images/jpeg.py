@@ -1,7 +1,8 @@
-"""What a JPEG says of itself, how strongly it was compressed and how many views it holds, and what pixels say of it."""
+"""What a JPEG says of itself, how it was compressed and how many views and scans it holds, and what pixels say."""
 
 import io
 import os
+import re
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -34,6 +35,16 @@ _CHROMA = (
 
 _SEVERAL, _ENTRIES = b"MPF\0", 0xB002
 
+SCANS = 100
+"""Of one picture at most, as in libtiff. Programs write 1 to about 10; a decoder goes through all pixels for each."""
+_PARTS = 20_000  # of a file at most, scans and segments: of 64 KiB each they would hold more than a gigabyte
+_SEQUENTIAL = (0xC0, 0xC1)
+_SCAN, _END = 0xDA, 0xD9
+# what may stand before the samples, with its length behind it: tables, the frame, segments of programs, comments
+_BEFORE = {*_SEQUENTIAL, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}
+# as libjpeg looks for them, whatever lies between; without those that have no length: restarts, and TEM
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+
 STRONG = 92  # below this quality the network for JPEGs is nearer to the original, see docs/results/jpeg.md
 TRACED = 0.45  # how sharply coefficients stand at multiples of their steps; in clean photographs up to 0.2
 
@@ -41,14 +52,14 @@ _LOW = [place for place in range(64) if 1 <= place // 8 + place % 8 <= 4]  # the
 _SIZES = np.arange(1024, dtype=np.float32) / 4  # for which coefficients are counted
 
 
-def quality(path: str | os.PathLike[str]) -> int | None:
+def quality(file: str | os.PathLike[str] | BinaryIO) -> int | None:
     """The quality (1 to 100, as libjpeg counts) whose luma table is nearest to a JPEG's; None for other files."""
     from PIL.JpegImagePlugin import JpegImageFile
 
     try:
         # `Image.open` warns of large ones though nothing is unpacked; this runs beside other threads, for which
         # warnings would be silenced too
-        with JpegImageFile(os.fspath(path)) as picture:
+        with JpegImageFile(os.fspath(file) if isinstance(file, str | os.PathLike) else file) as picture:
             table = picture.quantization[0]
     except (OSError, ValueError, SyntaxError, LookupError, AttributeError):
         return None
@@ -128,14 +139,50 @@ def views(file: BinaryIO, *, named: bool) -> int:
     return 1
 
 
+def excess(file: BinaryIO) -> str | None:
+    """What a JPEG has so much of that decoding could take hours though it is small: "more than 100 scans"; else None.
+
+    Its samples are looked through only where it may have several scans.
+
+    Args:
+        file: a JPEG.
+    """
+    if _at_once(file):
+        return None
+    file.seek(0)
+    data, place, scans, parts = file.read(), 2, 0, 0
+    while (found := _MARKER.search(data, place)) and data[found.end() - 1] != _END:
+        parts += 1
+        scans += data[found.end() - 1] == _SCAN
+        if scans > SCANS or parts > _PARTS:
+            return f"more than {SCANS} scans" if scans > SCANS else f"more than {_PARTS} parts"
+        place = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
+    return None
+
+
+def _at_once(file: BinaryIO) -> bool:
+    """Whether a JPEG is sequential with all colours in its first scan: libjpeg takes no other one after that."""
+    channels = b""
+    for part, (kind, data) in enumerate(_segments(file)):
+        if kind == _SCAN:
+            return channels != b"" and data[:1] == channels
+        if kind not in _BEFORE or part > _PARTS:
+            return False
+        if kind in _SEQUENTIAL:
+            channels = data[5:6]
+    return False
+
+
 def _segments(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Markers and contents of what stands before the samples of a JPEG."""
+    """Markers and contents of what stands before the samples of a JPEG, the head of its first scan last."""
     file.seek(2)
-    while True:
+    kind = 0
+    while kind != _SCAN:
         head = file.read(4)
-        if len(head) < 4 or head[0] != 0xFF or head[1] in (0xD9, 0xDA) or head[2:] < b"\0\2":
+        if len(head) < 4 or head[0] != 0xFF or head[1] == _END or head[2:] < b"\0\2":
             return
-        yield head[1], file.read(int.from_bytes(head[2:]) - 2)
+        kind = head[1]
+        yield kind, file.read(int.from_bytes(head[2:]) - 2)
 
 
 @cache

@@ -15,6 +15,7 @@ from finescale.images import xmp as xmp_blocks
 
 Samples = NDArray[Any]  # uint8 or uint16
 
+_ROWS = 32  # that are compared at a time
 _AT_ONCE = 1 << 16  # samples that are converted at a time: what is wider in the meantime stays in the cache
 
 _PLACES = {273, 324}  # where a TIFF's strips or tiles lie: its main directory has one of these, EXIF has none
@@ -38,6 +39,7 @@ class Picture:
         colours: what it says of the colour space where it has no profile, see `finescale.images.colours`.
         xmp: the XMP block, as `finescale.images.xmp.kept` gives it.
         texts: the chunks of text of a PNG, which another PNG takes as they are.
+        quality: of the JPEG it was read from, see `finescale.images.jpeg.quality`; enlarged it has none.
     """
 
     pixels: Samples
@@ -49,6 +51,7 @@ class Picture:
     colours: bytes | None = None
     xmp: bytes | None = None
     texts: bytes | None = None
+    quality: int | None = None
 
     def __post_init__(self) -> None:
         shape, kind = self.pixels.shape, self.pixels.dtype
@@ -99,6 +102,12 @@ def full_range(samples: Samples, bits: int) -> Samples:
         return samples
     top = (1 << bits) - 1
     return (((samples >> (16 - bits)).astype(np.uint32) * 65535 + top // 2) // top).astype(samples.dtype)
+
+
+def is_grey(pixels: Samples) -> bool:
+    """Whether all channels of (H, W, C) are equal everywhere, as in black and white that is stored as RGB."""
+    parts = (pixels[y : y + _ROWS] for y in range(0, len(pixels), _ROWS))  # the first colours end it
+    return all(np.array_equal(part[..., 0], part[..., c]) for part in parts for c in range(1, pixels.shape[2]))
 
 
 def on_white(pixels: Samples, alpha: Samples) -> Samples:

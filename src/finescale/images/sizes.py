@@ -26,6 +26,17 @@ def parse_scale(text: str) -> Fraction:
     return scale
 
 
+def parse_side(name: str, text: str) -> int:
+    """A width or a height (`name` says which) such as "1920"; whether a result can be so large is not asked.
+
+    Raises:
+        UsageError: it is no whole number.
+    """
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text.strip()):
+        raise UsageError(f"{name} must be a whole number of pixels, such as 1920, not '{text}'")
+    return int(text)
+
+
 def parse_box(text: str) -> Size:
     """A size such as "1920x1080".
 

@@ -92,7 +92,8 @@ def advice(source: Path | None, picture: Picture | None) -> Advice | None:
         pixels, alpha = _rows(source)
     else:
         raise ValueError("a picture or its file is needed")
-    compressed = _compressed(source, pixels) if _there(FOR_JPEG) else None
+    quality = jpeg.quality(source) if source is not None else picture.quality if picture is not None else None
+    compressed = _compressed(quality, pixels) if _there(FOR_JPEG) else None
     # many compressed ones look drawn: flat blocks are alike
     if compressed is None and _there(FOR_GRAPHICS) and drawn(pixels, alpha):
         return Advice(FOR_GRAPHICS, "looks drawn", "look drawn", "is made for text, charts and pixel art")
@@ -102,9 +103,8 @@ def advice(source: Path | None, picture: Picture | None) -> Advice | None:
     return compressed
 
 
-def _compressed(source: Path | None, pixels: Samples) -> Advice | None:
-    """Whether a picture is a JPEG of low quality, or has been one."""
-    quality = jpeg.quality(source) if source is not None else None
+def _compressed(quality: int | None, pixels: Samples) -> Advice | None:
+    """Whether a picture is a JPEG of low quality (None: no JPEG), or has been one."""
     if quality is not None and quality < jpeg.STRONG:
         return Advice(FOR_JPEG, f"a JPEG of quality {quality}", "are JPEGs of low quality", _NO_TRACES)
     quality = jpeg.traces(pixels)

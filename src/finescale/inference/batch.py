@@ -21,6 +21,7 @@ from finescale.inference.advice import Advice
 from finescale.inference.flow import Flow, Job, Options
 from finescale.inference.size import RESULT
 from finescale.inference.upscale import check_settings
+from finescale.networks import FOR_JPEG, FOR_NOISE
 
 SAME = "same"
 """The format of results that have those of their pictures."""
@@ -407,10 +408,18 @@ def _remarks(flow: Flow, count: int, left: int) -> Iterator[str]:
         now = "" if all(job.target.exists() for job in flow.skipped) else ", or another process is writing them"
         yield f"{len(flow.skipped)} of {count} skipped: their results exist{now} (--overwrite makes them again)"
     if flow.smaller and flow.options.target.scale is None:  # a factor says it itself
-        yield f"{len(flow.smaller)} of {count} larger than asked for, so made smaller"
+        yield f"{_which(flow.smaller, count)} larger than asked for, so made smaller"
+    if flow.copied:
+        cure = f"--network {FOR_JPEG} or {FOR_NOISE} cleans without enlarging"
+        yield f"{_which(flow.copied, count)} as large as asked for, so only copied ({cure})"
     for upscaler in flow.options.networks.ready:
         if upscaler.remark:
             yield upscaler.remark
+
+
+def _which(jobs: Sequence[Job], count: int) -> str:
+    """One picture by its name, of several how many they are."""
+    return f"{jobs[0].source}:" if len(jobs) == 1 else f"{len(jobs)} of {count}"
 
 
 def _chosen(flow: Flow) -> Iterator[str]:

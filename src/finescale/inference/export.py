@@ -62,6 +62,8 @@ def export(
     check_target(path, overwrite)
     prepared = for_inference(network, window).cpu()
     notes = {"made_by": f"finescale {__version__}", "scale": str(network.scale), "window": str(window or "global")}
+    if window:
+        notes["margin"] = str(prepared.context)  # of tiles, in pixels of the small picture
     if network.config is not None:
         notes |= {"network": network.config.name, "arguments": json.dumps(dict(network.config.arguments))}
     for key, value in told(network.notes).items():  # under what licence the weights are

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _AHEAD, _BEHIND = 32 << 20, 96 << 20  # bytes of pictures that wait to be computed, and to be written
 
+_NO_NETWORK = "bicubic"
+
 Bar = Callable[[str, float], None]
 
 
@@ -46,6 +48,7 @@ class Options:
         output: where `finescale.inference.batch` puts them: a file (for one picture), a folder, or None: beside each
             picture, as PNG (TIFF stays TIFF) unless `format` says otherwise.
         suffix: what it appends to their names; None: by the target.
+        strip: leave out EXIF, XMP and texts, see `finescale.images.files.stripping`.
     """
 
     target: Target
@@ -56,6 +59,7 @@ class Options:
     skip: bool = False
     output: str | None = None
     suffix: str | None = None
+    strip: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Flow:
         skipped: pictures that were left out.
         written: (width, height) of the results.
         smaller: pictures whose results are smaller than they are.
+        copied: pictures that keep their size and went through no network.
         advice: why another network was chosen.
         used: the name or file of the network that enlarged a picture; "bicubic" where none did.
     """
@@ -111,6 +116,7 @@ class Flow:
         self.skipped: list[Job] = []
         self.written: dict[Job, tuple[int, int]] = {}
         self.smaller: list[Job] = []
+        self.copied: list[Job] = []
         self.advice: dict[Job, Advice] = {}
         self.used: dict[Job, str] = {}
         self._last = options.networks
@@ -129,6 +135,7 @@ class Flow:
             FinescaleError: a network cannot be made ready, which is the fault of no picture.
         """
         with (
+            files.stripping(self.options.strip),
             ThreadPoolExecutor(1, "finescale writing") as writer,
             Prefetcher(todo, self._look, weight=lambda task: task.weight if task else 0, limit=_AHEAD) as tasks,
         ):
@@ -189,7 +196,7 @@ class Flow:
         try:
             chain = networks.chain(task.small, task.size)
             ready = True
-            self.used[job] = networks.name if chain else "bicubic"
+            self.used[job] = networks.name if chain else _NO_NETWORK
             if task.picture is None and len(chain) == 1 and _exactly(chain[0], task) and _by_tiles(chain[0]):
                 strips.upscale_strips(
                     job.source, job.target, chain[0], format=task.kind, overwrite=overwrite, progress=progress
@@ -226,6 +233,8 @@ class Flow:
         self.written[task.job] = task.size
         if task.size[0] < task.small[0]:
             self.smaller.append(task.job)
+        if task.size == task.small and self.used[task.job] == _NO_NETWORK:
+            self.copied.append(task.job)
         if self._made:
             self._made(task.job, task.size)
 
@@ -257,6 +266,7 @@ def upscale_file(
     format: str | None = None,
     quality: int | None = None,
     overwrite: bool = False,
+    strip: bool = False,
     device: "str | torch.device" = "auto",
     engine: str = "auto",
     precision: str = "auto",
@@ -279,6 +289,7 @@ def upscale_file(
         scale, width, height, fit, network, device, engine, precision, ensemble, tile, window: see `finescale.upscale`.
         format, quality: see `finescale.images.files.write`; the format by default by the target's name.
         overwrite: replace an existing file.
+        strip: leave out EXIF, XMP and texts, which may tell of places and persons; profile and resolution are kept.
         progress: called with the share that is done, from 0 to 1; what it raises ends the call.
 
     Returns:
@@ -293,8 +304,8 @@ def upscale_file(
     for what, given in (("source", source), ("target", target)):
         if not isinstance(given, str | os.PathLike):
             raise UsageError(
-                f"upscale_file takes the {what}'s name, not {type(given).__name__} (finescale.images.files reads and "
-                "writes pictures)"
+                f"upscale_file takes the {what}'s name, not {type(given).__name__} (finescale.images.files: read takes "
+                "open files and bytes, encode gives bytes)"
             )
     job = Job(Path(source), Path(target))
     settings: dict[str, Any] = {"device": device, "engine": engine, "precision": precision}
@@ -303,7 +314,7 @@ def upscale_file(
     files.check_name(job.target, format)
     asked = Target.of(scale, width, height, fit)
     with networks_of(network, settings) as networks:
-        flow = Flow(Options(asked or networks.target(), networks, format, quality, overwrite))
+        flow = Flow(Options(asked or networks.target(), networks, format, quality, overwrite, strip=strip))
         flow.run([job], lambda _, done: progress(min(done, 1.0)) if progress else None)
     if flow.failures:
         raise flow.failures[job]

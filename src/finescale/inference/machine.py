@@ -35,18 +35,42 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+class NoPythonError(FinescaleError):
+    """This program is no Python that could be started once more, see `apart`."""
+
+
 def cores(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
     """Cores that this process may use; two threads of one core (Linux tells) count once.
 
     Of a container that gets a share of the time of all cores, so many as that is of.
     """
+    return min([_allowed(), *map(math.ceil, _shares(proc, groups))])
+
+
+def threads() -> int:
+    """With how many threads engines compute on the CPU: `cores`, or fewer where OMP_NUM_THREADS says so."""
+    return min([cores(), *_wished()])
+
+
+def limited() -> bool:
+    """Whether `threads` are fewer than the cores that an engine sees by itself."""
+    return threads() < _allowed()
+
+
+def _wished() -> list[int]:
+    """OMP_NUM_THREADS; of a list, which is for threads within threads, its first. Empty where it is no such number."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return [int(first)] if first.isdecimal() and int(first) else []
+
+
+def _allowed() -> int:
+    """Cores that the system lets this process run on, see `cores`."""
     try:
         own = os.sched_getaffinity(0)
         folder = Path("/sys/devices/system/cpu")
-        count = len({(folder / f"cpu{one}" / "topology" / "thread_siblings_list").read_text() for one in own})
+        return len({(folder / f"cpu{one}" / "topology" / "thread_siblings_list").read_text() for one in own})
     except (OSError, AttributeError):
-        count = os.cpu_count() or 1
-    return min([count, *map(math.ceil, _shares(proc, groups))])
+        return os.cpu_count() or 1
 
 
 def _shares(proc: Path, groups: Path) -> Iterator[float]:
@@ -63,11 +87,11 @@ def apart(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
     """Command and environment of a module of ours in a process of its own, which imports what this one would.
 
     Raises:
-        FinescaleError: this program is no Python that could be started once more: it holds one, or was made of one.
+        NoPythonError: this program is no Python that could be started once more: it holds one, or was made of one.
     """
     if hasattr(sys, "frozen") or "python" not in Path(sys.executable or "").name.lower():
         program = sys.executable or "this program"
-        raise FinescaleError(f"this work needs a Python of its own, and {program} is none that can be started")
+        raise NoPythonError(f"this work needs a Python of its own, and {program} is none that can be started")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return [sys.executable, "-P", "-m", module, *arguments], environment
 

@@ -4,8 +4,10 @@ Tiles begin at multiples of 48 input pixels (the grid of the local windows, see 
 computed with a margin of real context on every side, which is cut away. Only the tile goes to the device.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ Progress = Callable[[float], None]
 GRID = 48
 LARGEST_WINDOW = 4096  # larger ones need more memory to look at a photograph than to enlarge one
 _ROWS = 64
+_PAUSE = 0.05  # seconds between two reports of one tile
 
 
 class Cancelled(Exception):
@@ -39,8 +42,8 @@ class Runner(Protocol):
 
     scale: int
 
-    def run(self, x: Array) -> Array:
-        """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
+    def run(self, x: Array, tick: Progress | None = None) -> Array:
+        """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32; `tick` is told the share that is done."""
         ...
 
     def exact(self) -> "Runner | None":
@@ -107,7 +110,9 @@ def enlarge(
             after the last of `rows`.
         ensemble: the mean over the eight flips and turns of the picture (arXiv 1511.02228).
         divisible: tiles may become smaller where memory runs out; not so where statistics are of the whole picture.
-        progress: called after each tile with the share that is done; may raise to stop.
+        progress: called with the share that is done, which never falls and ends at 1: after each tile, and within one
+            about every 0.05 seconds, between two of the network's operations or while another thread computes them.
+            What it raises ends the call. Without it nothing is asked of the engine but the picture.
 
     Returns:
         (scale rows, scale W, 3) of the type of `x`; integers rounded half up and clipped, floats left as they are.
@@ -123,21 +128,17 @@ def enlarge(
     top, bottom = rows or (0, height)
     out = np.empty(((bottom - top) * s, width * s, 3), x.dtype)
     waiting = plan(Tile(top, 0, bottom, width), (tile, tile) if isinstance(tile, int) else tile)[::-1]
-    done = 0.0
-
-    def report(share: float) -> None:
-        if progress:
-            progress((done + share * area.pixels) / ((bottom - top) * width))
-
+    report = None if progress is None else _Report(progress, (bottom - top) * width)
     while waiting:
         area = waiting.pop()
+        part_of = partial(report.within, area) if report else None
         try:
             if ensemble:
-                y = _mean_of_turns(x, area, engine, margin, below, report)
+                y = _mean_of_turns(x, area, engine, margin, below, part_of)
             else:
-                y = _compute(x, area, engine, margin)
+                y = _compute(x, area, engine, margin, tick=part_of)
         except Exception as error:  # each engine has a class of its own for want of memory
-            if not is_out_of_memory(error):
+            if (report and report.raised) or not is_out_of_memory(error):
                 raise
             if not divisible:
                 raise ShortOfMemoryError(
@@ -152,19 +153,62 @@ def enlarge(
         for first in range(0, len(part), _ROWS):  # by few rows: no large copies, and they stay in the cache
             for colour in range(3):  # planes, as they lie in memory
                 part[first : first + _ROWS, :, colour] = from_unit(y[first : first + _ROWS, :, colour], x.dtype)
-        report(1)
-        done += area.pixels
+        if report:
+            report.after(area)
     return out
 
 
-def _compute(x: Array, area: Tile, engine: Runner, margin: int, before: tuple[int, int] = (0, 0)) -> Array:
+class _Report:
+    """Makes shares of all the work of shares of tiles.
+
+    Args:
+        progress: told the shares.
+        pixels: of all the tiles.
+
+    Attributes:
+        raised: whether `progress` has raised something.
+    """
+
+    def __init__(self, progress: Progress, pixels: int) -> None:
+        self._progress, self._pixels = progress, pixels
+        self._done, self._share, self._told = 0, 0.0, time.perf_counter()
+        self.raised = False
+
+    def within(self, area: Tile, share: float) -> None:
+        """Tells that a share of a tile is done, unless something was told a moment ago."""
+        if time.perf_counter() - self._told >= _PAUSE:
+            self._tell(self._done + area.pixels * min(share, 0.99))  # the tile's end is told by itself
+
+    def after(self, area: Tile) -> None:
+        """Tells that a tile is done."""
+        self._done += area.pixels
+        self._tell(self._done)
+
+    def _tell(self, pixels: float) -> None:
+        self._share = max(self._share, pixels / self._pixels)  # a tile may have to be computed again
+        try:
+            self._progress(self._share)
+        except BaseException:
+            self.raised = True
+            raise
+        self._told = time.perf_counter()
+
+
+def _compute(
+    x: Array,
+    area: Tile,
+    engine: Runner,
+    margin: int,
+    before: tuple[int, int] = (0, 0),
+    tick: Progress | None = None,
+) -> Array:
     """One tile: cut out with its margin, enlarged, the margin cut away; (h, w, 3) float32.
 
     The cut lies on the grid, which begins `before` (rows, columns) before the first of `x`.
     """
     top, bottom = _cut(area.top - margin, area.bottom + margin, before[0], x.shape[0])
     left, right = _cut(area.left - margin, area.right + margin, before[1], x.shape[1])
-    y = _finite(to_unit(x[top:bottom, left:right]).transpose(2, 0, 1)[None], engine)
+    y = _finite(to_unit(x[top:bottom, left:right]).transpose(2, 0, 1)[None], engine, tick)
     s = engine.scale
     y = y[0, :, (area.top - top) * s : (area.bottom - top) * s, (area.left - left) * s : (area.right - left) * s]
     return y.transpose(1, 2, 0)
@@ -176,7 +220,9 @@ def _cut(first: int, last: int, before: int, size: int) -> tuple[int, int]:
     return max(0, start), min(size, stop)
 
 
-def _mean_of_turns(x: Array, area: Tile, engine: Runner, margin: int, below: int, progress: Progress) -> Array:
+def _mean_of_turns(
+    x: Array, area: Tile, engine: Runner, margin: int, below: int, tick: Progress | None = None
+) -> Array:
     """As `_compute`: the mean of what the tile becomes in the eight flips and turns of the picture.
 
     Each of them has the grid of the turned picture, so the result does not depend on the tiles.
@@ -189,11 +235,18 @@ def _mean_of_turns(x: Array, area: Tile, engine: Runner, margin: int, below: int
         columns = (width - area.right, width - area.left) if k & 1 else (area.left, area.right)
         if k & 4:
             rows, columns, before = columns, rows, before[::-1]
-        part = _turn_back(_compute(turned, Tile(rows[0], columns[0], rows[1], columns[1]), engine, margin, before), k)
+        turn = Tile(rows[0], columns[0], rows[1], columns[1])
+        part = _turn_back(_compute(turned, turn, engine, margin, before, _eighth(tick, k)), k)
         total = part.copy() if total is None else np.add(total, part, out=total)
-        progress((k + 1) / 8)
+        if tick:
+            tick((k + 1) / 8)
     assert total is not None
     return np.divide(total, np.float32(8), out=total)
+
+
+def _eighth(tick: Progress | None, k: int) -> Progress | None:
+    """What is told the share of one of the eight turns, from 0 on."""
+    return None if tick is None else lambda share: tick((k + min(share, 1)) / 8)
 
 
 def _turn(x: Array, k: int) -> Array:
@@ -209,12 +262,13 @@ def _turn_back(x: Array, k: int) -> Array:
     return x[:, ::-1] if k & 1 else x
 
 
-def _finite(batch: Array, engine: Runner) -> Array:
+def _finite(batch: Array, engine: Runner, tick: Progress | None) -> Array:
     """(B, 3, h, w) enlarged; again in float32 where values are not finite."""
-    y = engine.run(batch)
+    told = () if tick is None else (tick,)
+    y = engine.run(batch, *told)
     if not np.isfinite(y).all():
         exact = engine.exact()
-        y = y if exact is None else exact.run(batch)
+        y = y if exact is None else exact.run(batch, *told)
         if not np.isfinite(y).all():
             raise FinescaleError("the network gives values that are not finite for this picture, even in float32")
     return y

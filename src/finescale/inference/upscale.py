@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from finescale.errors import FinescaleError, UsageError
-from finescale.images.picture import Picture, from_pil, split, to_integers, to_pil
+from finescale.images.picture import Picture, from_pil, is_grey, split, to_integers, to_pil
 from finescale.inference import tiling
 from finescale.inference.engines import check, choose
 from finescale.inference.engines.interface import Engine, fitting_tile
@@ -276,6 +276,15 @@ def upscale(
 
 @overload
 def upscale(
+    image: Picture,
+    scale: float | None = ...,
+    network: "str | os.PathLike[str] | Network | Upscaler | None" = ...,
+    **options: Unpack[_Options],
+) -> Picture: ...
+
+
+@overload
+def upscale(
     image: NDArray[Sample],
     scale: float | None = ...,
     network: "str | os.PathLike[str] | Network | Upscaler | None" = ...,
@@ -284,7 +293,7 @@ def upscale(
 
 
 def upscale(
-    image: "Image.Image | Array | File",
+    image: "Image.Image | Picture | Array | File",
     scale: float | None = None,
     network: "str | os.PathLike[str] | Network | Upscaler | None" = None,
     *,
@@ -298,14 +307,14 @@ def upscale(
     tile: int | None = None,
     window: int | None = 48,
     progress: Progress | None = None,
-) -> "Image.Image | Array":
+) -> "Image.Image | Picture | Array":
     """Enlarges a picture.
 
     >>> upscale("photo.jpg", scale=4).save("photo_x4.png")  # doctest: +SKIP
 
     Args:
-        image: a Pillow image; an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or float in [0, 1]; or a file: its
-            path, its bytes, or one opened for reading bytes.
+        image: a Pillow image; an array (H, W) or (H, W, 1 to 4) of uint8, uint16 or float in [0, 1]; a file: its
+            path, its bytes, or one opened for reading bytes; or a `Picture`, as `finescale.images.files.read` gives it.
         scale: any factor above 0 up to 16; if no other size is asked for 4, or the largest the network is trained for.
         network: a name (see `finescale.networks()`), a weight file or a network; None: the default; "auto": the one
             that suits the picture, as `finescale upscale` does. That of the last call is kept ready for the next,
@@ -319,6 +328,7 @@ def upscale(
     Returns:
         For an array: an array of the same type (in the byte order of this machine) and number of dimensions (floats
         with the precision of 16 bits).
+        For a `Picture`: a `Picture` with all that it holds, which `finescale.images.files` writes.
         Otherwise a Pillow image, upright, with profile and EXIF in its `info`. Pillow has no 16-bit colour: pictures
         of 16 bits are computed so, and end as 8 bits unless they are opaque grey.
 
@@ -343,6 +353,8 @@ def upscale(
             better = choice(file, picture, picture.size, size)
             networks = networks.other(better.network) if better else networks
         large = networks.picture(picture, size, progress)
+    if isinstance(image, Picture):
+        return large
     return _like(image, large.samples) if isinstance(image, np.ndarray) else to_pil(large)
 
 
@@ -532,9 +544,14 @@ class Networks:
     def picture(self, picture: Picture, size: tuple[int, int], progress: Progress | None = None) -> Picture:
         """See `Upscaler.picture`."""
         pixels, alpha, chain = picture.pixels, picture.alpha, self.chain(picture.size, size)
+        colours = pixels.shape[2]
+        if chain and is_grey(pixels):
+            pixels = pixels[..., :1]  # networks give colours that differ a little, which would be a tint
         for upscaler, share in zip(chain, _shares(chain)):
             pixels, alpha = enlarge_samples(upscaler, pixels, alpha, progress=share_of(progress, *share))
-        result = replace(picture, pixels=pixels, alpha=alpha)
+        if pixels.shape[2] < colours:
+            pixels = pixels.repeat(colours, axis=2)
+        result = replace(picture, pixels=pixels, alpha=alpha, quality=None)
         if result.size != size:
             from finescale.images.scaling import resize_picture
 
@@ -626,7 +643,9 @@ def _files(network: "str | os.PathLike[str] | None") -> list[object]:
     return found
 
 
-def _as_picture(image: "Image.Image | Array | File") -> Picture:
+def _as_picture(image: "Image.Image | Picture | Array | File") -> Picture:
+    if isinstance(image, Picture):
+        return image
     if isinstance(image, Image.Image):
         try:
             return from_pil(image)

@@ -11,6 +11,7 @@ from finescale.errors import UsageError, check_known
 from finescale.networks.arguments import checked
 from finescale.networks.base import Config, Network
 from finescale.networks.baselines import EDSR, SRCNN, Bicubic
+from finescale.networks.esrgan import RRDBNet, SRVGGNet
 from finescale.networks.rcan import RCAN
 from finescale.networks.unet import UNet
 
@@ -45,6 +46,8 @@ NETWORKS: dict[str, Entry] = {
     "srcnn": Entry(SRCNN, "three convolutions on the luma of a bicubic enlargement"),
     "edsr-baseline": Entry(EDSR, "16 residual blocks of 64 channels"),
     "edsr": Entry(EDSR, "32 residual blocks of 256 channels", {"channels": 256, "blocks": 32, "residual_factor": 0.1}),
+    "rrdbnet": Entry(RRDBNet, "ESRGAN's and Real-ESRGAN's network, for weights made with them"),
+    "srvgg": Entry(SRVGGNet, "Real-ESRGAN's small network, for weights made with it"),
     "unet": Entry(
         UNet,
         "the classical U-Net",
@@ -79,7 +82,10 @@ NETWORKS: dict[str, Entry] = {
     "sa-rcan-light-graphics": Entry(RCAN, "for text, charts, screenshots and pixel art", _LIGHT),
 }
 
-ALIASES: dict[str, str] = {"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"}  # as their authors call them
+ALIASES: dict[str, str] = {
+    **{"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"},  # as their authors call them
+    **{kind: f"sa-rcan-light-{kind}" for kind in ("jpeg", "noise", "graphics", "perceptual")},  # for short
+}
 
 
 def resolve(name: str) -> str:

@@ -13,14 +13,14 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path, PurePath
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, is_disk_full, nearest
@@ -38,13 +38,14 @@ from finescale.images.sizes import parse_box, parse_scale
 from finescale.inference.size import Target
 from finescale.networks import AUTO, DEFAULT
 from finescale.web import studio
+from finescale.web.archive import archive
 from finescale.web.assets import OPENAPI, STATIC
 from finescale.web.guard import Guard, problem
 from finescale.web.jobs import FINAL, Full, Job, Jobs, Order, State
 from finescale.web.names import content_disposition, safe_name
 
 log = logging.getLogger("finescale")
-FIELDS = ("picture", "network", "scale", "width", "height", "fit", "format")
+FIELDS = ("picture", "network", "scale", "width", "height", "fit", "format", "quality")
 SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp", "avif": "avif", "tiff": "tif"}  # format -> of the result
 USUAL = {name: name for name in SUFFIXES} | {"heic": "jpeg"}  # format sent -> of the result; PNG of any other
 PREVIEW_SIDE = 4096
@@ -80,6 +81,7 @@ def application(jobs: Jobs, *, token: str | None, hosts: frozenset[str] | None, 
             Route("/api/jobs/{id}/events", events),
             Route("/api/jobs/{id}/result", result),
             Route("/api/jobs/{id}/preview/{which}", preview),
+            Route("/api/results.zip", results),
             Mount("/static", StaticFiles(directory=STATIC)),
         ],
         exception_handlers={
@@ -221,11 +223,61 @@ async def events(request: Request) -> Response:
     return StreamingResponse(stream(), media_type="text/event-stream")
 
 
+class Delivery(FileResponse):
+    """A file of a job, which counts as delivered when all of it was sent, as far as a server can know."""
+
+    job: Job | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it; parts of it are not noted."""
+        whole = False
+
+        async def watched(message: Message) -> None:
+            nonlocal whole
+            if message["type"] == "http.response.start":
+                whole = message["status"] == 200 and scope["method"] == "GET"
+            elif whole and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                message = {"type": "http.response.body", "body": b""}
+                await send({**message, "more_body": True})  # returns when the client has taken what came before
+                if self.job and not await Request(scope, receive).is_disconnected():
+                    self.job.delivered = True
+            await send(message)
+
+        await super().__call__(scope, receive, watched)
+
+
 async def result(request: Request) -> Response:
-    """The enlarged picture."""
+    """The enlarged picture; with `shown`, to be looked at."""
     job = _done(request)
     headers = {"Content-Disposition": content_disposition(job.order.result_name)}
-    return _file(job.result, f"image/{job.order.format}", headers)
+    looked_at = "shown" in request.query_params
+    return _file(job.result, f"image/{job.order.format}", headers, delivers=None if looked_at else job)
+
+
+async def results(request: Request) -> Response:
+    """The enlarged pictures of several jobs, as one ZIP."""
+    identities = list(dict.fromkeys(request.query_params.getlist("id")))
+    if not identities:
+        raise HTTPException(400, "Say whose results are wanted: 'id', once for each job.")
+    found = [_done(request, identity) for identity in identities]
+    for job in found:  # who asks wants them kept
+        job.seen = time.monotonic()
+    name = f"finescale-{len(found)}-picture{'s' if len(found) > 1 else ''}.zip"
+    headers = {"Content-Disposition": content_disposition(name)}
+
+    async def stream() -> AsyncIterator[bytes]:
+        with closing(archive([(job.order.result_name, job.result) for job in found])) as pieces:
+            async for piece in iterate_in_threadpool(pieces):
+                yield piece
+        yield b""  # returns when the client has taken what came before
+        if not await request.is_disconnected():
+            for job in found:
+                job.delivered = True
+
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type="application/zip")
+    return StreamingResponse(stream(), headers=headers, media_type="application/zip")
 
 
 async def preview(request: Request) -> Response:
@@ -267,26 +319,33 @@ def _no_job() -> HTTPException:
     return HTTPException(404, "There is no such job; it may have expired.")
 
 
-def _job(request: Request) -> Job:
-    job = _jobs(request).get(request.path_params["id"])
+def _job(request: Request, identity: str | None = None) -> Job:
+    """The job of that id, or of the one in the address."""
+    job = _jobs(request).get(request.path_params["id"] if identity is None else identity)
     if job is None:
         raise _no_job()
     return job
 
 
-def _done(request: Request) -> Job:
-    job = _job(request)
+def _done(request: Request, identity: str | None = None) -> Job:
+    job = _job(request, identity)
     if job.state is not State.DONE:
         raise HTTPException(409, job.error or f"The job is not done yet: it is {job.state}.")
     return job
 
 
-def _file(path: Path, kind: str, headers: Mapping[str, str] | None = None) -> FileResponse:
-    """A file of a job that may be removed in this moment."""
+def _file(
+    path: Path, kind: str, headers: Mapping[str, str] | None = None, *, delivers: Job | None = None
+) -> FileResponse:
+    """A file of a job that may be removed in this moment; `delivers`: whose result arrives so."""
     try:
-        return FileResponse(path, media_type=kind, headers=headers, stat_result=path.stat())
+        reply = Delivery if delivers else FileResponse
+        file = reply(path, media_type=kind, headers=headers, stat_result=path.stat())
     except FileNotFoundError as error:
         raise _no_job() from error
+    if isinstance(file, Delivery):
+        file.job = delivers
+    return file
 
 
 def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
@@ -316,6 +375,7 @@ def _describe(jobs: Jobs, job: Job) -> dict[str, Any]:
         "error": job.error,
         "warnings": list(job.warnings),
         "expires": None if expires is None else round(expires),
+        "delivered": job.delivered,
     }
 
 
@@ -449,6 +509,7 @@ def _order(
     format = files.FORMATS.get(f".{asked}", asked)
     if format not in SUFFIXES:
         raise HTTPException(400, f"The field 'format' must be one of {', '.join(SUFFIXES)}.")
+    quality = _quality(values, format)
     try:
         target = _target(values, max(found[usual].scales))
         width, height = target.size(*source)
@@ -467,7 +528,22 @@ def _order(
     except FinescaleError as error:
         raise HTTPException(400, f"{error}.") from error
     result_name = f"{PurePath(name).stem}{target.suffix}.{SUFFIXES[format]}"
-    return Order(name, network, source, (width, height), format, result_name)
+    return Order(name, network, source, (width, height), format, result_name, quality)
+
+
+def _quality(values: Mapping[str, str], format: str) -> int | None:
+    """The quality that is asked for; a format that has none is refused where it was named, else it keeps everything."""
+    if "quality" not in values:
+        return None
+    if not re.fullmatch(r"0*([1-9][0-9]?|100)", values["quality"], re.ASCII):
+        raise HTTPException(400, "The field 'quality' must be a whole number from 1 to 100.")
+    if format not in files.LOSSLESS:
+        return int(values["quality"])
+    if "format" in values:
+        raise HTTPException(
+            400, f"There is no 'quality' to choose: {format} keeps everything (jpeg, webp and avif have one)."
+        )
+    return None
 
 
 def _target(values: Mapping[str, str], default_scale: int) -> Target:

@@ -77,6 +77,7 @@ class Order:
         size: (width, height) of the result.
         format: of the result's file, a value of `finescale.images.files.FORMATS`.
         result_name: file name under which the result is downloaded.
+        quality: 1 to 100, of formats that have one; None: the usual one.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Order:
     size: tuple[int, int]
     format: str
     result_name: str
+    quality: int | None = None
 
 
 @dataclass(eq=False)
@@ -101,6 +103,7 @@ class Job:
     started: float | None = None
     ended: float | None = None
     seen: float = 0.0  # when somebody last asked for it
+    delivered: bool = False  # whether its result was sent to its end as a download
     bytes: int = 0  # of source and result, once it is finished
     stop: threading.Event = field(default_factory=threading.Event)
 

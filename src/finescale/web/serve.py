@@ -120,6 +120,7 @@ def _run(
             limit_concurrency=128,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=1 << 16,  # the address of an archive names its jobs, some two thousand
         )
     )
     # uvicorn stops in good order and then raises the signal again: that must not skip what is left to do here

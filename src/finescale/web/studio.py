@@ -18,6 +18,14 @@ from finescale.networks import AUTO, DEFAULT
 from finescale.web.jobs import Limits, Order
 
 log = logging.getLogger("finescale")
+TITLES = {
+    "sa-rcan-light": "Photographs",
+    "sa-rcan": "Photographs, slower",
+    "sa-rcan-light-jpeg": "Compressed JPEGs",
+    "sa-rcan-light-noise": "Noisy or grainy pictures",
+    "sa-rcan-light-perceptual": "Sharper look, less exact",
+    "sa-rcan-light-graphics": "Text, charts, drawings",
+}
 pyvips.block_untrusted_set(True)  # of libvips's loaders only those for plain pictures: no SVG, PDF, ImageMagick
 
 
@@ -53,7 +61,7 @@ class Studio:
             enlarged = networks.picture(picture, order.size, progress)
         finally:
             networks.rest()
-        files.write(enlarged, result, format=order.format)
+        files.write(enlarged, result, format=order.format, quality=order.quality)
         for upscaler in networks.ready:
             remark = upscaler.remark
             if remark and remark not in self._told:
@@ -79,9 +87,17 @@ def _best(source: Path, picture: Picture, size: tuple[int, int]) -> str:
 
 @dataclass
 class Offer:
-    """A network that has trained weights on this machine: its name, a sentence, the scales it was trained for."""
+    """A network that has trained weights on this machine.
+
+    Attributes:
+        name: its name.
+        title: what it is for, in a few words; the name where that is not known.
+        summary: a sentence.
+        scales: those it was trained for.
+    """
 
     name: str
+    title: str
     summary: str
     scales: list[int]
 
@@ -92,7 +108,8 @@ def networks() -> dict[str, Offer]:
 
     found: dict[str, Offer] = {}
     for entry in store.available():
-        found.setdefault(entry.name, Offer(entry.name, entry.summary, [])).scales.append(entry.scale)
+        title = TITLES.get(entry.name, entry.name)
+        found.setdefault(entry.name, Offer(entry.name, title, entry.summary, [])).scales.append(entry.scale)
     return dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT))
 
 

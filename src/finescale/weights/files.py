@@ -74,14 +74,16 @@ def save(
 
 def convert(
     source: str | os.PathLike[str],
-    name: str,
-    scale: int,
+    name: str | None,
+    scale: int | None,
     path: str | os.PathLike[str],
     *,
     licence: str | None = None,
     overwrite: bool = False,
-) -> None:
+) -> Network:
     """Writes a weight file of the authors, or of BasicSR, as a self-describing one, in float32: its figures are theirs.
+
+    Gives the network that is in it.
 
     Args:
         source, name, scale: see `finescale.weights.official.load_official`.
@@ -104,6 +106,7 @@ def convert(
     if licence:
         notes["licence"] = licence
     save(network, path, notes=notes, dtype=torch.float32)
+    return network
 
 
 class _OwnStart(TorchFunctionMode):

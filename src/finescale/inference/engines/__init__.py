@@ -1,5 +1,6 @@
 """What computes the network: PyTorch everywhere; OpenVINO, MNN and ONNX Runtime where they are installed."""
 
+import logging
 import os
 import platform
 import shutil
@@ -13,11 +14,14 @@ from finescale.inference import ENGINES, PRECISIONS
 from finescale.inference.engines import compiled
 from finescale.inference.engines.interface import Engine
 from finescale.inference.engines.source import Source
+from finescale.inference.machine import NoPythonError
 
 if TYPE_CHECKING:
     import torch
 
     from finescale.networks.base import Network
+
+log = logging.getLogger("finescale")
 
 _TRANSLATORS = ("openvino", "mnn", "onnx")  # which run on CPUs alone
 
@@ -58,6 +62,8 @@ def choose(
                 return _make(name, source, exactness)
             except UsageError:
                 raise
+            except NoPythonError as error:
+                log.warning("the %s engine, the fastest here, is left out: %s", name, error)
             except FinescaleError:
                 pass  # it cannot take this network so
     return _torch(source, device, precision)

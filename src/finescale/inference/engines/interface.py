@@ -1,11 +1,15 @@
 """What every engine offers."""
 
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 
 from finescale.inference.machine import tile_budget
-from finescale.inference.tiling import GRID, Array
+from finescale.inference.tiling import GRID, Array, Progress
+
+_LOOK = 0.05  # seconds between two looks at what computes in another thread
 
 
 class Engine:
@@ -30,8 +34,14 @@ class Engine:
     closeness: float | None = None
     _exact: "Engine | None" = None
 
-    def run(self, x: Array) -> Array:
-        """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32."""
+    def run(self, x: Array, tick: Progress | None = None) -> Array:
+        """(B, 3, h, w) float32 in [0, 1] -> (B, 3, scale h, scale w) float32.
+
+        Args:
+            x: the pictures.
+            tick: called again and again meanwhile, in this thread, with the share that is done as far as the engine
+                knows it. What it raises ends the call soon, as it is, and the engine stays ready.
+        """
         raise NotImplementedError
 
     def exact(self) -> "Engine | None":
@@ -53,6 +63,27 @@ class Engine:
     def tile_budget(self) -> float:
         """Bytes that the features of one tile may take now, see `finescale.inference.machine`; here, on a CPU."""
         return tile_budget()
+
+
+class Pace:
+    """How far engines are that do not tell it: by the clock, and the time that the last pictures took."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0  # for a pixel
+
+    def follow(self, finished: Callable[[float], bool], tick: Progress, pixels: int) -> None:
+        """Waits for what another thread computes.
+
+        Args:
+            finished: waits for it for at most so many seconds, and gives whether it is there.
+            tick: told the share that is done; of the first pictures 0, as nothing is known yet.
+            pixels: of the pictures.
+        """
+        start = time.perf_counter()
+        while not finished(_LOOK):
+            needed = pixels * self._seconds
+            tick(min(1.0, (time.perf_counter() - start) / needed) if needed else 0.0)
+        self._seconds = (time.perf_counter() - start) / pixels
 
 
 def grown(x: Array, multiple: int) -> Array:

@@ -22,8 +22,8 @@ from finescale.inference.engines import compiled, onnx
 from finescale.inference.engines.agreement import FLOAT32, least_agreement, noises
 from finescale.inference.engines.interface import Engine, grown
 from finescale.inference.engines.source import Source
-from finescale.inference.machine import apart, cores
-from finescale.inference.tiling import Array
+from finescale.inference.machine import apart, threads
+from finescale.inference.tiling import Array, Progress
 
 _LOADING = threading.Lock()
 _REFUSED = 4  # what the converter's process ends with where MNN cannot take the network
@@ -73,15 +73,15 @@ class MNNEngine(Engine):
         self.multiple: int = notes["multiple"]
         self.rest()
 
-    def run(self, x: Array) -> Array:
-        """See `Engine`."""
+    def run(self, x: Array, tick: Progress | None = None) -> Array:
+        """See `Engine`; with `tick` other threads of Python run only between two of the network's operations."""
         height, width = x.shape[2:]
         session: _Session | None = getattr(self._sessions, "own", None)
         if session is None or session.process != os.getpid():  # one computes for one thread at a time
             self._sessions.parents = session  # which cannot be taken down here
             self._sessions.own = session = _Session(self._file, self.multiple)
         try:
-            y = session.run(grown(x, self.multiple))
+            y = session.run(grown(x, self.multiple), tick)
         except MemoryError:
             self._sessions.own = None  # it may crash at the next size, however small
             raise
@@ -107,11 +107,12 @@ class _Session:
             path = Path(folder, "network.mnn")
             path.write_bytes(file)
             self._network = self._library.Interpreter(str(path))
-        threads = 1 if _forked_with else cores()
-        self._session = self._network.createSession({"backend": "CPU", "numThread": threads})
+        count = 1 if _forked_with else threads()
+        self._session = self._network.createSession({"backend": "CPU", "numThread": count})
         self._input = self._network.getSessionInput(self._session)
         side = -(-48 // multiple) * multiple
         self._resize((1, 3, side, side))  # by the first size it picks its kernels, and so the last digits of all others
+        self._operations = 0  # as long as nobody asked
 
     def _resize(self, shape: tuple[int, ...]) -> None:
         self._network.resizeTensor(self._input, shape)
@@ -120,8 +121,8 @@ class _Session:
             raise MemoryError(f"MNN has no room for the features of {shape}")
         self._shape = shape
 
-    def run(self, x: Array) -> Array:
-        """(B, 3, H, W) -> (B, 3, sH, sW); MNN lets other threads run meanwhile.
+    def run(self, x: Array, tick: Progress | None = None) -> Array:
+        """(B, 3, H, W) -> (B, 3, sH, sW); without `tick` MNN lets other threads run meanwhile.
 
         Raises:
             MemoryError: there is none left, of which MNN makes no error but a black picture; the session is of no use
@@ -131,12 +132,37 @@ class _Session:
         if x.shape != self._shape:
             self._resize(x.shape)
         self._input.copyFrom(self._tensor(x))
-        if code := self._network.runSession(self._session):
+        if code := self._network.runSession(self._session) if tick is None else self._telling(tick):
             raise MemoryError(f"MNN did not compute {x.shape} (it ended with {code})")
         output = self._network.getSessionOutput(self._session)
         found = self._tensor(np.empty(output.getShape(), np.float32))
         output.copyToHostTensor(found)
         return np.array(found.getNumpyData())  # whose memory is the tensor's
+
+    def _telling(self, tick: Progress) -> int:
+        """As MNN's `runSession`; tells how many operations are done, and ends with what that raises."""
+        done, raised = 0, list[BaseException]()
+
+        def count(*_: object) -> bool:
+            nonlocal done
+            done += 1
+            return True
+
+        def tell(*_: object) -> bool:
+            try:  # MNN would go on
+                count()
+                tick(done / self._operations)
+            except BaseException as error:
+                raised.append(error)
+            return not raised
+
+        if not self._operations:
+            self._network.runSessionWithCallBack(self._session, lambda *_: False, count)  # leaves all of them out
+            self._operations, done = done, 0
+        code: int = self._network.runSessionWithCallBack(self._session, lambda *_: True, tell)
+        if raised:
+            raise raised.pop()  # kept here it would keep all that its traceback knows
+        return code
 
     def _tensor(self, x: Array) -> Any:
         library = self._library

@@ -3,22 +3,23 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from finescale.errors import FinescaleError, is_out_of_memory, missing
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import FLOAT32, least_agreement
-from finescale.inference.engines.interface import Engine
+from finescale.inference.engines.interface import Engine, Pace
 from finescale.inference.engines.source import Source
 from finescale.inference.engines.unreported import unreported
-from finescale.inference.machine import cores
-from finescale.inference.tiling import Array
+from finescale.inference.machine import threads
+from finescale.inference.tiling import Array, Progress
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -48,9 +49,9 @@ class ONNXEngine(Engine):
         self.multiple: int = notes["multiple"]
         self._run = runner(data)
 
-    def run(self, x: Array) -> Array:
-        """See `Engine`."""
-        return self._run(x)
+    def run(self, x: Array, tick: Progress | None = None) -> Array:
+        """See `Engine`; how far it is, it tells by the clock."""
+        return self._run(x, tick)
 
     @staticmethod
     def _translate(source: Source, name: str) -> tuple[dict[str, Any], bytes]:
@@ -87,8 +88,14 @@ def load_runtime() -> Any:
     return onnxruntime
 
 
-def runner(data: bytes) -> Callable[[Array], Array]:
+class _Run(Protocol):
+    def __call__(self, x: Array, tick: Progress | None = None, /) -> Array: ...
+
+
+def runner(data: bytes) -> _Run:
     """What computes the enlarged (B, 3, sH, sW) of a (B, 3, H, W) by an ONNX file that `translate` made.
+
+    For `tick`, which it may be given too, see `Engine.run`.
 
     Raises:
         FinescaleError: ONNX Runtime does not take the file, or (what is returned) fails at it.
@@ -96,14 +103,27 @@ def runner(data: bytes) -> Callable[[Array], Array]:
     onnxruntime = load_runtime()
     with _refusing("ONNX Runtime"):
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = cores()  # by itself it takes all that the machine has
+        settings.intra_op_num_threads = threads()  # by itself it takes all that the machine has
         session = onnxruntime.InferenceSession(data, settings, providers=["CPUExecutionProvider"])
-    options = onnxruntime.RunOptions()  # else it keeps all that its largest tile needed
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    pace = Pace()
 
-    def run(x: Array) -> Array:
-        with _refusing("ONNX Runtime"):
-            found: Array = session.run(None, {"picture": np.ascontiguousarray(x, np.float32)}, options)[0]
+    def run(x: Array, tick: Progress | None = None, /) -> Array:
+        options = onnxruntime.RunOptions()  # else it keeps all that its largest tile needed
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        given = {"picture": np.ascontiguousarray(x, np.float32)}
+        if tick is None:
+            with _refusing("ONNX Runtime"):
+                found: Array = session.run(None, given, options)[0]
+            return found
+        with ThreadPoolExecutor(1) as apart:
+            computing = apart.submit(session.run, None, given, options)
+            try:
+                pace.follow(lambda seconds: bool(wait([computing], seconds).done), tick, x[:, 0].size)
+            except BaseException:
+                options.terminate = True
+                raise
+            with _refusing("ONNX Runtime"):
+                found = computing.result()[0]
         return found
 
     return run
@@ -183,4 +203,13 @@ def translate(network: "Network", size: tuple[int, ...] = (53, 67)) -> bytes:
         torch._C._jit_onnx_log = told
         torch.backends.mha.set_fastpath_enabled(fast)
         torch.set_default_dtype(default)
-    return buffer.getvalue()
+    return _with_colours(buffer.getvalue())
+
+
+def _with_colours(data: bytes) -> bytes:
+    """An ONNX file that says how many channels its output has, which some converters ask about."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
+    return model.SerializeToString()

@@ -3,6 +3,7 @@
 import copy
 import threading
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from finescale.errors import FinescaleError, UsageError, is_out_of_memory, missing
 from finescale.inference.engines import compiled
 from finescale.inference.engines.agreement import BFLOAT16, FLOAT32, SIZES, agreement, least_agreement
-from finescale.inference.engines.interface import Engine, grown
+from finescale.inference.engines.interface import Engine, Pace, grown
 from finescale.inference.engines.source import Source
 from finescale.inference.engines.unreported import unreported
-from finescale.inference.tiling import Array
+from finescale.inference.machine import limited, threads
+from finescale.inference.tiling import Array, Progress
 
 if TYPE_CHECKING:
     from finescale.networks.base import Network
@@ -52,22 +54,40 @@ class OpenVINOEngine(Engine):
             "PERFORMANCE_HINT": "LATENCY",
             "CPU_RUNTIME_CACHE_CAPACITY": KERNELS,
         }
+        if limited():  # else it knows best which cores to take; what is stored does not depend on it
+            self._config["INFERENCE_NUM_THREADS"] = threads()
         name = compiled.key(weights=source.fingerprint, engine=f"openvino {version}", precision=precision)
         notes, model = compiled.once(lambda: self._stored(name), lambda: self._compile(name))
         self.scale, self.bytes_per_pixel, self.margin = (notes[k] for k in ("scale", "bytes_per_pixel", "margin"))
         self.closeness = notes["agreement"] if precision == "int8" else None
         self.multiple: int = notes["multiple"]
         self._model = model
-        self._requests = threading.local()
+        self._requests, self._pace = threading.local(), Pace()
 
-    def run(self, x: Array) -> Array:
-        """See `Engine`."""
+    def run(self, x: Array, tick: Progress | None = None) -> Array:
+        """See `Engine`; how far it is, it tells by the clock."""
         height, width = x.shape[2:]
         if not hasattr(self._requests, "own"):  # a request holds its results, which a second thread would overwrite
             self._requests.own = self._model.create_infer_request()
         whole = np.ascontiguousarray(grown(x, self.multiple), np.float32)
-        found = np.asarray(self._requests.own.infer([whole], share_inputs=True, share_outputs=True)[0])
+        request = self._requests.own
+        if tick is None:
+            request.infer([whole], share_inputs=True, share_outputs=True)
+        else:
+            self._follow(request, whole, tick)
+        found = np.asarray(request.get_output_tensor(0).data)
         return found[..., : height * self.scale, : width * self.scale]
+
+    def _follow(self, request: Any, x: Array, tick: Progress) -> None:
+        request.start_async([x], share_inputs=True)
+        try:
+            self._pace.follow(lambda seconds: request.wait_for(round(1000 * seconds)), tick, x[:, 0].size)
+            request.wait()
+        except BaseException:
+            request.cancel()
+            with suppress(RuntimeError):  # that it was cancelled
+                request.wait()
+            raise
 
     def make_exact(self) -> Engine:
         """See `Engine`; by PyTorch where OpenVINO does not take the network in float32."""

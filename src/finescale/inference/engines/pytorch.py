@@ -3,17 +3,20 @@
 import math
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from finescale.errors import FinescaleWarning, UsageError, is_out_of_memory
 from finescale.inference.engines.interface import Engine
 from finescale.inference.machine import tile_budget
 from finescale.inference.prepare import bytes_per_pixel, full_float32
-from finescale.inference.tiling import Array
+from finescale.inference.tiling import Array, Progress
 from finescale.networks.base import Network
 
 LARGEST_TENSOR = 4 << 31
@@ -93,6 +96,27 @@ def fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+class _Steps(TorchFunctionMode):
+    """Counts torch's functions that this thread calls.
+
+    Args:
+        tell: told the count before each of them; what it raises, the call raises.
+
+    Attributes:
+        done: the count.
+    """
+
+    def __init__(self, tell: Callable[[int], None] | None = None) -> None:
+        super().__init__()
+        self.done, self._tell = 0, tell
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._tell:
+            self._tell(self.done)
+        self.done += 1
+        return function(*args, **(kwargs or {}))
+
+
 class TorchEngine(Engine):
     """A network run by PyTorch, eagerly, in channels-last layout.
 
@@ -111,18 +135,21 @@ class TorchEngine(Engine):
             precision = "bfloat16" if fast_bfloat16(device) else "float32"
         if precision == "bfloat16" and not fast_bfloat16(device):
             warnings.warn(SLOW, FinescaleWarning, stacklevel=2)
-        self.bytes_per_pixel, self.margin = bytes_per_pixel(network), network.context
+        with _Steps() as steps:
+            self.bytes_per_pixel = bytes_per_pixel(network)
+        self._steps, self.margin = steps.done, network.context
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.scale, self.multiple = network.scale, network.multiple
         self.device, self.precision = device, precision
 
-    def run(self, x: Array) -> Array:
-        """See `Engine`."""
+    def run(self, x: Array, tick: Progress | None = None) -> Array:
+        """See `Engine`; of a GPU it tells how much it has been given to do, which is a little more than it has done."""
         batch = torch.from_numpy(np.ascontiguousarray(x)).to(self.device).contiguous(memory_format=torch.channels_last)
         low = self.precision == "bfloat16"
         exactness = nullcontext() if low else full_float32(self.device)
         with torch.inference_mode(), exactness, torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            y: torch.Tensor = self.network(batch)
+            with nullcontext() if tick is None else _Steps(lambda done: tick(done / self._steps)):
+                y: torch.Tensor = self.network(batch)
             return y.float().cpu().numpy()
 
     def make_exact(self) -> "TorchEngine":

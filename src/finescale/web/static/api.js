@@ -59,7 +59,16 @@ export const networks = () => call("/api/networks");
 export const health = (signal) => call("/api/health", { signal: brief(signal) });
 export const remove = (id) => call(`/api/jobs/${id}`, { method: "DELETE", keepalive: true }).catch(() => null);
 export const resultUrl = (id) => `/api/jobs/${id}/result`;
+export const shownUrl = (id) => `${resultUrl(id)}?shown`; // to be looked at: does not count as delivered
+export const archiveUrl = (ids) => `/api/results.zip?${ids.map((id) => `id=${id}`).join("&")}`;
 export const previewUrl = (id, which) => `/api/jobs/${id}/preview/${which}`;
+
+// Whether all results of an archive are there.
+export async function isThere(address) {
+  const reply = await fetch(address, { method: "HEAD", signal: brief() }).catch(() => null);
+  if (!reply || reply.status > 499) throw silence();
+  return reply.ok;
+}
 
 // Tries again, ever more slowly, where the server does not answer.
 async function patiently(attempt, signal, onSilence = () => {}) {

@@ -14,6 +14,8 @@ let readable = null; // extension -> format, of what can be read here
 const SHOWN_BY_BROWSERS = ["png", "jpeg", "webp", "avif"];
 const LARGEST_SHOWN = 64e6; // pixels of a result that is shown as it is; above, a smaller preview
 const PREVIEW_SIDE = 4096; // pixels of the longer side of a preview, as the server makes them
+const MOST = 2000; // results in one archive: their names stand in its address
+const QUALITY = { jpeg: 95, webp: 90, avif: 90 }; // of the types that have one, where nothing else is asked for
 const OWN = "own";
 const AUTO = "auto";
 const AUTO_HINT = "Photographs, JPEGs, noisy pictures and drawings each by the network made for them.";
@@ -42,6 +44,25 @@ function duration(seconds) {
   return `${number.format(Math.round(seconds / 360) / 10)} h`;
 }
 
+function timeLeft(seconds) {
+  const minutes = Math.round(seconds / 60);
+  if (seconds < 60) return "less than a minute left";
+  if (minutes < 100) return `about ${minutes} ${minutes > 1 ? "minutes" : "minute"} left`;
+  return `about ${number.format(Math.round(seconds / 1800) / 2)} hours left`;
+}
+
+// In print at 300 dots per inch.
+function centimetres(pixels) {
+  const length = (pixels / 300) * 2.54;
+  return number.format(length < 10 ? Math.round(length * 10) / 10 : Math.round(length));
+}
+
+// Only where it differs: browsers draw, and screen readers may read, what is set anew.
+function write(id, sentence) {
+  if ($(id).textContent !== sentence) $(id).textContent = sentence;
+  $(id).hidden = !sentence;
+}
+
 function say(sentence) {
   $("live").textContent = sentence;
 }
@@ -64,8 +85,32 @@ function settings() {
     height: width ? "" : height,
     fit: width && height ? `${width}x${height}` : "",
     format: $("format").value,
+    quality: $("quality").value,
   };
 }
+
+// The type of a picture's result, as far as its name, or what the browser says of it, tells.
+function typeOf(item, { format }) {
+  if (format || !readable) return format;
+  item.type ??= readable[extensionOf(item.file)] || item.file.type.replace("image/", "");
+  return item.type === "heic" ? "jpeg" : item.type;
+}
+
+const extensionOf = ({ name }) => (name.toLowerCase().match(/\.\w+$/) || [""])[0];
+
+// What is wanted of one picture: no quality where its type has none.
+const wantedOf = (item, wanted) => (typeOf(item, wanted) in QUALITY ? wanted : { ...wanted, quality: "" });
+
+// Width and height of a result, as the server will make it; null where no size is given.
+function resultSize([width, height], { scale, width: across, height: down, fit }) {
+  const [w, h] = fit ? fit.split("x") : [across, down];
+  const ratios = [[scale, 1], [w, width], [h, height]].filter(([part]) => part);
+  if (!ratios.length) return null;
+  const [part, whole] = ratios.reduce((a, b) => (a[0] / a[1] < b[0] / b[1] ? a : b));
+  return [width, height].map((side) => Math.max(1, Math.floor((side * part) / whole + 0.5)));
+}
+
+const sourceSize = ({ job, width, height }) => (job ? [job.source.width, job.source.height] : [width, height]);
 
 const keyOf = (wanted) => JSON.stringify(wanted);
 const isBusy = (item) => ["queued", "sending", "waiting", "running"].includes(item.state);
@@ -76,8 +121,10 @@ const isReduced = ({ width, height }) => Math.max(width, height) > PREVIEW_SIDE;
 
 // The pictures that are not yet, and not being made, as the settings say.
 function unmade() {
-  const key = keyOf(settings());
-  const isMade = (item) => item.key === key && (item.state === "done" || (item.gone && item.saved));
+  const wanted = settings();
+  const keys = {}; // by type
+  const keyFor = (item) => (keys[typeOf(item, wanted)] ??= keyOf(wantedOf(item, wanted)));
+  const isMade = (item) => item.key === keyFor(item) && (item.state === "done" || (item.gone && item.saved));
   return items.filter((item) => !isBusy(item) && !isMade(item));
 }
 
@@ -100,7 +147,7 @@ async function loadNetworks() {
     $("files").accept = Object.keys(readable).join();
     $("about").textContent = `Finescale ${health.version}`;
     if (known.length) $("network").append(new Option("Automatic", AUTO));
-    for (const network of known) $("network").append(new Option(network.name, network.name));
+    for (const network of known) $("network").append(new Option(network.title, network.name));
     for (const format of offer.formats) $("format").append(new Option(format.toUpperCase(), format));
     trouble = known.length ? "" : "There are no trained networks on this machine: “finescale doctor” shows where they go.";
     $("kept").textContent = `While this page is open, up to ${bytes(limits.kept_bytes)} of results are kept; the rest waits.`;
@@ -117,7 +164,8 @@ async function loadNetworks() {
 function networkChanged() {
   const { value } = $("network");
   const network = known.find(({ name }) => name === value);
-  const summary = network && `${network.summary[0].toUpperCase()}${network.summary.slice(1)}.`;
+  const name = network && network.title !== network.name ? ` (${network.name})` : "";
+  const summary = network && `${network.summary[0].toUpperCase()}${network.summary.slice(1)}${name}.`;
   $("network-hint").textContent = value === AUTO ? AUTO_HINT : summary || trouble;
   settingsChanged();
 }
@@ -126,6 +174,8 @@ function settingsChanged() {
   const own = document.querySelector("input[name=scale]:checked")?.value === OWN;
   $("own-size").hidden = !own;
   for (const side of ["width", "height"]) $(side).disabled = !own; // hidden, a wrong number would still stop the form
+  qualityChanged();
+  sizeChanged();
   const count = unmade().length;
   const ready = known.length > 0 && count > 0 && (!own || $("width").value || $("height").value);
   $("go").disabled = !ready;
@@ -133,17 +183,38 @@ function settingsChanged() {
   $("go").textContent = count > 1 ? `Enlarge ${count} pictures` : count ? "Enlarge" : idle;
 }
 
+// The quality is there where a result may have one.
+function qualityChanged() {
+  const wanted = settings();
+  const types = wanted.format ? [wanted.format] : items.map((item) => typeOf(item, wanted));
+  const usual = new Set(types.map((type) => QUALITY[type]).filter(Boolean));
+  for (const part of ["quality-field", "quality-hint"]) $(part).hidden = !usual.size;
+  $("quality").disabled = !usual.size;
+  const placeholder = usual.size === 1 ? String([...usual][0]) : "usual";
+  if ($("quality").placeholder !== placeholder) $("quality").placeholder = placeholder;
+}
+
+// How large the picture that is shown becomes.
+function sizeChanged() {
+  const known = current && sourceSize(current);
+  const result = known?.[0] && resultSize(known, settings());
+  const print = result && `${result.map(centimetres).join(" × ")} cm in print (300 dpi)`;
+  const which = items.length > 1 ? "The picture shown" : "The picture";
+  write("size-hint", result ? `${which} becomes ${size(...result)} pixels, ${print}.` : "");
+}
+
 // ---- pictures ----
 
 // By its name or its type, such as image/png; the server looks at the content.
 function looksReadable(file) {
-  const [extension] = file.name.toLowerCase().match(/\.\w+$/) || [""];
-  return !readable || extension in readable || file.type.replace("image/", ".") in readable;
+  return !readable || extensionOf(file) in readable || file.type.replace("image/", ".") in readable;
 }
 
 function leftOut(files, because) {
   if (!files.length) return "";
-  return `${files.length > 1 ? `${files.length} files were` : `${files[0].name} was`} left out: ${because}.`;
+  const names = files.slice(0, 3).map(({ name }) => name);
+  if (files.length > 3) names.push(`${files.length - 3} more`);
+  return `${list.format(names)} ${files.length > 1 ? "were" : "was"} left out: ${because}.`;
 }
 
 function add(files) {
@@ -228,6 +299,7 @@ function select(item) {
 
 // What belongs to the number of pictures.
 function arranged() {
+  if (run && !items.some(isBusy)) run = null; // what was done is no longer all that is there
   document.body.classList.toggle("has-pictures", items.length > 0);
   $("list-section").hidden = !items.length;
   const verb = touch ? "Choose" : "Drop";
@@ -237,6 +309,7 @@ function arranged() {
     $("stage").hidden = true;
   }
   settingsChanged();
+  drawRun();
 }
 
 const withoutName = ({ name, job }, sentence) => sentence.replace(`${job?.name ?? name}: `, "");
@@ -290,7 +363,58 @@ function draw(item) {
   if (done) linkTo(job, part("download"));
   $("download-all").hidden = items.filter((other) => other.state === "done").length < 2;
   settingsChanged();
+  drawRun();
   if (item === current) drawStage(item);
+}
+
+// ---- how far all are ----
+
+let run = null; // what was asked for together: its pictures, the first that was seen of the work, the time left
+
+function begin() {
+  if (!items.some(isBusy)) run = { items: new Set(), first: null, asked: 0, left: "" };
+}
+
+function countDone() {
+  const all = [...run.items];
+  const busy = all.filter(isBusy).length;
+  const failed = all.filter(({ state, refused }) => state === "failed" || refused).length;
+  if (!busy && !failed) return `All ${all.length} done`;
+  return `${all.length - busy - failed} of ${all.length} done${failed ? `, ${failed} failed` : ""}`;
+}
+
+// From the pixels of the results that are made, and are to be made; asked for anew every few seconds, not to flicker.
+function runLeft() {
+  const all = [...run.items];
+  if (Date.now() - run.asked < 5000) return run.left;
+  const pixels = all.map((item) => {
+    if (item.job) return item.job.result.width * item.job.result.height;
+    const result = item.width && item.wanted && resultSize([item.width, item.height], item.wanted);
+    return result ? result[0] * result[1] : null;
+  });
+  const known = pixels.filter(Boolean);
+  const mean = known.reduce((a, b) => a + b, 0) / known.length; // for those whose size is not known yet
+  const share = (item) => (isBusy(item) ? (item.state === "running" ? item.job.progress : 0) : 1);
+  let [done, rest] = [0, 0];
+  all.forEach((item, index) => {
+    done += share(item) * (pixels[index] ?? mean);
+    rest += (1 - share(item)) * (pixels[index] ?? mean);
+  });
+  if (done > 0) run.first ??= { done, time: Date.now() }; // before it, a network was loaded
+  const [seconds, since] = run.first ? [(Date.now() - run.first.time) / 1000, done - run.first.done] : [0, 0];
+  const sure = since > 0 && seconds > 2 && !all.some(({ held, state }) => held && state === "queued");
+  const left = sure ? timeLeft((seconds * rest) / since) : "";
+  run.asked = Date.now() - (sure ? 0 : 4500);
+  return (run.left = left);
+}
+
+function drawRun() {
+  const several = run?.items.size > 1;
+  const left = several && items.some(isBusy) ? runLeft() : "";
+  const sentence = several ? [countDone(), left].filter(Boolean).join(", ") : "";
+  write("overall", sentence);
+  const title = sentence ? `${sentence} – Finescale` : "Finescale";
+  if (document.title !== title) document.title = title;
 }
 
 function linkTo(job, link) {
@@ -313,8 +437,8 @@ function drawStage(item) {
     return comparison.explain(item.error || before);
   }
   let after = null;
-  if (done) after = asItIs ? api.resultUrl(job.id) : api.previewUrl(job.id, "result");
-  const before = item.unshown ? api.previewUrl(job.id, "source") : item.url;
+  if (done) after = asItIs ? api.shownUrl(job.id) : api.previewUrl(job.id, "result");
+  const before = isStill(item) ? api.previewUrl(job.id, "source") : item.url;
   const thumb = item.part("thumb");
   if (thumb.getAttribute("src") !== before) thumb.src = before; // that preview is loaded anyway
   comparison.show({ before, after, width, height, name: item.name });
@@ -324,9 +448,14 @@ function drawStage(item) {
   $("caption").replaceChildren(Object.assign(document.createElement("bdi"), { textContent: item.name }), ` · ${from}${to}`);
 }
 
+// Whether "before" is a preview of the server: of what this browser cannot show, or would play beside a still picture.
+const isStill = ({ unshown, state, job }) =>
+  unshown || (state === "done" && job.warnings.some((warning) => /several frames/.test(warning)));
+
 // Blown up, a preview of the result, or of what it was made from, would say that a network did nothing, or wonders.
-function reductions({ job, unshown }, asItIs) {
-  if (!(!asItIs && isReduced(job.result)) && !(unshown && isReduced(job.source))) return [];
+function reductions(item, asItIs) {
+  const { job } = item;
+  if (!(!asItIs && isReduced(job.result)) && !(isStill(item) && isReduced(job.source))) return [];
   return [`The comparison shows a preview of at most ${PREVIEW_SIDE} pixels a side; the file has all of its pixels.`];
 }
 
@@ -340,11 +469,12 @@ function warn(sentences) {
 
 // Marks a picture as to be sent, with the settings of this moment.
 function queue(item, wanted) {
-  const { file, job, key, saved, until, turn } = item;
-  if (item.state === "done") item.old = { file, job, key, saved, until, turn }; // until another is done
+  const { file, job, key, saved, fetching, until, turn } = item;
+  if (item.state === "done") item.old = { file, job, key, saved, fetching, until, turn }; // until another is done
   else if (job) api.remove(job.id);
-  const fresh = { job: null, error: null, refused: null, saved: 0, gone: false, held: "" };
+  const fresh = { job: null, error: null, refused: null, saved: 0, fetching: null, gone: false, held: "" };
   Object.assign(item, { state: "queued", wanted, key: keyOf(wanted), ...fresh });
+  run.items.add(item);
   draw(item);
 }
 
@@ -443,7 +573,8 @@ async function watch(item) {
       if (item.old && ["failed", "cancelled"].includes(job.state)) throw new Error(job.error || "cancelled.");
       if (item.state === "done") forgetOld(item);
       draw(item);
-      if (item.state === "done") say([`${item.name} is done.`, ...job.warnings].join(" "));
+      const all = run?.items.size > 1 ? [`${countDone()}.`] : [];
+      if (item.state === "done") say([`${item.name} is done.`, ...job.warnings, ...all].join(" "));
       if (item.state === "failed") say(item.error);
     });
   } catch (error) {
@@ -472,6 +603,7 @@ function reset(item) {
 
 function cancel(item) {
   if (item.job) api.remove(item.job.id);
+  run?.items.delete(item);
   reset(item);
   say(`${item.name} is cancelled.`);
 }
@@ -516,15 +648,59 @@ const lookAfterAll = alone(async () => {
   }
 });
 
+const MINUTES = 600_000; // that a download may take before nobody waits for it any more
+const isFetched = ({ fetching, saved }) => fetching && !saved && Date.now() - fetching.began < MINUTES;
+
+// Waits until the server says that what was asked for has been delivered: only that is saved. What comes in one file
+// arrives at the same time, so of it only the first is asked for.
+const awaitDownloads = alone(async () => {
+  for (let open; (open = results().filter(isFetched)).length; ) {
+    const underway = new Set();
+    for (const result of open) {
+      if (underway.has(result.fetching)) continue;
+      const job = await api.state(result.job.id).catch((error) => (error.status === 404 ? null : result.job));
+      if (!job) result.fetching = null; // whoever asks for it is told
+      else if (job.delivered) result.saved = Date.now();
+      else underway.add(result.fetching);
+    }
+    const young = [...underway].some(({ began }) => Date.now() - began < 10_000);
+    if (underway.size) await new Promise((resolve) => setTimeout(resolve, young ? 300 : 2000));
+  }
+});
+
+function expectDownload(batch) {
+  const file = { began: Date.now() };
+  for (const item of batch) item.fetching = file;
+  awaitDownloads();
+}
+
 // Beside the link's own doing: where the result is gone, that would be nothing.
 async function download(item) {
-  item.saved = Date.now();
-  if (!(await lookAfter(item, false))) item.saved = 0;
+  expectDownload([item]);
+  await lookAfter(item, false);
+}
+
+// All results in one file; those that are gone are told, and left out.
+async function downloadAll() {
+  notice("");
+  let batch = items.filter(isDone).sort((a, b) => Boolean(a.saved) - Boolean(b.saved)).slice(0, MOST);
+  const address = () => api.archiveUrl(batch.map(({ job }) => job.id));
+  try {
+    if (!(await api.isThere(address()))) {
+      await Promise.all(batch.map((item) => lookAfter(item, false)));
+      batch = batch.filter(isDone);
+    }
+  } catch (error) {
+    return notice(error.message);
+  }
+  if (!batch.length) return;
+  Object.assign(document.createElement("a"), { href: address(), download: "" }).click();
+  expectDownload(batch);
 }
 
 // Takes files off the server, but what a browser may still be downloading; that expires.
-function forget({ job, saved }) {
-  if (job && !(saved && Date.now() - saved < 600_000)) api.remove(job.id);
+function forget({ job, fetching }) {
+  if (job && !(fetching && Date.now() - fetching.began < MINUTES)) api.remove(job.id);
 }
 
 function forgetOld(item) {
@@ -550,6 +726,7 @@ function discard(item) {
   URL.revokeObjectURL(item.url);
   const index = items.indexOf(item);
   items.splice(index, 1);
+  run?.items.delete(item);
   item.node.remove();
   notice("");
   arranged();
@@ -569,13 +746,16 @@ $("settings").addEventListener("submit", (event) => {
   const batch = unmade();
   const wanted = settings();
   const pressed = document.activeElement === $("go");
+  if (!mayGo(batch, batch.filter(isUnsaved).length > 1 ? "Replace them" : "Replace it")) return;
+  if (batch.length) begin();
   if (batch.length && !batch.includes(current)) select(batch[0]);
-  for (const item of batch) queue(item, wanted);
+  for (const item of batch) queue(item, wantedOf(item, wanted));
   if (batch.length && pressed) batch[0].part("pick").focus(); // a disabled button keeps no focus
   sendQueued();
 });
 $("settings").addEventListener("input", settingsChanged);
 $("network").addEventListener("change", networkChanged);
+$("format").addEventListener("change", settingsChanged);
 $("files").addEventListener("change", (event) => {
   add(event.target.files);
   event.target.value = "";
@@ -584,11 +764,7 @@ $("download-current").addEventListener("click", () => download(current));
 $("clear").addEventListener("click", () => {
   if (mayGo(items, "Clear the list")) [...items].forEach(discard);
 });
-$("download-all").addEventListener("click", () => {
-  items.filter(isDone).forEach((item, index) => {
-    setTimeout(() => isDone(item) && item.part("download").click(), 400 * index); // browsers drop simultaneous ones
-  });
-});
+$("download-all").addEventListener("click", alone(downloadAll));
 
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files || [])];

@@ -21,12 +21,19 @@ export class Comparison {
     this.width = this.height = 1;
     this.split = 0.5; // share of the visible picture that shows "before"
     this.fitted = true;
+    this.chosen = false; // whether somebody has zoomed: then it stays as it is
     this.pointers = new Map();
 
-    find("zoom-in").addEventListener("click", () => this.zoomBy(1.5));
-    find("zoom-out").addEventListener("click", () => this.zoomBy(1 / 1.5));
-    find("zoom-fit").addEventListener("click", () => this.fit());
-    find("zoom-real").addEventListener("click", () => this.zoomTo(1 / devicePixelRatio));
+    this.fitButton = find("zoom-fit");
+    this.realButton = find("zoom-real");
+    const choose = (button, zoom) => button.addEventListener("click", () => {
+      this.chosen = true;
+      zoom();
+    });
+    choose(find("zoom-in"), () => this.zoomBy(1.5));
+    choose(find("zoom-out"), () => this.zoomBy(1 / 1.5));
+    choose(this.fitButton, () => this.fit());
+    choose(this.realButton, () => this.zoomTo(1 / devicePixelRatio));
     this.knob.addEventListener("keydown", (event) => this.knobKey(event));
     this.view.addEventListener("keydown", (event) => this.viewKey(event));
     this.view.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
@@ -85,6 +92,13 @@ export class Comparison {
     }
     if (!same || this.fitted) this.fit();
     else this.draw();
+    if (after) this.reveal();
+  }
+
+  // Made small to fit, before and after look the same: shows their middle pixel by pixel, unless somebody has zoomed.
+  reveal() {
+    const real = 1 / devicePixelRatio;
+    if (!this.chosen && this.fitted && this.fitZoom() < 0.9 * real) this.zoomTo(real);
   }
 
   size() {
@@ -166,6 +180,8 @@ export class Comparison {
     this.tags[1].style.right = `${viewWidth - right + 14}px`;
     this.tags[0].classList.toggle("faded", line - left < 90);
     this.tags[1].classList.toggle("faded", right - line < 80);
+    this.fitButton.setAttribute("aria-pressed", this.fitted);
+    this.realButton.setAttribute("aria-pressed", Math.abs(this.zoom * devicePixelRatio - 1) < 0.001);
     this.output.textContent = `${Math.round(this.zoom * devicePixelRatio * 100)} %`;
   }
 
@@ -194,6 +210,7 @@ export class Comparison {
     };
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in actions)) return;
     event.preventDefault();
+    if (!event.key.startsWith("Arrow")) this.chosen = true;
     actions[event.key]();
   }
 
@@ -205,6 +222,7 @@ export class Comparison {
   wheel(event) {
     if (this.view.classList.contains("blank")) return; // the page scrolls
     event.preventDefault();
+    this.chosen = true;
     const { x, y } = this.point(event);
     this.zoomBy(Math.exp(-clamp(event.deltaY, -100, 100) * (event.ctrlKey ? 0.01 : 0.002)), x, y);
   }
@@ -218,6 +236,7 @@ export class Comparison {
 
   doubleClick(event) {
     if (this.divider.contains(event.target)) return;
+    this.chosen = true;
     this.split = this.unclicked ?? this.split; // the first of the two clicks was none
     const { x, y } = this.point(event);
     if (this.fitted) this.zoomTo(Math.max(1 / devicePixelRatio, this.zoom * 2), x, y);
@@ -246,6 +265,7 @@ export class Comparison {
       const [other] = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, point]) => point);
       const distance = (point) => Math.hypot(point.x - other.x, point.y - other.y) || 1;
       this.dragging = "pinch";
+      this.chosen = true;
       this.move((now.x - last.x) / 2, (now.y - last.y) / 2);
       this.zoomBy(distance(now) / distance(last), (now.x + other.x) / 2, (now.y + other.y) / 2);
     } else if (this.dragging === "split") {
