@@ -259,8 +259,8 @@ GALLERY = (
     Photograph(
         "gallery/page.png",
         "A page with text",
-        "Part of the local page of Finescale, as a browser draws it, shrunk for the figure. What screens show is not shrunk: there "
-        "`sa-rcan-light-graphics` is ahead ([figures](results/graphics.md)).",
+        "Part of the local page of Finescale, as a browser draws it, shrunk for the figure. What screens show is not "
+        "shrunk: there `sa-rcan-light-graphics` is ahead ([figures](results/graphics.md)).",
         beside=FOR_GRAPHICS,
     ),
 )
