@@ -48,7 +48,12 @@ KINDS = (
     (SETS, "", ""),
     (SETS, NOISE.of(""), "Noisy small pictures, of 10 grey levels ([beside others](docs/results/noise.md)):"),
     (SETS, JPEG.of(""), "Small pictures that have been JPEGs of quality 40 ([beside others](docs/results/jpeg.md)):"),
-    (DRAWN, "", "Text, drawings, charts and pixel art ([beside others](docs/results/graphics.md)):"),
+    (
+        DRAWN,
+        "",
+        "Text, drawings, charts and pixel art, drawn large and shrunk ([beside others, and as screens show "
+        "them](docs/results/graphics.md)):",
+    ),
 )
 BLOCK = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 

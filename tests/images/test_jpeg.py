@@ -94,6 +94,7 @@ def test_more_scans_than_any_program_writes_are_refused_before_they_are_decoded(
         with_scans(SCANS + 1, progressive=True),
         with_scans(15_000, progressive=True),
         with_scans(SCANS + 1, progressive=True, lying=b"\xff\xff\0\xff\xd3\xff\1\xff"),  # what a decoder skips
+        with_scans(SCANS + 1, progressive=True, lying=b"\xff\2\xfe\0"),  # within a scan it skips that, too
     ):
         path.write_bytes(more)
         for open_it in (read, probe, StripReader, lambda _, data=more: read(data)):

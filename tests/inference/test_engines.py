@@ -809,7 +809,7 @@ def watched(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any
 def test_a_tile_tells_how_far_it_is_and_can_be_stopped(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     needs(engine)
     monkeypatch.setattr(tiling, "_PAUSE", 0)
-    monkeypatch.setattr(interface, "_LOOK", 0.001)
+    monkeypatch.setattr(interface, "LOOK", 0.001)
     up = Upscaler(tiny_network(2), device="cpu", engine=engine, precision="float32")
     x = picture(300, 260)
     wanted, seen = up.pixels(x), list[float]()

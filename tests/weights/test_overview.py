@@ -9,6 +9,7 @@ from tests.conftest import SHIPPED_WEIGHTS
 
 from finescale.cli import main as cli
 from finescale.images.jpeg import STRONG
+from finescale.inference.upscale import Networks
 from finescale.networks.catalogue import ALIASES, NETWORKS, build
 from finescale.networks.complexity import cost
 from finescale.weights import overview as module
@@ -127,3 +128,6 @@ def test_a_narrow_terminal_keeps_names_whole_and_shows_first_what_can_be_used(
 def test_aliases_name_networks() -> None:
     assert set(ALIASES.values()) <= set(NETWORKS)
     assert build("noise", scale=2).config == build("sa-rcan-light-noise", scale=2).config
+    networks = Networks("noise")
+    assert networks.name == "sa-rcan-light-noise"
+    assert networks.restores  # its file is found without torch

@@ -42,8 +42,8 @@ _SEQUENTIAL = (0xC0, 0xC1)
 _SCAN, _END = 0xDA, 0xD9
 # what may stand before the samples, with its length behind it: tables, the frame, segments of programs, comments
 _BEFORE = {*_SEQUENTIAL, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}
-# as libjpeg looks for them, whatever lies between; without those that have no length: restarts, and TEM
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+# as libjpeg looks for them, whatever lies between: those that it gives a length, and the end
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xdf\xe0-\xef\xfe]")
 
 STRONG = 92  # below this quality the network for JPEGs is nearer to the original, see docs/results/jpeg.md
 TRACED = 0.45  # how sharply coefficients stand at multiples of their steps; in clean photographs up to 0.2

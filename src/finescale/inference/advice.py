@@ -92,7 +92,9 @@ def advice(source: Path | None, picture: Picture | None) -> Advice | None:
         pixels, alpha = _rows(source)
     else:
         raise ValueError("a picture or its file is needed")
-    quality = jpeg.quality(source) if source is not None else picture.quality if picture is not None else None
+    quality = picture.quality if picture is not None else None
+    if quality is None and source is not None:
+        quality = jpeg.quality(source)
     compressed = _compressed(quality, pixels) if _there(FOR_JPEG) else None
     # many compressed ones look drawn: flat blocks are alike
     if compressed is None and _there(FOR_GRAPHICS) and drawn(pixels, alpha):

@@ -27,8 +27,9 @@ def upscale_strips(
 ) -> None:
     """Enlarges a picture file by the network's scale, in memory that does not depend on the picture's height.
 
-    The result is the same as that of the whole picture. If the process is killed, the next call with the same input,
-    network and target goes on after the last finished strip.
+    The result is the same as that of the whole picture, but for black and white stored as RGB, which may get a tint.
+    If the process is killed, the next call with the same input, network and target goes on after the last finished
+    strip.
 
     Args:
         source: the picture.

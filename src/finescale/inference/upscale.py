@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finescale.errors import FinescaleError, UsageError
+from finescale.errors import FinescaleError, UsageError, picture_error
 from finescale.images.picture import Picture, from_pil, is_grey, split, to_integers, to_pil
 from finescale.inference import tiling
 from finescale.inference.engines import check, choose
@@ -27,7 +27,7 @@ from finescale.inference.engines.source import Source
 from finescale.inference.size import Target, exact_size, passes
 from finescale.inference.tiling import Array, Progress, check_window
 from finescale.inference.transparency import bleed, within_neighbours
-from finescale.networks import AUTO, DEFAULT, FOR_OTHERS
+from finescale.networks import AUTO, DEFAULT, FOR_OTHERS, SHORT
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ class Upscaler:
     ) -> None:
         _check_sides(tile, window)
         if isinstance(network, str | os.PathLike):
-            network = _find(os.fspath(network), scale)
+            network = _find(_called(network), scale)
         else:
             from finescale.networks.base import Network
 
@@ -335,6 +335,7 @@ def upscale(
     Raises:
         UsageError: an impossible size, an unknown network, device, engine or precision; settings beside an `Upscaler`;
             no picture; floats far outside [0, 1].
+        ShortOfMemoryError: there is not enough memory for the picture and its result.
         FinescaleError: the file cannot be read; there are no trained weights.
     """
     if isinstance(image, np.ndarray):
@@ -352,7 +353,10 @@ def upscale(
             file = Path(image) if isinstance(image, str | os.PathLike) else None
             better = choice(file, picture, picture.size, size)
             networks = networks.other(better.network) if better else networks
-        large = networks.picture(picture, size, progress)
+        try:
+            large = networks.picture(picture, size, progress)
+        except MemoryError as error:
+            raise picture_error("the picture", error) from error
     if isinstance(image, Picture):
         return large
     return _like(image, large.samples) if isinstance(image, np.ndarray) else to_pil(large)
@@ -450,6 +454,11 @@ def _weight_file(name: str, scale: int | None) -> Path | None:
     return path.absolute()
 
 
+def _called(network: "str | os.PathLike[str]") -> str:
+    """A network's whole name, or its file."""
+    return SHORT.get(os.fspath(network), os.fspath(network))
+
+
 class Networks:
     """A trained network at all its scales; each is loaded when it is first needed.
 
@@ -472,7 +481,7 @@ class Networks:
         self.auto = isinstance(network, str) and network == AUTO
         if isinstance(network, Upscaler):
             self._scales, self._ready, network = [network.scale], {network.scale: network}, None
-        self.network = None if network is None or self.auto else os.fspath(network)
+        self.network = None if network is None or self.auto else _called(network)
         self.name = DEFAULT if self.network is None else self.network
 
     @property
@@ -618,7 +627,7 @@ def networks_of(
         UsageError: settings beside an upscaler; see also `Upscaler`.
     """
     if network is None or isinstance(network, str | os.PathLike):
-        with kept_networks(network, settings) as networks:
+        with kept_networks(None if network is None else _called(network), settings) as networks:
             yield networks
         return
     usual = inspect.signature(Upscaler).parameters

@@ -12,6 +12,7 @@ FOR_JPEG = "sa-rcan-light-jpeg"
 FOR_NOISE = "sa-rcan-light-noise"
 FOR_GRAPHICS = "sa-rcan-light-graphics"
 FOR_OTHERS = (FOR_JPEG, FOR_NOISE, FOR_GRAPHICS)
+SHORT = {kind: f"sa-rcan-light-{kind}" for kind in ("jpeg", "noise", "graphics", "perceptual")}
 
 open_room(__name__)
 

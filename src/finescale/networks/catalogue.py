@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finescale.errors import UsageError, check_known
+from finescale.networks import SHORT
 from finescale.networks.arguments import checked
 from finescale.networks.base import Config, Network
 from finescale.networks.baselines import EDSR, SRCNN, Bicubic
@@ -84,7 +85,7 @@ NETWORKS: dict[str, Entry] = {
 
 ALIASES: dict[str, str] = {
     **{"sr-resunet": "unet-2", "attentive-sr-resunet": "unet-9"},  # as their authors call them
-    **{kind: f"sa-rcan-light-{kind}" for kind in ("jpeg", "noise", "graphics", "perceptual")},  # for short
+    **SHORT,
 }
 
 

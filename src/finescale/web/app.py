@@ -36,7 +36,7 @@ from finescale.images import files
 from finescale.images.decoders import Info
 from finescale.images.sizes import parse_box, parse_scale
 from finescale.inference.size import Target
-from finescale.networks import AUTO, DEFAULT
+from finescale.networks import AUTO, DEFAULT, SHORT
 from finescale.web import studio
 from finescale.web.archive import archive
 from finescale.web.assets import OPENAPI, STATIC
@@ -260,7 +260,7 @@ async def results(request: Request) -> Response:
     identities = list(dict.fromkeys(request.query_params.getlist("id")))
     if not identities:
         raise HTTPException(400, "Say whose results are wanted: 'id', once for each job.")
-    found = [_done(request, identity) for identity in identities]
+    found = await run_in_threadpool(lambda: [_done(request, identity) for identity in identities])
     for job in found:  # who asks wants them kept
         job.seen = time.monotonic()
     name = f"finescale-{len(found)}-picture{'s' if len(found) > 1 else ''}.zip"
@@ -499,6 +499,7 @@ def _order(
             503, "There are no trained weights on this machine; 'finescale doctor' shows where they go."
         )
     network = values.get("network", AUTO)
+    network = SHORT.get(network, network)
     if network == AUTO and DEFAULT not in found:  # what suits no other is left to it
         network = next(iter(found))
     usual = DEFAULT if network == AUTO else network

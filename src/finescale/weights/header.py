@@ -60,7 +60,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         if isinstance(error, SafetensorError) and path.suffix.lower() != ".safetensors":
             raise FinescaleError(
                 f"{path}: not a safetensors file; `finescale convert` makes one from the authors' or BasicSR's files "
-                "of rcan, edsr and edsr-baseline; files of other networks are not read"
+                "of rcan, edsr, edsr-baseline, rrdbnet (ESRGAN and Real-ESRGAN) and srvgg (Real-ESRGAN's small one); "
+                "files of other networks are not read"
             ) from error
         raise FinescaleError(f"{path}: not a readable safetensors file ({error})") from error
     if metadata.get("format") != FORMAT:

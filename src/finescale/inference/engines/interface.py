@@ -9,7 +9,7 @@ import numpy as np
 from finescale.inference.machine import tile_budget
 from finescale.inference.tiling import GRID, Array, Progress
 
-_LOOK = 0.05  # seconds between two looks at what computes in another thread
+LOOK = 0.05  # seconds between two looks at what computes in another thread
 
 
 class Engine:
@@ -80,7 +80,7 @@ class Pace:
             pixels: of the pictures.
         """
         start = time.perf_counter()
-        while not finished(_LOOK):
+        while not finished(LOOK):
             needed = pixels * self._seconds
             tick(min(1.0, (time.perf_counter() - start) / needed) if needed else 0.0)
         self._seconds = (time.perf_counter() - start) / pixels

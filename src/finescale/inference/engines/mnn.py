@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from finescale.errors import FinescaleError, missing, system_reason
-from finescale.inference.engines import compiled, onnx
+from finescale.inference.engines import compiled, interface, onnx
 from finescale.inference.engines.agreement import FLOAT32, least_agreement, noises
 from finescale.inference.engines.interface import Engine, grown
 from finescale.inference.engines.source import Source
@@ -140,28 +141,29 @@ class _Session:
         return np.array(found.getNumpyData())  # whose memory is the tensor's
 
     def _telling(self, tick: Progress) -> int:
-        """As MNN's `runSession`; tells how many operations are done, and ends with what that raises."""
-        done, raised = 0, list[BaseException]()
+        """As MNN's `runSession`; tells how many operations are done, and ends with what that raises.
+
+        They run in another thread: what signals raise in this one would be lost in MNN.
+        """
+        done, stopped = 0, False
 
         def count(*_: object) -> bool:
             nonlocal done
             done += 1
-            return True
-
-        def tell(*_: object) -> bool:
-            try:  # MNN would go on
-                count()
-                tick(done / self._operations)
-            except BaseException as error:
-                raised.append(error)
-            return not raised
+            return not stopped
 
         if not self._operations:
             self._network.runSessionWithCallBack(self._session, lambda *_: False, count)  # leaves all of them out
             self._operations, done = done, 0
-        code: int = self._network.runSessionWithCallBack(self._session, lambda *_: True, tell)
-        if raised:
-            raise raised.pop()  # kept here it would keep all that its traceback knows
+        with ThreadPoolExecutor(1) as apart:
+            computing = apart.submit(self._network.runSessionWithCallBack, self._session, lambda *_: True, count)
+            try:
+                while not wait([computing], interface.LOOK).done:
+                    tick(done / max(1, self._operations))
+            except BaseException:
+                stopped = True
+                raise
+            code: int = computing.result()
         return code
 
     def _tensor(self, x: Array) -> Any:
