@@ -474,6 +474,7 @@ def test_a_checkpoint_goes_on_with_its_own_pictures(
     assert main([*words, "--budget", "4", "--resume", "--data", str(tmp_path / "moved")]) == 0
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_left_alone(recipe: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ["train", str(recipe), "--out", str(out), "--device", "cpu", "--no-board", "--resume", "--budget", "2"]
@@ -754,6 +755,7 @@ def close(a: Path, b: Path, tolerance: float) -> None:
         torch.testing.assert_close(value, second["network"][name], rtol=tolerance, atol=tolerance, msg=name)
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_spent_already_is_refused(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -348,7 +348,9 @@ print(taken() - before)
 
 @pytest.mark.usefixtures("face")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell a process's memory there")
-@pytest.mark.parametrize("engine", ["openvino", "mnn", "onnx"])
+@pytest.mark.parametrize(
+    "engine", ["mnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "onnx"))]
+)
 def test_what_is_kept_gives_its_memory_back(engine: str) -> None:
     needs(engine)
     grown = subprocess.run([sys.executable, "-c", KEPT, engine], check=True, capture_output=True, text=True).stdout

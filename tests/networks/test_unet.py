@@ -249,11 +249,11 @@ def test_without_a_global_residual_colours_are_turned_back() -> None:
     "options",
     [
         {},
-        {"decoder": "residual"},
-        {"attention": "both"},
-        {"norm": "batch"},
-        {"norm": "none"},
-        {"activation": "maxout"},  # which has weights of its own
+        pytest.param({"decoder": "residual"}, marks=pytest.mark.slow),
+        pytest.param({"attention": "both"}, marks=pytest.mark.slow),
+        pytest.param({"norm": "batch"}, marks=pytest.mark.slow),
+        pytest.param({"norm": "none"}, marks=pytest.mark.slow),
+        pytest.param({"activation": "maxout"}, marks=pytest.mark.slow),  # which has weights of its own
         {"activation": "maxout", "norm": "none", "encoder": "plain"},
     ],
 )

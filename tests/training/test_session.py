@@ -108,6 +108,7 @@ def test_a_failed_run_is_tried_uncompiled_and_a_wrong_one_is_not(tmp_path: Path)
     assert "ended with status 2" in (tmp_path / "home" / "wrong.log").read_text()
 
 
+@pytest.mark.slow
 @needs_tools
 def test_what_a_run_has_had_is_part_of_its_budget(tmp_path: Path) -> None:
     for name, spent in (("broken", 0.9), ("fine", 1.0)):
@@ -123,6 +124,7 @@ def test_what_a_run_has_had_is_part_of_its_budget(tmp_path: Path) -> None:
     assert "fine" not in budgets, "what has finished is left alone"
 
 
+@pytest.mark.slow
 @needs_tools
 def test_a_run_that_diverges_starts_again_at_half_the_rate(tmp_path: Path) -> None:
     said, calls = session(tmp_path, "recipes/session.sh -p p -t 300 -d cpu 'diverges --warm-start w' diverges-often", 1)

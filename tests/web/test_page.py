@@ -808,6 +808,7 @@ def test_pictures_added_while_others_are_sent_are_sent_after_them(page: webdrive
     assert sent(page) == [("first.png", USUAL), ("second.jpg", USUAL)]
 
 
+@pytest.mark.slow
 def test_how_far_all_are_is_told_in_the_list_and_in_the_title(page: webdriver.Chrome, pictures: list[Path]) -> None:
     choose(page, pictures[:2])
     hold(page)
