@@ -50,7 +50,10 @@ def samples(folder: Path) -> Tensor:
 
 @pytest.mark.parametrize(
     ("name", "wrong"),
-    [("resnet18", {250: 224, 650: 567, 750: 858}), ("resnet50", {250: 233, 750: 578})],
+    [
+        ("resnet18", {250: 224, 650: 567, 750: 858}),
+        pytest.param("resnet50", {250: 233, 750: 578}, marks=pytest.mark.slow),
+    ],
 )
 def test_class_predictions_of_quantised_resnets(shared_data: Path, name: str, wrong: dict[int, int]) -> None:
     network = catalogue.build(name).eval()

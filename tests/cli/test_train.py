@@ -497,6 +497,7 @@ def test_a_finished_run_is_left_alone(recipe: Path, pictures: Path, tmp_path: Pa
     assert read_header(file).notes["steps"] == 4
 
 
+@pytest.mark.slow
 def test_curves_do_not_double_back_after_a_kill(recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

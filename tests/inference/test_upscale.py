@@ -630,6 +630,7 @@ def test_sizes_and_windows_are_checked_as_elsewhere() -> None:
 _USUAL = {"ensemble": False, "tile": None, "window": 48}
 
 
+@pytest.mark.slow
 def test_the_network_that_suits_a_picture(tmp_path: Path) -> None:
     clean = read(PHOTOGRAPH).pixels[:96, :128]
     Image.fromarray(clean).save(tmp_path / "a.jpg", quality=40)

@@ -905,6 +905,7 @@ def test_settings_are_those_of_the_press(page: webdriver.Chrome, pictures: list[
     assert [wanted for _, wanted in sent(page)] == [each for each in (USUAL, *chosen) for _ in range(2)]
 
 
+@pytest.mark.slow
 def test_every_picture_gets_the_network_made_for_it_unless_one_is_chosen(
     page: webdriver.Chrome, pictures: list[Path], tmp_path: Path
 ) -> None:
