@@ -40,12 +40,9 @@ def drawn(folder: Path, count: int) -> list[sets.PictureSet]:
 
 
 def on_a_screen(network: str, scale: int, count: int) -> dict[str, tuple[float, float]]:
-    """PSNR and SSIM of pairs whose small pictures are a quarter as many pixels as those of the other kinds at x2."""
-    upscaler, side = (
-        finescale.Upscaler(network, scale=scale, device="cpu", engine="torch", precision="float32"),
-        SIDE // 2,
-    )
-    found = {}
+    """PSNR and SSIM of the kinds of pairs, for which the small pictures are drawn, too, `SIDE` / 2 pixels a side."""
+    upscaler = finescale.Upscaler(network, scale=scale, device="cpu", engine="torch", precision="float32")
+    found, side = {}, SIDE // 2
     for drawing in dict.fromkeys(NATIVE):
         scores = []
         for seed in range(FIRST, FIRST + count):
@@ -81,6 +78,7 @@ def main() -> None:
         hashes = []
         for scale in (int(text) for text in args.scales.split(",")):
             run = benchmark.run(names, chosen, scale, settings={"device": "cpu"}, timed_size=None)
+            entrants = {row.name: name for row, name in zip(run.rows, names) if not row.missing}  # of files the paths
             rows = [row for row in run.rows if not row.missing]
             print(f"| x{scale} | {' | '.join(row.name for row in rows)} |")
             print(f"|---|{'---:|' * len(rows)}")
@@ -88,7 +86,7 @@ def main() -> None:
                 figures = [means(row.scores[one.name]) for row in rows]
                 cells = (f"{f['psnr']:.2f} / {f['ssim']:.4f}" for f in figures)
                 print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
-            screens = [on_a_screen(row.name, scale, 2 * args.count) for row in rows]
+            screens = [on_a_screen(name, scale, 2 * args.count) for name in entrants.values()]
             for kind in screens[0]:
                 cells = (f"{psnr:.2f} / {ssim:.4f}" for psnr, ssim in (one[kind] for one in screens))
                 print(f"| {kind} | {' | '.join(cells)} |", flush=True)

@@ -579,24 +579,15 @@ def draw_rrdbnet(name: str, network: RRDBNet) -> str:
         conv(network.conv_last),
         OUT,
     )
-    block: list[Item] = [Repeat((Box("blocks", ("dense", "block"), "dense", 2),), len(dense))]
+    block = Repeat((Box("blocks", ("dense", "block"), "dense", 2),), len(dense))
     layers: list[Item] = [conv(inner[0]), act]
     for layer in inner[1:]:
         layers += [conv(layer, "of all before"), act]
+    layers.append(conv(last, "of all before"))
     panels = [
         Panel(_title(name), whole),
-        Panel(
-            "RRDB",
-            (Tap("x"), *block, times, Join("x"), Tap("end")),
-            "block",
-            "blocks",
-        ),
-        Panel(
-            "dense block",
-            (Tap("x"), *layers, conv(last, "of all before"), times, Join("x"), Tap("end")),
-            "dense",
-            "blocks",
-        ),
+        Panel("RRDB", (Tap("x"), block, times, Join("x"), Tap("end")), "block", "blocks"),
+        Panel("dense block", (Tap("x"), *layers, times, Join("x"), Tap("end")), "dense", "blocks"),
     ]
     return draw_panels(_title(name), panels)
 

@@ -88,7 +88,8 @@ def load_official(
         raise FinescaleError(f"{label}: enlarges x{kind.scales[0]}; networks here are for x2, x3 and x4")
     if scale is None and kind is not None:
         if len(kind.scales) > 1:
-            raise UsageError(f"{label}: does not tell whether it is for {_either(kind.scales)}; name its scale")
+            either = " or ".join(f"x{one}" for one in kind.scales)
+            raise UsageError(f"{label}: does not tell whether it is for {either}; name its scale")
         scale = kind.scales[0]
     name = resolve(name) if name else kind.name if kind else ""
     arguments = dict(kind.arguments) if kind and kind.name == name else {}
@@ -105,10 +106,6 @@ def load_official(
         if not torch.equal(weight, torch.eye(3).to(weight).reshape(weight.shape)):
             raise FinescaleError(f"{label}: {part}.weight mixes colours in a way that cannot be undone")
     return network.eval()
-
-
-def _either(scales: tuple[int, ...]) -> str:
-    return " or ".join(f"x{scale}" for scale in scales)
 
 
 def _value_range(label: str, name: str, state: Mapping[str, Tensor]) -> float:
