@@ -57,6 +57,18 @@ def test_pairs_are_packed_for_their_scale(pictures: Path, tmp_path: Path, capsys
         assert store.picture(0, 2).flatten(1).unique(dim=1).tolist() == [[255], [0], [0]]
     assert main([*words[:2], str(pictures), *words[2:], "-o", str(tmp_path / "c")]) == 2
     assert "--small: pairs go by name" in capsys.readouterr().err
+    others = tmp_path / "others"  # one that has a partner, and one that is shrunk
+    others.mkdir()
+    Image.new("RGB", (48, 48), "blue").save(others / "z.png")
+    assert main([*words[:3], str(others), *words[3:], "-o", str(tmp_path / "d"), "--shrink-missing"]) == 0
+    mixed = Store(tmp_path / "d")
+    colours = [mixed.picture(i, 2).flatten(1).unique(dim=1).flatten().tolist() for i in (0, 1)]
+    assert ([item.name for item in mixed.items], colours) == (["0.png", "z.png"], [[255, 0, 0], [0, 0, 255]])
+    Image.new("RGB", (60, 47), "red").save(tmp_path / "small" / "z.png")  # there, so it is no missing one
+    assert main([*words[:3], str(others), *words[3:], "-o", str(tmp_path / "e"), "--shrink-missing"]) == 1
+    assert "is not the size of" in capsys.readouterr().err
+    assert main([*words[:3], "--shrink-missing", "-o", str(tmp_path / "f")]) == 2
+    assert "--shrink-missing: belongs to --small" in capsys.readouterr().err
 
 
 def test_sets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--scales", help="scales to make low-resolution pictures for (2,3,4; or those of --small)")
     pairs = "take small pictures of the same names from a folder instead, such as 2=FOLDER; may be repeated"
     prepare.add_argument("--small", action="append", default=[], type=_pair, metavar="SCALE=FOLDER", help=pairs)
+    missing = "shrink the pictures that have none there, instead of leaving them out"
+    prepare.add_argument("--shrink-missing", action="store_true", help=missing)
     prepare.add_argument(
         "--licence", default="", metavar="TEXT", help="of the pictures; told in weights trained on them"
     )
@@ -50,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
         workers = cores() if args.workers is None else args.workers
         small = dict(args.small)
         scales = args.scales or ",".join(map(str, small)) or "2,3,4"
-        return prepare(args.folders, args.out, scales, small, args.licence, workers, args.overwrite)
+        return prepare(
+            args.folders, args.out, scales, small, args.shrink_missing, args.licence, workers, args.overwrite
+        )
     if args.what == "draw":
         from finescale.data.screen import draw
 

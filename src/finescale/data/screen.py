@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    folders: Sequence[Path], out: Path, scales: str, small: dict[int, Path], licence: str, workers: int, overwrite: bool
+    folders: Sequence[Path],
+    out: Path,
+    scales: str,
+    small: dict[int, Path],
+    shrink_missing: bool,
+    licence: str,
+    workers: int,
+    overwrite: bool,
 ) -> int:
     """Packs all pictures of some folders; 1 if some were left out.
 
@@ -34,11 +41,24 @@ def prepare(
         raise UsageError(f"--scales {scales}: should be such as 2,3,4") from error
     if workers < 1:
         raise UsageError(f"--workers {workers}: should be 1 or more")
-    if small and len(folders) > 1:
-        raise UsageError("--small: pairs go by name, so there is one FOLDER of large pictures")
+    if shrink_missing and not small:
+        raise UsageError("--shrink-missing: belongs to --small")
+    if small and len(folders) > 1 and not shrink_missing:
+        raise UsageError(
+            "--small: pairs go by name, so there is one FOLDER of large pictures (others beside it: --shrink-missing)"
+        )
     pictures = find_pictures(folders)
     started, left_out = time.monotonic(), 0
-    packing = store.prepare(pictures, out, wanted, small=small, workers=workers, licence=licence, overwrite=overwrite)
+    packing = store.prepare(
+        pictures,
+        out,
+        wanted,
+        small=small,
+        shrink_missing=shrink_missing,
+        workers=workers,
+        licence=licence,
+        overwrite=overwrite,
+    )
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         for packed in bar.track(packing, len(pictures), description="packing"):
             if packed.problem:

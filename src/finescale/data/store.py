@@ -148,6 +148,7 @@ def prepare(
     scales: Sequence[int],
     *,
     small: Mapping[int, Path] = {},
+    shrink_missing: bool = False,
     workers: int = 1,
     licence: str = "",
     overwrite: bool = False,
@@ -162,6 +163,7 @@ def prepare(
         folder: the store to make.
         scales: scales to make low-resolution pictures for, of 2, 3 and 4.
         small: scale -> a folder of low-resolution pictures to take instead, called as the high-resolution ones.
+        shrink_missing: shrink those pictures that have none there, instead of leaving them out.
         workers: processes that decode and shrink.
         licence: of the pictures; told in every weight file trained on them.
         overwrite: replace a store that is there.
@@ -174,7 +176,7 @@ def prepare(
     if not wanted or not set(wanted) <= {2, 3, 4}:
         raise UsageError(f"a store is made for the scales 2, 3 and 4, not {', '.join(map(str, scales)) or 'none'}")
     _check_place(folder, overwrite)
-    return _pack(pictures, folder, wanted, workers, licence, overwrite)
+    return _pack(pictures, folder, wanted, shrink_missing, workers, licence, overwrite)
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:
@@ -188,6 +190,7 @@ def _pack(
     pictures: Sequence[tuple[str, Path]],
     folder: Path,
     scales: _Scales,
+    shrink_missing: bool,
     workers: int,
     licence: str,
     overwrite: bool,
@@ -201,7 +204,7 @@ def _pack(
         part.mkdir(parents=True)
         with ExitStack() as stack:
             files = [stack.enter_context(open(_binary(part, scale), "wb")) for scale in (1, *scales)]
-            results = stack.enter_context(closing(_shrunk(pictures, scales, workers)))
+            results = stack.enter_context(closing(_shrunk(pictures, scales, shrink_missing, workers)))
             for (name, _), (planes, problem) in zip(pictures, results):
                 if problem is None:
                     for file, plane in zip(files, planes):
@@ -236,17 +239,19 @@ def _pack(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _shrunk(pictures: Sequence[tuple[str, Path]], scales: _Scales, workers: int) -> Generator[_Shrunk]:
+def _shrunk(
+    pictures: Sequence[tuple[str, Path]], scales: _Scales, shrink_missing: bool, workers: int
+) -> Generator[_Shrunk]:
     """As `_shrink`, of one picture after the other, by processes that are not far ahead of what is taken."""
     if workers < 2:
-        yield from (_shrink(name, path, scales) for name, path in pictures)
+        yield from (_shrink(name, path, scales, shrink_missing) for name, path in pictures)
         return
     count = min(workers, 61) if sys.platform == "win32" else workers  # the most that Windows waits for
     pool = ProcessPoolExecutor(count, get_context("spawn"), initializer=_begin)  # libvips does not survive a fork
     try:
         ahead: deque[Future[_Shrunk]] = deque()
         for name, path in pictures:
-            ahead.append(pool.submit(_shrink, name, path, scales))
+            ahead.append(pool.submit(_shrink, name, path, scales, shrink_missing))
             if len(ahead) > 2 * count:
                 yield ahead.popleft().result()
         while ahead:
@@ -261,15 +266,15 @@ def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that packs, which ends this one
 
 
-def _shrink(name: str, path: Path, scales: _Scales) -> _Shrunk:
+def _shrink(name: str, path: Path, scales: _Scales, shrink_missing: bool) -> _Shrunk:
     """A picture at full size and at every scale, (H, W, 3) each; or why it cannot be used."""
     try:
-        return _planes(name, path, scales), None
+        return _planes(name, path, scales, shrink_missing), None
     except Exception as error:
         return [], str(picture_error(path, error))
 
 
-def _planes(name: str, path: Path, scales: _Scales) -> list[NDArray[np.uint8]]:
+def _planes(name: str, path: Path, scales: _Scales, shrink_missing: bool) -> list[NDArray[np.uint8]]:
     pixels = _pixels(path)
     height, width = (n // MULTIPLE * MULTIPLE for n in pixels.shape[:2])
     if min(height, width) < MULTIPLE:
@@ -277,7 +282,7 @@ def _planes(name: str, path: Path, scales: _Scales) -> list[NDArray[np.uint8]]:
     high = pixels[:height, :width]
     lows = [
         resize(high.transpose(2, 0, 1), scale=1 / scale).transpose(1, 2, 0)
-        if place is None
+        if place is None or (shrink_missing and not os.path.lexists(place / name))
         else _partner(place / name, path, pixels.shape, scale)
         for scale, place in scales.items()
     ]
