@@ -141,6 +141,7 @@ def test_results_inside_the_folder_are_not_resized_again(tmp_path: Path, monkeyp
         (["--fit", "10"], 2, "WIDTHxHEIGHT"),
         (["--fit", f"{'1' * 5000}x10"], 2, "WIDTHxHEIGHT"),
         (["--width", "0"], 2, "above 0"),
+        (["--width", "60px"], 2, "width must be a whole number of pixels, such as 1920, not '60px'"),
         (["--scale", "3/4", "--mod-crop"], 2, "1/s"),
         (["--scale", "1/50", "--mod-crop"], 2, "multiple of 50"),
         (["--scale", "1e9"], 2, "43000000000 x 30000000000 pixels, and 500000000 are the limit"),

@@ -14,8 +14,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", type=not_empty, help="the file, or the folder, to write")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--scale", help="factor: 3, 0.25, 1/4")
-    how.add_argument("--width", type=int, help="width in pixels; the height follows")
-    how.add_argument("--height", type=int, help="height in pixels; the width follows")
+    how.add_argument("--width", metavar="PIXELS", help="width of the result; the height follows")
+    how.add_argument("--height", metavar="PIXELS", help="height of the result; the width follows")
     how.add_argument("--fit", metavar="WxH", help="largest size that fits into a box")
     parser.add_argument("--mod-crop", action="store_true", help="for 1/s: first crop to a multiple of s")
     parser.add_argument(
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from finescale.errors import FinescaleError, UsageError
     from finescale.images.files import FORMATS, check_choice
     from finescale.images.scaling import pairs, resize_all, resize_file
-    from finescale.images.sizes import parse_box, parse_scale, target_size
+    from finescale.images.sizes import parse_box, parse_scale, parse_side, target_size
 
     if not args.input.exists():
         if not {*"*?["}.isdisjoint(str(args.input)):
@@ -51,8 +51,9 @@ def run(args: argparse.Namespace) -> int:
     fit = None if args.fit is None else parse_box(args.fit)
     if args.mod_crop and (scale is None or scale.numerator != 1):
         raise UsageError("--mod-crop needs a --scale of 1/s")
+    width, height = (side and parse_side(name, side) for name, side in (("width", args.width), ("height", args.height)))
     if scale is None:
-        target_size((1, 1), width=args.width, height=args.height, fit=fit)  # what no picture could get is refused now
+        target_size((1, 1), width=width, height=height, fit=fit)  # what no picture could get is refused now
     output = Path(args.output)
     if args.input.is_dir() and output.suffix.lower() in FORMATS and not output.is_dir():
         raise UsageError(f"{output}: one file cannot take several pictures; name a folder")
@@ -63,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     check_choice(args.quality, [target for _, target in todo], args.format)
     options = {
         "scale": scale,
-        "width": args.width,
-        "height": args.height,
+        "width": width,
+        "height": height,
         "fit": fit,
         "border": args.border,
         "crop": args.mod_crop,

@@ -34,7 +34,7 @@ from finescale import __version__
 from finescale.errors import FinescaleError, UsageError, is_disk_full, nearest
 from finescale.images import files
 from finescale.images.decoders import Info
-from finescale.images.sizes import parse_box, parse_scale
+from finescale.images.sizes import parse_box, parse_scale, parse_side
 from finescale.inference.size import Target
 from finescale.networks import AUTO, DEFAULT, SHORT
 from finescale.web import studio
@@ -549,12 +549,9 @@ def _quality(values: Mapping[str, str], format: str) -> int | None:
 
 def _target(values: Mapping[str, str], default_scale: int) -> Target:
     """The size that is asked for; without any, the largest scale the network was trained for."""
-    for key in ("width", "height"):
-        if key in values and not re.fullmatch(r"[0-9]{1,7}", values[key]):
-            raise UsageError(f"{key} must be a whole number of pixels")
     fit = parse_box(values["fit"]) if "fit" in values else None
     scale = float(parse_scale(values["scale"])) if "scale" in values else None
     if not {"scale", "width", "height", "fit"} & set(values):
         scale = default_scale
-    width, height = (int(values[key]) if key in values else None for key in ("width", "height"))
+    width, height = (parse_side(key, values[key]) if key in values else None for key in ("width", "height"))
     return Target(scale, width, height, fit)
