@@ -13,8 +13,9 @@ from PIL import Image
 from tests.conftest import SHIPPED_WEIGHTS
 from torch import Tensor
 
+from finescale.atomic import sha256
 from finescale.errors import FinescaleError, UsageError
-from finescale.evaluation import plots, report, sets
+from finescale.evaluation import benchmark, plots, report, sets
 from finescale.evaluation.arrays import CLEAN, Damage, downscale, to_pixels, to_tensor
 from finescale.evaluation.benchmark import Row, Run, run, score_picture
 from finescale.evaluation.contenders import Contender, check_names, contender, labels
@@ -293,6 +294,16 @@ def test_files_of_one_name_keep_their_paths(tiny: Path, tmp_path: Path) -> None:
     twin.write_bytes(tiny.read_bytes())
     assert labels(["rcan", str(tiny), "bicubic"]) == ["rcan", "tiny", "bicubic"]
     assert labels(["rcan", str(tiny), str(twin)]) == ["rcan", str(tiny), str(twin)]
+
+
+def test_files_of_one_name_do_not_replace_each_others_kept_rows(tiny: Path, tmp_path: Path) -> None:
+    twin = tmp_path / tiny.name
+    twin.write_bytes(tiny.read_bytes())
+    before = {"tiny": Row("tiny", sha256="0a"), "bicubic": Row("bicubic")}
+    assert benchmark._told_apart([str(twin), "bicubic"], before) == [str(twin), "bicubic"]
+    before[str(twin)] = Row(str(twin), sha256=sha256(twin))
+    assert benchmark._told_apart([str(tiny)], before) == [str(twin)], "the same file"
+    assert benchmark._told_apart([str(tiny)], {}) == ["tiny"]
 
 
 def test_unknown_networks_are_refused_at_once() -> None:

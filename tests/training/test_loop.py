@@ -395,6 +395,19 @@ def test_a_run_that_diverges_ends(make_training: MakeTraining, monkeypatch: pyte
         again.run()
 
 
+def test_an_interval_in_steps_is_kept_to_the_step(make_training: MakeTraining) -> None:
+    record = Record()
+    training = make_training(
+        budget=10, validate=lambda *_: (20.0, math.nan, []), validate_every=4, observers=[record], save_every=100
+    )
+    training._tick_length = 1000
+    found: list[int] = []
+    validate = training._validate
+    training._validate = lambda: found.append(training.progress.step) or validate()  # type: ignore[method-assign,func-returns-value]
+    training.run()
+    assert found == [4, 8, 10]
+
+
 def test_validates_the_average_and_keeps_the_best(make_training: MakeTraining) -> None:
     seen: list[bool] = []
     ends: list[bool] = []

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _pair(text: str) -> tuple[int, Path]:
     scale, _, name = text.partition("=")
-    folder = named(name).expanduser()  # which shells do at the beginning of a word alone
-    if scale not in ("2", "3", "4") or not folder.is_dir():
+    folder = Path(name).expanduser()  # which shells do at the beginning of a word alone
+    if scale not in ("2", "3", "4") or not name or not folder.is_dir():
         raise argparse.ArgumentTypeError(f"expected such as 2=FOLDER, with a folder that is there, not '{text}'")
     return int(scale), folder

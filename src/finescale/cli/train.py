@@ -58,6 +58,10 @@ def run(args: argparse.Namespace) -> int:
         "data.validation": args.validation,
         "warm_start": args.warm_start,
     }
+    for one in args.overrides:
+        key = one.partition("=")[0].strip()
+        if shortcuts.get(key) is not None:
+            raise UsageError(f"--set {key}: is given by an option of its own, too; leave one of them out")
     # as TOML strings: a folder may be called 2024
     pairs = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in shortcuts.items() if value is not None]
     keep_memory()
@@ -84,6 +88,12 @@ def run(args: argparse.Namespace) -> int:
     step, minutes = outcome.progress.step, outcome.progress.seconds / 60
     if outcome.weights:
         print(f"{outcome.weights}: trained in {step} steps and {minutes:.1f} minutes")
+        if outcome.progress.best > outcome.progress.psnr + 0.02:  # less is chance
+            print(
+                f"finescale: {out / 'best.safetensors'} scored better in validation, {outcome.progress.best:.3f} dB "
+                f"instead of {outcome.progress.psnr:.3f}; a lower optimiser.rate may help",
+                file=sys.stderr,
+            )
     else:
         again = [*started_as(), *(() if args.resume else ("--resume",))]
         line = subprocess.list2cmdline(again) if sys.platform == "win32" else shlex.join(again)

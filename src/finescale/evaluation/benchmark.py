@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from finescale import __version__
+from finescale.atomic import sha256
 from finescale.errors import FinescaleError, UsageError
 from finescale.evaluation import published, sets
 from finescale.evaluation.arrays import CLEAN, Damage, downscale, to_pixels
@@ -233,7 +234,7 @@ def run(
             logging.getLogger("finescale").warning("no %s: %s", metric.label, metric.reason)
     rows: list[Row] = []
     stopped: BaseException | None = None
-    for name, label in zip(names, labels(names)):
+    for name, label in zip(names, _told_apart(names, before)):
         try:
             rows.append(_row(name, label, whole, picture_sets, settings, border, damage, repeats, progress))
         except (KeyboardInterrupt, SystemExit) as error:
@@ -252,6 +253,21 @@ def run(
                 log.warning("%s failed, so its earlier row is kept (%s)", name, new.pop(name).missing)
         rows = [*(new.pop(name, row) for name, row in before.items()), *new.values()]
     return replace(whole, rows=rows, failed=failed, date=_now(), stopped=stopped)
+
+
+def _told_apart(names: Sequence[str], before: Mapping[str, Row]) -> list[str]:
+    """What contenders are called beside kept rows: a file as its own row is, and not as that of another file."""
+    called = []
+    for name, label in zip(names, labels(names)):
+        if Path(name).is_file():
+            digest = sha256(Path(name))
+            own = [row.name for row in before.values() if row.sha256 == digest]
+            if own:
+                label = own[0]
+            elif label in before and before[label].sha256:
+                label = name
+        called.append(label)
+    return called
 
 
 def _row(

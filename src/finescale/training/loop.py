@@ -243,7 +243,8 @@ class Training:
             self.progress.validated = saved
         while not self.finished:
             self.step()
-            if self.progress.step - self._tick_step < self._tick_length and not self._spent_all_steps:
+            early = self.progress.step - self._tick_step < self._tick_length and not self._spent_all_steps
+            if early and not self._validates_now:
                 continue
             stop = self._tick()
             now = (self.progress.seconds, self.progress.step)
@@ -494,6 +495,14 @@ class Training:
         for observer in self.observers:
             observer.tick(progress)
         return bool(stop)
+
+    @property
+    def _validates_now(self) -> bool:
+        """Whether validation is due at this very step; where its interval is a time, ticks are soon enough."""
+        every, progress = self.recipe.validate_every, self.progress
+        if self.validate is None or every.unit == "seconds":
+            return False
+        return self._due(every, progress.validated, (progress.seconds, progress.step))
 
     def _due(self, every: Amount, last: tuple[float, int], now: tuple[float, int], share: float = 1.0) -> bool:
         """Whether this share of so much has passed between two moments, each (seconds, steps)."""

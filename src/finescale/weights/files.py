@@ -38,7 +38,8 @@ def save(
         network: built by the catalogue. Its `config` is recorded and not its layers: a file of a network whose layers
             were exchanged for others by hand is built again with the old ones.
         path: the file; an existing one is replaced.
-        notes: see `Header.notes`; None: of a network that was loaded, the licence it started from (`started_from`).
+        notes: see `Header.notes`; of a network that was loaded, the licence it started from (`started_from`) is added,
+            unless they tell a licence of their own.
         state: weights to write instead of the network's own (averaged ones).
         dtype: floating-point tensors are stored so, but those that have no room in it stay as they are.
 
@@ -57,9 +58,9 @@ def save(
         raise UsageError(f"weights are stored as floating-point numbers, not as {dtype}")
     if state is not None and (wrong := state.keys() ^ network.state_dict().keys()):
         raise UsageError(f"these are not the weights of {config.name}: {min(wrong)} is in one of both alone")
-    if notes is None:
-        start = told(network.notes)
-        notes = {"started_from": start} if start else {}
+    notes = dict(notes or {})
+    if (start := told(network.notes)) and "licence" not in notes:
+        notes = {"started_from": start, **notes}
     tensors = {key: _stored(value.detach().cpu(), dtype) for key, value in (state or network.state_dict()).items()}
     metadata = {
         "format": FORMAT,
