@@ -40,10 +40,10 @@ def test_what_cannot_be_packed_is_named_and_the_rest_packed(
         assert said in capsys.readouterr().err
     assert main(words) == 2
     assert "stores/train: is already there" in capsys.readouterr().err
-    for small in ("in", "5=in", "4=nowhere", "2="):
+    for small in ("in", "small", "5=in", "4=nowhere", "2="):
         with pytest.raises(SystemExit):
             main([*words, "--small", small])
-        assert "--small: " in capsys.readouterr().err
+        assert "--small: expected such as 2=FOLDER" in capsys.readouterr().err
 
 
 def test_pairs_are_packed_for_their_scale(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

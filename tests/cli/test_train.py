@@ -205,6 +205,7 @@ def test_errors_are_one_sentence(
         ("--set", "data.batch=4000000000000"): "run: out of memory (a smaller data.batch",
         ("--set", "loss.charbonier=1"): "loss: there is no loss 'charbonier'; did you mean 'charbonnier'?",
         ("--set", "encoder=imagenet"): "sa-rcan has no encoder",
+        ("--budget", "3", "--set", "budget=5"): "--set budget: is given by an option of its own, too",
         ("--warm-start", "gone.safetensors"): "gone.safetensors",
         ("--device", "cuda:99"): "cuda:99",
         ("--schedule", "slow"): "there is no schedule 'slow'",
@@ -318,6 +319,7 @@ def test_a_warm_start_is_the_first_to_be_validated(
         said = capsys.readouterr().err
         assert f"step 0: validation {score:.3f} dB, the start" in said
         assert f"(best: {score:.3f})" in said
+        assert f"{out / 'best.safetensors'} scored better in validation, {score:.3f} dB instead of " in said
     best, end = (read_header(whole / f"{name}.safetensors").notes for name in ("best", "sa-rcan-x2"))
     assert (best["steps"], end["steps"]) == (0, 8)
     assert best["started_from"] == end["started_from"]

@@ -300,10 +300,10 @@ def test_files_of_one_name_do_not_replace_each_others_kept_rows(tiny: Path, tmp_
     twin = tmp_path / tiny.name
     twin.write_bytes(tiny.read_bytes())
     before = {"tiny": Row("tiny", sha256="0a"), "bicubic": Row("bicubic")}
-    assert benchmark._told_apart([str(twin), "bicubic"], before) == [str(twin), "bicubic"]
+    assert benchmark._labels_beside(before, [str(twin), "bicubic"]) == [str(twin), "bicubic"]
     before[str(twin)] = Row(str(twin), sha256=sha256(twin))
-    assert benchmark._told_apart([str(tiny)], before) == [str(twin)], "the same file"
-    assert benchmark._told_apart([str(tiny)], {}) == ["tiny"]
+    assert benchmark._labels_beside(before, [str(tiny)]) == [str(twin)], "the same file"
+    assert benchmark._labels_beside({}, [str(tiny)]) == ["tiny"]
 
 
 def test_unknown_networks_are_refused_at_once() -> None:

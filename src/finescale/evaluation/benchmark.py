@@ -234,7 +234,7 @@ def run(
             logging.getLogger("finescale").warning("no %s: %s", metric.label, metric.reason)
     rows: list[Row] = []
     stopped: BaseException | None = None
-    for name, label in zip(names, _told_apart(names, before)):
+    for name, label in zip(names, _labels_beside(before, names)):
         try:
             rows.append(_row(name, label, whole, picture_sets, settings, border, damage, repeats, progress))
         except (KeyboardInterrupt, SystemExit) as error:
@@ -255,11 +255,11 @@ def run(
     return replace(whole, rows=rows, failed=failed, date=_now(), stopped=stopped)
 
 
-def _told_apart(names: Sequence[str], before: Mapping[str, Row]) -> list[str]:
+def _labels_beside(before: Mapping[str, Row], names: Sequence[str]) -> list[str]:
     """What contenders are called beside kept rows: a file as its own row is, and not as that of another file."""
     called = []
     for name, label in zip(names, labels(names)):
-        if Path(name).is_file():
+        if before and Path(name).is_file():
             digest = sha256(Path(name))
             own = [row.name for row in before.values() if row.sha256 == digest]
             if own:
