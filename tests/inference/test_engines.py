@@ -811,7 +811,7 @@ def test_a_tile_tells_how_far_it_is_and_can_be_stopped(engine: str, monkeypatch:
     monkeypatch.setattr(tiling, "_PAUSE", 0)
     monkeypatch.setattr(interface, "LOOK", 0.001)
     up = Upscaler(tiny_network(2), device="cpu", engine=engine, precision="float32")
-    x = picture(300, 260)
+    x = picture(600, 520)  # so large that fast processors, too, are looked at several times
     wanted, seen = up.pixels(x), list[float]()
     for _ in range(2):  # of the first some engines cannot tell how far it is
         seen.clear()
